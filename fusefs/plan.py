@@ -1,0 +1,46 @@
+"""`MountPlan`: everything a daemon needs to serve one mount, settled before it starts.
+
+The command that the user typed resolves the target, compiles the tree and mounts; the daemon is
+a fresh process that gets this plan (msgpack, through a pipe) and the `/dev/fuse` descriptor, and
+only serves. So every mistake of the user's is reported by the command itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import msgpack
+
+
+@dataclass(frozen=True, slots=True)
+class MountPlan:
+    """A settled mount. All paths are absolute; `umask`, `uid` and `gid` shape what `stat` shows."""
+
+    target: str
+    """What the user named, as typed."""
+    oid: str
+    """The oid that it resolved to, as DVC prints it; empty for several outputs."""
+    rev: str
+    """The git commit that it was read from; empty where none is known."""
+    mountpoint: str
+    mode: str
+    """`fuse` or `native`: how the mount works, never `auto`."""
+    tree: str
+    """The compiled tree's file (`store.tree`)."""
+    cache: str
+    """The cache's root directory (`store.layouts`)."""
+    uid: int
+    gid: int
+    umask: int
+    log: str
+    """The log file; empty for standard error."""
+    since: float
+    """When it was mounted, seconds since the epoch."""
+
+    def to_bytes(self) -> bytes:
+        packed: bytes = msgpack.packb(asdict(self))
+        return packed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> MountPlan:
+        return cls(**msgpack.unpackb(data))

@@ -1,0 +1,63 @@
+"""What can go wrong on the bytes side. Store code raises these and nothing else on purpose.
+
+    StoreError
+    ├── InputError            what the user gave cannot be used: one line, exit status 1
+    │   ├── ManifestInvalid   a `.dir` that is not one, or that names hostile paths
+    │   ├── MetafileInvalid   a `.dvc` file (or its kin) that cannot be read
+    │   ├── ConfigInvalid     a DVC configuration file that cannot be read
+    │   └── NotTracked        a target that no metafile names
+    ├── ObjectMissing         no storage has the object
+    ├── ObjectCorrupt         bytes are there and are not the object's (length, hash, file type)
+    ├── CacheUnusable         the cache directory cannot be read or written (full, denied, gone)
+    ├── ChangedMeanwhile      a file changed while it was being read to be committed
+    └── LockTimeout           another process holds a lock for longer than we wait
+
+A message is one line for a tired person: it names the thing and, where there is one, the
+remedy. Nothing here knows an errno; `fusefs/errnos.py` has the one table that does.
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Root of all errors that the store raises on purpose."""
+
+
+class InputError(StoreError):
+    """What the user gave cannot be used."""
+
+
+class ManifestInvalid(InputError):
+    """A `.dir` manifest that is not one, or that names paths it must not."""
+
+
+class MetafileInvalid(InputError):
+    """A `.dvc` file (or its kin) that cannot be read."""
+
+
+class ConfigInvalid(InputError):
+    """A DVC configuration file that cannot be read."""
+
+
+class NotTracked(InputError):
+    """A target that no metafile names."""
+
+
+class ObjectMissing(StoreError):
+    """No storage has the object."""
+
+
+class ObjectCorrupt(StoreError):
+    """Bytes are there, but they are not the object's: wrong length, hash or file type."""
+
+
+class CacheUnusable(StoreError):
+    """The cache directory cannot be read or written: full, denied or gone."""
+
+
+class ChangedMeanwhile(StoreError):
+    """A file changed while it was being read to be committed."""
+
+
+class LockTimeout(StoreError):
+    """Another process holds a lock for longer than we wait."""
