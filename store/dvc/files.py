@@ -1,0 +1,80 @@
+"""`Files`: where the bytes of metafiles come from; `WorkingFiles`: from a directory on the disk.
+
+Everything that reads what DVC wrote asks a `Files`, never the disk, so that the same code reads a
+working tree and a git revision. Paths are `/`-separated and relative to the root that the object
+was made for; the root is the empty path. Names that are not UTF-8 hold lone surrogates.
+
+Callers: `store.dvc.ignore`, `store.dvc.discovery`, `store.dvc.target`. Blocking; no state that changes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One name in a directory. A symlink is never a directory here: nothing walks through one."""
+
+    name: str
+    is_dir: bool
+
+
+class Files(Protocol):
+    """The files of a working tree or of a git revision."""
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """The bytes of the file at `path`, at most `limit` + 1 of them; None where no file is.
+
+        Raises `OSError` where there is a file that cannot be read.
+        """
+
+    def list(self, path: str) -> list[Item]:
+        """What the directory `path` holds, sorted by name. Raises `OSError`."""
+
+    def exists(self, path: str) -> bool:
+        """Whether anything has that path."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingFiles:
+    """`Files` of the directory `root` on the disk."""
+
+    root: Path
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        return read_regular(self.root / path, limit)
+
+    def list(self, path: str) -> list[Item]:
+        with os.scandir(self.root / path) as entries:
+            items = [Item(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        return sorted(items, key=lambda item: item.name)
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.root / path)
+
+
+def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None:
+    """At most `limit` + 1 bytes of a regular file; None where there is no regular file.
+
+    `follow=False` refuses a symlink with `OSError`. Never waits: a FIFO is opened without blocking
+    and left alone, as devices and directories are.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(fd, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        parts = []
+        wanted = limit + 1
+        while wanted > 0 and (part := file.read(wanted)):
+            parts.append(part)
+            wanted -= len(part)
+        return b"".join(parts)
