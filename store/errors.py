@@ -10,6 +10,7 @@
     ├── ObjectCorrupt         bytes are there and are not the object's (length, hash, file type)
     ├── CacheUnusable         the cache directory cannot be read or written (full, denied, gone)
     ├── ChangedMeanwhile      a file changed while it was being read to be committed
+    ├── StoreTimeout          storage did not answer by the deadline
     └── LockTimeout           another process holds a lock for longer than we wait
 
 A message is one line for a tired person: it names the thing and, where there is one, the
@@ -61,3 +62,7 @@ class ChangedMeanwhile(StoreError):
 
 class LockTimeout(StoreError):
     """Another process holds a lock for longer than we wait."""
+
+
+class StoreTimeout(StoreError):
+    """Storage did not answer by the deadline."""

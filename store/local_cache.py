@@ -1,0 +1,106 @@
+"""`LocalCache`: the whole objects of a cache directory, as DVC lays them out. Reading only.
+
+DVC trusts what lies there without hashing it, and so must a reader; but a length that is not the
+known one, a symlink, a FIFO or a device where an object should be is refused. The directory may
+be shared with other users and is opened beneath, never through links (its root may be one).
+
+Blocking calls for worker threads; the `try_` twins answer from the kernel's caches or raise
+`BlockingIOError`, and are for the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import ELOOP, ENOENT, ENOTDIR
+from pathlib import Path
+
+from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing
+from store.layouts import object_path
+from store.oid import Oid
+from store.openat2 import open_beneath
+
+
+class LocalCache:
+    """A cache directory. It need not exist yet: then every object is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._directory = -1
+
+    def close(self) -> None:
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+    def open(self, oid: Oid) -> tuple[int, int]:
+        """Open an object: (descriptor, its length in bytes).
+
+        Raises `ObjectMissing`, `ObjectCorrupt` where something else lies in its place, and
+        `CacheUnusable` where it is there and cannot be read.
+        """
+        return self._open(oid, cached=False)
+
+    def try_open(self, oid: Oid) -> tuple[int, int]:
+        """As `open`, but raises `BlockingIOError` instead of waiting for the disk."""
+        return self._open(oid, cached=True)
+
+    def size(self, oid: Oid) -> int:
+        """The length of an object in bytes. Raises as `open` does."""
+        return self._size(oid, cached=False)
+
+    def try_size(self, oid: Oid) -> int:
+        """As `size`, but raises `BlockingIOError` instead of waiting for the disk."""
+        return self._size(oid, cached=True)
+
+    def has(self, oid: Oid) -> bool:
+        """Is there something that can be served in the object's place?"""
+        try:
+            self.size(oid)
+        except (ObjectMissing, ObjectCorrupt, CacheUnusable):
+            return False
+        return True
+
+    def read(self, oid: Oid) -> bytes:
+        """A small object whole (a manifest). Raises as `open` does."""
+        descriptor, _ = self.open(oid)
+        with open(descriptor, "rb") as file:
+            return file.read()
+
+    def _open(self, oid: Oid, *, cached: bool) -> tuple[int, int]:
+        descriptor = self._descend(oid, os.O_RDONLY, cached)
+        try:
+            return descriptor, self._length(oid, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _size(self, oid: Oid, *, cached: bool) -> int:
+        descriptor = self._descend(oid, os.O_PATH, cached)
+        try:
+            return self._length(oid, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _descend(self, oid: Oid, flags: int, cached: bool) -> int:
+        try:
+            if self._directory < 0:
+                self._directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            return open_beneath(self._directory, object_path(oid).encode("ascii"), flags=flags, cached=cached)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno == ENOENT:
+                raise ObjectMissing(f"object {oid} is not in the cache {self.root}") from None
+            if error.errno in (ELOOP, ENOTDIR):
+                raise ObjectCorrupt(
+                    f"object {oid} in the cache {self.root} lies behind a symlink or is one; "
+                    "objects are regular files"
+                ) from None
+            raise CacheUnusable(f"object {oid} in the cache {self.root}: {error.strerror}") from None
+
+    def _length(self, oid: Oid, descriptor: int) -> int:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectCorrupt(f"object {oid} in the cache {self.root} is not a regular file; remove it")
+        return status.st_size

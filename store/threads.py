@@ -1,0 +1,68 @@
+"""The only door between the event loop and worker threads.
+
+Plain blocking code (disk, later remotes and decoders) runs in threads behind a limiter of its
+kind, so that one kind cannot starve another. Threads get frozen values and return values. A wait
+has a deadline: behind it the reader gets an error, and the thread is left to finish on its own
+(it cannot be killed); what it then returns is handed to `discard`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+
+from store.errors import StoreTimeout
+
+T = TypeVar("T")
+
+DISK_THREADS: Final = 16
+DISK_DEADLINE: Final = 60.0
+"""Seconds. A local disk answers long before; a hung network file system never does."""
+
+
+class _Result:
+    """What a thread returns, given to whoever comes first: the waiter, or `discard` once it has gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._abandoned = False
+
+    def finish(self, value: T, discard: Callable[[T], object] | None) -> T:
+        with self._lock:
+            if self._abandoned and discard is not None:
+                discard(value)
+        return value
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+
+
+class Threads:
+    """The limiters. One per daemon, made inside the event loop."""
+
+    def __init__(self) -> None:
+        self._disk = trio.CapacityLimiter(DISK_THREADS)
+
+    async def on_disk(
+        self, work: Callable[..., T], *arguments: object, discard: Callable[[T], object] | None = None
+    ) -> T:
+        """Run `work(*arguments)` in a thread and return what it returns.
+
+        Raises what it raises, and `StoreTimeout` when it has not ended by the deadline.
+        """
+        result = _Result()
+
+        def run() -> T:
+            return result.finish(work(*arguments), discard)
+
+        with trio.move_on_after(DISK_DEADLINE):
+            try:
+                return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._disk)
+            except trio.Cancelled:
+                result.abandon()
+                raise
+        raise StoreTimeout(f"the disk did not answer within {DISK_DEADLINE:.0f} s")

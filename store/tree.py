@@ -1,0 +1,202 @@
+"""`Tree`: a version compiled to immutable columns, memory-mapped. Row = inode.
+
+A million names cost no Python objects: the file is mapped, pages come and go with the kernel's
+page cache, and two daemons that serve one version share them. `store/tree_compiler.py` writes
+the file; this module opens and asks it. Pure reading, safe from any thread.
+
+Rows are in breadth-first order, the root is row 0, the children of a directory are contiguous
+and sorted by name (as bytes), so that a look-up is a binary search and a listing a range.
+
+The file: magic (8 bytes), length of the header (u32), xxh3-64 of the header (u64), the header
+(msgpack), then the columns, each at a multiple of 8 and with its own xxh3-64, little-endian:
+
+    name_end  u32 × rows   end of the row's name in `names`, behind its NUL
+    names     bytes        the names, each with a NUL behind
+    parent    u32 × rows
+    first     u32 × rows   first child's row (directories; else 0)
+    count     u32 × rows   how many children (directories; else 0)
+    digest    16 B × rows  files: the oid's digest; directories: xxh3-128 over their children
+    size      i64 × rows   bytes; -1 where nothing has told it yet
+    flags     u8 × rows    see the constants
+
+A damaged file is never believed: `Tree.open` verifies every checksum and raises `TreeDamaged`,
+upon which the caller compiles it anew.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+from bisect import bisect_left
+from pathlib import Path
+from typing import Final, Literal
+
+import msgpack
+import xxhash
+
+from store.errors import StoreError
+from store.oid import ALGORITHMS, Oid
+
+MAGIC: Final = b"FUSEFS\x01\n"
+PREAMBLE: Final = struct.Struct("<8sIQ")
+DIRECTORY: Final = 0x01
+EXECUTABLE: Final = 0x02
+ALGORITHM_SHIFT: Final = 4
+UNKNOWN: Final = -1
+DIGEST_BYTES: Final = 16
+ROOT_ROW: Final = 0
+HEADER_MAX: Final = 1 << 16
+
+# Column → memoryview format.
+COLUMNS: Final[dict[str, Literal["B", "I", "q"]]] = {
+    "name_end": "I",
+    "names": "B",
+    "parent": "I",
+    "first": "I",
+    "count": "I",
+    "digest": "B",
+    "size": "q",
+    "flags": "B",
+}
+
+if sys.byteorder != "little":  # pragma: no cover
+    raise ImportError("compiled trees are little-endian, and so must the machine be")
+
+
+class TreeDamaged(StoreError):
+    """The file is not a tree that this version wrote whole. Compile it anew."""
+
+
+class Tree:
+    """An opened tree. Rows are ints from 0 to `rows - 1`; what a row is must be asked before what it has."""
+
+    __slots__ = (
+        "_map",
+        "bytes_known",
+        "count",
+        "digest",
+        "digest_words",
+        "files",
+        "first",
+        "flags",
+        "name_end",
+        "names",
+        "parent",
+        "rows",
+        "size",
+        "sizes_unknown",
+    )
+
+    name_end: memoryview
+    names: memoryview
+    parent: memoryview
+    first: memoryview
+    count: memoryview
+    digest: memoryview
+    size: memoryview
+    flags: memoryview
+
+    def __init__(self, mapped: mmap.mmap, header: dict[str, object], columns: dict[str, memoryview]) -> None:
+        self._map = mapped
+        self.rows = int(header["rows"])  # type: ignore[call-overload]  # checked by _read_header
+        self.files = int(header["files"])  # type: ignore[call-overload]
+        self.bytes_known = int(header["bytes_known"])  # type: ignore[call-overload]
+        self.sizes_unknown = int(header["sizes_unknown"])  # type: ignore[call-overload]
+        for name, view in columns.items():
+            setattr(self, name, view)
+        self.digest_words = self.digest.cast("I")
+
+    @classmethod
+    def open(cls, path: Path) -> Tree:
+        """Map and verify the file. Raises `TreeDamaged`, or `FileNotFoundError` where there is none."""
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            if length < PREAMBLE.size:
+                raise TreeDamaged(f"compiled tree {path} is cut short")
+            mapped = mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ)
+        try:
+            header = _read_header(mapped, path)
+            columns = _read_columns(mapped, header, path)
+            return cls(mapped, header, columns)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TreeDamaged(f"compiled tree {path} is damaged ({error})") from None
+
+    def name(self, row: int) -> bytes:
+        """The row's name; empty for the root."""
+        start = self.name_end[row - 1] if row else 0
+        return bytes(self.names[start : self.name_end[row] - 1])
+
+    def path(self, row: int) -> str:
+        """The row's path from the root, for messages and logs; empty for the root."""
+        parts: list[bytes] = []
+        while row:
+            parts.append(self.name(row))
+            row = self.parent[row]
+        return os.fsdecode(b"/".join(reversed(parts)))
+
+    def is_directory(self, row: int) -> bool:
+        return bool(self.flags[row] & DIRECTORY)
+
+    def children(self, row: int) -> range:
+        """The rows of a directory's children, in the order of their names."""
+        first = self.first[row]
+        return range(first, first + self.count[row])
+
+    def lookup(self, row: int, name: bytes) -> int | None:
+        """The child of directory `row` that is called `name`."""
+        rows = self.children(row)
+        place = bisect_left(rows, name, key=self.name)
+        if place < len(rows) and self.name(rows[place]) == name:
+            return rows[place]
+        return None
+
+    def find(self, path: bytes) -> int | None:
+        """The row at `path` (`/`-separated, from the root; empty for the root itself)."""
+        row: int | None = ROOT_ROW
+        for part in path.split(b"/") if path else ():
+            if row is None or not self.is_directory(row):
+                return None
+            row = self.lookup(row, part)
+        return row
+
+    def digest_of(self, row: int) -> bytes:
+        return bytes(self.digest[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES])
+
+    def algorithm(self, row: int) -> str:
+        return ALGORITHMS[self.flags[row] >> ALGORITHM_SHIFT]
+
+    def oid(self, row: int) -> Oid:
+        """The oid of a file's content."""
+        return Oid.from_bytes(self.digest_of(row), self.algorithm(row))
+
+
+def _read_header(mapped: mmap.mmap, path: Path) -> dict[str, object]:
+    magic, length, checksum = PREAMBLE.unpack_from(mapped)
+    if magic != MAGIC:
+        raise TreeDamaged(f"{path} is not a compiled tree of this version")
+    if length > HEADER_MAX:
+        raise TreeDamaged(f"compiled tree {path} is damaged (header of {length} bytes)")
+    raw = mapped[PREAMBLE.size : PREAMBLE.size + length]
+    if xxhash.xxh3_64_intdigest(raw) != checksum:
+        raise TreeDamaged(f"compiled tree {path} is damaged (header)")
+    header = msgpack.unpackb(raw)
+    if not isinstance(header, dict):
+        raise TreeDamaged(f"compiled tree {path} is damaged (header)")
+    return header
+
+
+def _read_columns(mapped: mmap.mmap, header: dict[str, object], path: Path) -> dict[str, memoryview]:
+    places = header["columns"]
+    if not isinstance(places, dict):
+        raise TreeDamaged(f"compiled tree {path} is damaged (columns)")
+    whole = memoryview(mapped)
+    columns = {}
+    for name, layout in COLUMNS.items():
+        offset, length, checksum = places[name]
+        view = whole[offset : offset + length]
+        if len(view) != length or xxhash.xxh3_64_intdigest(view) != checksum:
+            raise TreeDamaged(f"compiled tree {path} is damaged (column {name})")
+        columns[name] = view.cast(layout)
+    return columns

@@ -1,0 +1,221 @@
+"""Compiles a version's files to the columns that `store/tree.py` maps.
+
+Run by whoever resolves a target, never by the daemon: it needs some hundred bytes a file while
+it works, and a short-lived process gives them back. Pure but for `write_tree`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgpack
+import xxhash
+
+from store.errors import ManifestInvalid
+from store.oid import ALGORITHMS, MD5
+from store.tree import ALGORITHM_SHIFT, DIGEST_BYTES, DIRECTORY, EXECUTABLE, MAGIC, PREAMBLE, UNKNOWN
+
+_NO_DIGEST: Final = bytes(DIGEST_BYTES)
+ALIGNMENT: Final = 8
+
+
+class Leaf(NamedTuple):
+    """One file of the version. `path` has been validated; `size` is `UNKNOWN` where nothing tells it."""
+
+    path: bytes
+    digest: bytes
+    size: int = UNKNOWN
+    flags: int = 0
+
+
+def leaf_flags(*, executable: bool = False, algorithm: str = MD5) -> int:
+    """The flags of a file's row."""
+    return (EXECUTABLE if executable else 0) | ALGORITHMS.index(algorithm) << ALGORITHM_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class TreeImage:
+    """A compiled tree in memory: the columns' bytes by name, and what the header says of them."""
+
+    rows: int
+    files: int
+    bytes_known: int
+    sizes_unknown: int
+    columns: dict[str, bytes]
+
+
+class _Members:
+    """Directories while they are being filled: id → [(name, what)], `what` a leaf's number or -id."""
+
+    def __init__(self) -> None:
+        self.of: list[list[tuple[bytes, int]]] = [[]]
+        self._ids: dict[tuple[int, bytes], int] = {}
+
+    def directory(self, path: bytes) -> int:
+        """The id of the directory at `path`, made with its parents where it is new.
+
+        Keyed by (parent, name), not by path, so that deep hostile paths cost their length and
+        not its square.
+        """
+        here = 0
+        for part in path.split(b"/"):
+            key = (here, part)
+            below = self._ids.get(key)
+            if below is None:
+                below = self._ids[key] = len(self.of)
+                self.of.append([])
+                self.of[here].append((part, -below))
+            here = below
+        return here
+
+
+def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
+    """Compile the files of the version that messages call `name`.
+
+    Raises `ManifestInvalid` for a path that is named twice, or that is a file and a directory.
+    """
+    listed = leaves if isinstance(leaves, list) else list(leaves)
+    members = _gather(listed)
+    name_end, parent, first, count = array("I", [1]), array("I", [0]), array("I", [0]), array("I", [0])
+    size, flags = array("q", [0]), bytearray([DIRECTORY])
+    names, digests = [b"\0"], [_NO_DIGEST]
+    directories = [(0, 0)]  # (row, id), grows while it is walked: breadth first
+    for row, directory in directories:
+        children = members.of[directory]
+        children.sort()
+        labels = [label for label, _ in children]
+        if len(set(labels)) != len(labels):
+            _complain(children, name, row, names, name_end, parent)
+        base = len(flags)
+        first[row], count[row] = base, len(children)
+        names.append(b"".join([label + b"\0" for label in labels]))
+        name_end.extend(list(accumulate([len(label) + 1 for label in labels], initial=name_end[-1]))[1:])
+        parent.extend([row] * len(children))
+        first.extend([0] * len(children))
+        count.extend([0] * len(children))
+        for offset, (_, what) in enumerate(children):
+            if what < 0:
+                directories.append((base + offset, -what))
+                digests.append(_NO_DIGEST)
+                size.append(0)
+                flags.append(DIRECTORY)
+            else:
+                leaf = listed[what]
+                digests.append(leaf.digest)
+                size.append(leaf.size)
+                flags.append(leaf.flags)
+        members.of[directory] = []
+    blob, digest = b"".join(names), bytearray(b"".join(digests))
+    _digest_directories(blob, name_end, digest, flags, first, count, [row for row, _ in directories])
+    unknown = size.count(UNKNOWN)
+    columns = {
+        "name_end": name_end.tobytes(),
+        "names": blob,
+        "parent": parent.tobytes(),
+        "first": first.tobytes(),
+        "count": count.tobytes(),
+        "digest": bytes(digest),
+        "size": size.tobytes(),
+        "flags": bytes(flags),
+    }
+    return TreeImage(len(flags), len(listed), sum(size) + unknown, unknown, columns)
+
+
+def _gather(leaves: list[Leaf]) -> _Members:
+    members = _Members()
+    last, siblings = b"", members.of[0]
+    for number, leaf in enumerate(leaves):
+        head, _, label = leaf.path.rpartition(b"/")
+        if head != last:  # manifests are sorted: mostly the directory stays the same
+            last, siblings = head, members.of[members.directory(head) if head else 0]
+        siblings.append((label, number))
+    return members
+
+
+def _complain(
+    children: list[tuple[bytes, int]],
+    name: str,
+    row: int,
+    names: list[bytes],
+    name_end: array[int],
+    parent: array[int],
+) -> None:
+    """Say which path of a directory is there twice."""
+    blob = b"".join(names)
+    parts: list[bytes] = []
+    while row:
+        parts.append(blob[name_end[row - 1] : name_end[row] - 1])
+        row = parent[row]
+    for (label, what), (following, other) in pairwise(children):
+        if label == following:
+            path = os.fsdecode(b"/".join([*reversed(parts), label]))
+            both = "both a file and a directory" if what < 0 <= other else "there twice"
+            raise ManifestInvalid(f"manifest {name}: {path!r} is {both}")
+
+
+def _digest_directories(
+    names: bytes,
+    name_end: array[int],
+    digest: bytearray,
+    flags: bytearray,
+    first: array[int],
+    count: array[int],
+    rows: list[int],
+) -> None:
+    """Give every directory a digest of what is below it, so that equal subtrees are seen to be equal.
+
+    Children come after their parents, so the last row's digest can be had first.
+    """
+    for row in reversed(rows):
+        begin, end = first[row], first[row] + count[row]
+        state = xxhash.xxh3_128()
+        if begin != end:
+            state.update(names[name_end[begin - 1] : name_end[end - 1]])
+            state.update(digest[begin * DIGEST_BYTES : end * DIGEST_BYTES])
+            state.update(flags[begin:end])
+        digest[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES] = state.digest()
+
+
+def write_tree(image: TreeImage, path: Path) -> None:
+    """Write the tree's file, whole or not at all: under another name first, then renamed. Mode 0600."""
+    places: dict[str, tuple[int, int, int]] = {}
+    # The header's length depends on the offsets in it, so they count from its padded end, which a
+    # first packing with the widest values fixes.
+    widest = dict.fromkeys(image.columns, (1 << 63, 1 << 63, (1 << 64) - 1))
+    room = PREAMBLE.size + len(_pack_header(image, widest))
+    offset = start = -(-room // ALIGNMENT) * ALIGNMENT
+    for name, column in image.columns.items():
+        places[name] = (offset, len(column), xxhash.xxh3_64_intdigest(column))
+        offset += -(-len(column) // ALIGNMENT) * ALIGNMENT
+    header = _pack_header(image, places)
+    preamble = PREAMBLE.pack(MAGIC, len(header), xxhash.xxh3_64_intdigest(header))
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write((preamble + header).ljust(start, b"\0"))
+            for column in image.columns.values():
+                file.write(column.ljust(-(-len(column) // ALIGNMENT) * ALIGNMENT, b"\0"))
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _pack_header(image: TreeImage, places: dict[str, tuple[int, int, int]]) -> bytes:
+    packed: bytes = msgpack.packb(
+        {
+            "rows": image.rows,
+            "files": image.files,
+            "bytes_known": image.bytes_known,
+            "sizes_unknown": image.sizes_unknown,
+            "columns": places,
+        }
+    )
+    return packed
