@@ -21,7 +21,8 @@ _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_CACHED: Final = 0x20
 _STRICT: Final = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
-_SAFE: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
+_SAFE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
+_SAFE_TO_READ: Final = _SAFE | os.O_NOCTTY | os.O_NONBLOCK  # refused by openat2 beside O_PATH
 
 
 class _OpenHow(ctypes.Structure):
@@ -34,8 +35,12 @@ _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
+def _safe(flags: int) -> int:
+    return flags | (_SAFE if flags & os.O_PATH else _SAFE_TO_READ)
+
+
 def _how(flags: int, resolve: int) -> _OpenHow:
-    return _OpenHow(flags=flags | _SAFE, mode=0, resolve=resolve)
+    return _OpenHow(flags=_safe(flags), mode=0, resolve=resolve)
 
 
 # The structures are constant and passed by address: nothing is built for a call.
@@ -101,6 +106,6 @@ def _walk(directory: int, path: bytes, flags: int) -> int:
             below = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             os.close(here)
             here = below
-        return os.open(name, flags | _SAFE, dir_fd=here)
+        return os.open(name, _safe(flags), dir_fd=here)
     finally:
         os.close(here)
