@@ -23,8 +23,8 @@ from store.threads import Threads
 from store.tree import UNKNOWN, Tree
 
 BUFFER_BYTES: Final = 1 << 20
-SIZES_AHEAD: Final = 512
-"""How many rows a thread asks for in one hop: a hop costs as much as some twenty answers."""
+MEASURED_AT_ONCE: Final = 4096
+"""Rows. Between two such batches readers get their turn."""
 
 
 @dataclass(slots=True)
@@ -75,15 +75,15 @@ class ContentStore:
                 descriptor, size = await self._threads.on_disk(
                     self._cache.open, oid, discard=lambda opened: os.close(opened[0])
                 )
-        except ObjectMissing:
-            self.counters.misses += 1
-            raise
+        except StoreError as error:
+            raise self._explain(row, error) from None
         known = self.sizes[row]
         if known == UNKNOWN:
             self._learn(row, size)
         elif known != size:
             os.close(descriptor)
-            raise ObjectCorrupt(f"object {oid} in the cache has {size} bytes and not {known}; remove it")
+            wrong = ObjectCorrupt(f"object {oid} in the cache has {size} bytes and not {known}; remove it")
+            raise self._explain(row, wrong)
         self.counters.hits += 1
         return OpenObject(row, descriptor, size)
 
@@ -113,9 +113,8 @@ class ContentStore:
             return self._buffer[:wanted]
         data = await self._threads.on_disk(_read_fully, opened.descriptor, offset, wanted)
         if len(data) != wanted:
-            raise ObjectCorrupt(
-                f"object {self._tree.oid(opened.row)} in the cache has become shorter while it was read"
-            )
+            oid = self._tree.oid(opened.row)
+            raise self._explain(opened.row, ObjectCorrupt(f"object {oid} became shorter while it was read"))
         self.counters.bytes_cache += wanted
         return data
 
@@ -126,15 +125,30 @@ class ContentStore:
             return known
         oid = self._tree.oid(row)
         try:
-            size = self._cache.try_size(oid)
-        except BlockingIOError:
-            size = await self._threads.on_disk(self._cache.size, oid)
+            try:
+                size = self._cache.try_size(oid)
+            except BlockingIOError:
+                size = await self._threads.on_disk(self._cache.size, oid)
+        except StoreError as error:
+            raise self._explain(row, error) from None
+        self._learn(row, size)
+        return size
+
+    def size_now(self, row: int) -> int:
+        """A file's size, or `UNKNOWN` where it cannot be told without waiting. 0 for a directory."""
+        known = self.sizes[row]
+        if known != UNKNOWN:
+            return known
+        try:
+            size = self._cache.try_size(self._tree.oid(row))
+        except (BlockingIOError, StoreError):
+            return UNKNOWN
         self._learn(row, size)
         return size
 
     async def learn_sizes(self, rows: range) -> None:
-        """Ask for the sizes that are not known of the next rows of a listing; those that stay unknown do."""
-        missing = [row for row in rows[:SIZES_AHEAD] if self.sizes[row] == UNKNOWN]
+        """Ask the cache for those of the rows' sizes that are not known; some may stay so."""
+        missing = [row for row in rows if self.sizes[row] == UNKNOWN]
         if not missing:
             return
         oids = [self._tree.oid(row) for row in missing]
@@ -143,9 +157,27 @@ class ContentStore:
             if size != UNKNOWN:
                 self._learn(row, size)
 
-    def is_cached(self, row: int) -> bool:
-        """Does the cache hold the file's object? May wait for the disk, briefly."""
-        return self._cache.has(self._tree.oid(row))
+    async def is_cached(self, row: int) -> bool:
+        """Does the cache hold the file's object?"""
+        return await self._threads.on_disk(self._cache.has, self._tree.oid(row))
+
+    async def measure_cached(self) -> int:
+        """How many bytes the objects of this tree's files have that the cache holds, each file counted."""
+        total = 0
+        for start in range(0, self._tree.rows, MEASURED_AT_ONCE):
+            rows = range(start, min(start + MEASURED_AT_ONCE, self._tree.rows))
+            oids = [self._tree.oid(row) for row in rows if not self._tree.is_directory(row)]
+            sizes = await self._threads.on_disk(_sizes_of, self._cache, oids)
+            total += sum(size for size in sizes if size != UNKNOWN)
+        return total
+
+    def _explain(self, row: int, error: StoreError) -> StoreError:
+        """The same error with the file's path and what would help; counted where it is a miss."""
+        message = f"{self._tree.path(row)!r}: {error}"
+        if isinstance(error, ObjectMissing):
+            self.counters.misses += 1
+            message += "; `dvc fetch` would bring it"
+        return type(error)(message)
 
     def _learn(self, row: int, size: int) -> None:
         if self._learnt and self._learnt[row] == UNKNOWN:

@@ -1,0 +1,97 @@
+"""Row → `stat`: one reused `EntryAttributes` is filled for every answer.
+
+Everything but owner and mode is implied by content, so that two mounts of one version are the
+same everywhere. Times too: mtime = ctime = atime is a date between 2000 and 2017 that the content's
+digest picks (a directory's: the digest of all that is below it). A file that differs between two
+versions gets another time, one that does not keeps it, so that rsync, make and caches keyed by
+time and size stay right across versions; a commit's date could promise neither.
+
+Names and bytes never change, so the kernel may keep attributes for ever; a size that is still
+unknown is listed with a timeout of zero, upon which the kernel asks again before it is used.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import Final
+
+import pyfuse3
+
+from store.tree import DIRECTORY, EXECUTABLE, UNKNOWN, Tree
+
+FOREVER: Final = 3600.0 * 24 * 365
+"""Seconds. The kernel takes it as never: it drops entries for want of memory long before."""
+
+TIME_FIRST: Final = 946_684_800  # 2000-01-01T00:00:00Z
+TIME_SPAN: Final = 1 << 29  # seconds, 17 years
+_NANOSECONDS: Final = 10**9
+BLOCK_BYTES: Final = 512
+DIRECTORY_BYTES: Final = 4096
+PREFERRED_READ: Final = 1 << 17
+WORDS_PER_DIGEST: Final = 4
+
+
+class AttributeWriter:
+    """Fills attributes for the rows of one tree. Lives on the event loop.
+
+    `fill` returns the same object every time: use it before the next checkpoint.
+    """
+
+    def __init__(self, tree: Tree, *, uid: int, gid: int, umask: int, first_inode: int) -> None:
+        self._tree = tree
+        self.first_inode = first_inode
+        self._words = tree.digest_words
+        self._flags = tree.flags
+        self._directory_mode = stat.S_IFDIR | (0o777 & ~umask)
+        self._file_modes = (
+            stat.S_IFREG | (0o666 & ~umask),
+            stat.S_IFREG | (0o777 & ~umask),
+        )
+        self._file = _blank(uid, gid)
+        self._file.st_nlink = 1
+        self._directory = _blank(uid, gid)
+        self._directory.st_mode = pyfuse3.ModeT(self._directory_mode)
+        self._directory.st_size = DIRECTORY_BYTES
+
+    def fill(self, row: int, size: int) -> pyfuse3.EntryAttributes:
+        """The attributes of a row; `size` in bytes is ignored for directories."""
+        flags = self._flags[row]
+        if flags & DIRECTORY:
+            entry = self._directory
+            children = self._tree.children(row)
+            # A directory's flags are that one bit and nothing else, so its subdirectories can be counted.
+            below = bytes(self._flags[children.start : children.stop]).count(DIRECTORY)
+            entry.st_nlink = 2 + below
+        else:
+            entry = self._file
+            entry.st_mode = pyfuse3.ModeT(self._file_modes[1 if flags & EXECUTABLE else 0])
+            if size == UNKNOWN:
+                entry.st_size = entry.st_blocks = 0
+                entry.attr_timeout = 0
+            else:
+                entry.st_size = size
+                entry.st_blocks = -(-size // BLOCK_BYTES)
+                entry.attr_timeout = FOREVER
+        entry.st_ino = pyfuse3.InodeT(row + self.first_inode)
+        digest = self._words[row * WORDS_PER_DIGEST]
+        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = (
+            TIME_FIRST + digest % TIME_SPAN
+        ) * _NANOSECONDS
+        return entry
+
+
+def _blank(uid: int, gid: int) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_uid = uid
+    entry.st_gid = gid
+    entry.st_blksize = PREFERRED_READ
+    entry.entry_timeout = entry.attr_timeout = FOREVER
+    return entry
+
+
+def absent() -> pyfuse3.EntryAttributes:
+    """The answer to a look-up that finds nothing: an inode of zero, which the kernel may keep too."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(0)
+    entry.entry_timeout = FOREVER
+    return entry

@@ -1,0 +1,81 @@
+"""The one table from errors to errnos, and the decorator that no handler goes without.
+
+pyfuse3 takes `FUSEError` and nothing else: any other exception that leaves a handler ends the
+whole mount. So every handler is wrapped, what is known gets its errno, and what is not is EIO
+with a traceback in the log. `trio.Cancelled` is no `Exception` and passes: that is how a mount ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+
+from store.errors import (
+    CacheUnusable,
+    ObjectCorrupt,
+    ObjectMissing,
+    StoreError,
+    StoreTimeout,
+)
+
+log = logging.getLogger(__name__)
+
+# Most specific first. A missing or corrupt object is EIO and never ENOENT: the name is there.
+_TABLE: Final = (
+    (ObjectMissing, errno.EIO),
+    (ObjectCorrupt, errno.EIO),
+    (StoreTimeout, errno.ETIMEDOUT),
+    (CacheUnusable, errno.EIO),
+    (StoreError, errno.EIO),
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class HasFailures(Protocol):
+    """What the decorated class offers: it is told of every failed request, with a line for the log."""
+
+    def failed(self, message: str) -> None: ...
+
+
+Self_ = TypeVar("Self_", bound=HasFailures)
+
+
+def errno_of(error: StoreError) -> int:
+    """The errno that a reader gets for a store error."""
+    return next(code for kind, code in _TABLE if isinstance(error, kind))
+
+
+def answering(
+    handler: Callable[Concatenate[Self_, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[Self_, P], Coroutine[Any, Any, R]]:
+    """Make a handler answer an errno for whatever is raised in it."""
+
+    @functools.wraps(handler)
+    async def wrapped(self: Self_, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except StoreError as error:
+            self.failed(str(error))
+            raise pyfuse3.FUSEError(errno_of(error)) from None
+        except OSError as error:
+            self.failed(f"{handler.__name__}: {error}")
+            raise pyfuse3.FUSEError(errno.EIO) from None
+        except Exception:  # a bug of ours must cost one request, not the mount
+            log.exception("%s failed; the reader gets EIO", handler.__name__)
+            self.failed("")
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return wrapped
+
+
+EISDIR: Final = errno.EISDIR
+ENODATA: Final = pyfuse3.ENOATTR

@@ -1,0 +1,113 @@
+"""The composition root of the daemon: a plan and a `/dev/fuse` descriptor in, a served mount out.
+
+Called by `fusefs.daemon` inside `trio.run`. Whoever mounted unmounts; here the connection is only
+served until the kernel ends it (umount) or the surrounding cancel scope does (a signal).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import trio
+
+from fusefs.attributes import AttributeWriter
+from fusefs.control import ControlDirectory, control_name
+from fusefs.operations import Operations
+from fusefs.plan import MountPlan
+from fusefs.status import Status, resident_bytes
+from store.content_store import ContentStore
+from store.local_cache import LocalCache
+from store.threads import Threads
+from store.tree import Tree
+
+log = logging.getLogger(__name__)
+
+MAX_TASKS: Final = 1000
+"""Requests in flight. A parked request holds one; too few and a slow read delays a `stat`."""
+
+MEASURE_PAUSE: Final = 20
+"""The cache is measured again after this many times as long as the last measurement took."""
+
+
+class StatusReporter:
+    """Says how the mount is doing; measures the cache in the background when somebody asks."""
+
+    def __init__(self, plan: MountPlan, tree: Tree, store: ContentStore, nursery: trio.Nursery) -> None:
+        self._plan = plan
+        self._tree = tree
+        self._store = store
+        self._nursery = nursery
+        self._cache_bytes: int | None = None
+        self._measure_after = 0.0
+
+    def report(self) -> bytes:
+        """The JSON of `.fusefs/status`."""
+        if trio.current_time() >= self._measure_after:
+            self._measure_after = float("inf")
+            self._nursery.start_soon(self._measure)
+        plan, store, counters = self._plan, self._store, self._store.counters
+        return Status(
+            mountpoint=plan.mountpoint,
+            target=plan.target,
+            oid=plan.oid or None,
+            rev=plan.rev or None,
+            mode=plan.mode,
+            pid=os.getpid(),
+            since=plan.since,
+            files=self._tree.files,
+            bytes=None if store.sizes_unknown else store.bytes_known,
+            hits=counters.hits,
+            misses=counters.misses,
+            errors=counters.errors,
+            bytes_cache=counters.bytes_cache,
+            bytes_remote=counters.bytes_remote,
+            cache_bytes=self._cache_bytes,
+            rss_bytes=resident_bytes(),
+            log=plan.log or None,
+        ).to_json()
+
+    async def _measure(self) -> None:
+        begin = trio.current_time()
+        try:
+            self._cache_bytes = await self._store.measure_cached()
+        except Exception:  # a figure that cannot be had must not end the mount
+            log.exception("the cache could not be measured")
+        now = trio.current_time()
+        self._measure_after = now + max(1.0, MEASURE_PAUSE * (now - begin))
+
+
+async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> None:
+    """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
+
+    Raises `TreeDamaged` or OSError where the tree cannot be opened. The descriptor is used up.
+    """
+    tree = Tree.open(Path(plan.tree))
+    cache = LocalCache(Path(plan.cache))
+    store = ContentStore(tree, cache, Threads())
+    started = time.monotonic()
+    async with trio.open_nursery() as background:
+        reporter = StatusReporter(plan, tree, store, background)
+        writer = AttributeWriter(
+            tree, uid=plan.uid, gid=plan.gid, umask=plan.umask, first_inode=pyfuse3.ROOT_INODE
+        )
+        control = ControlDirectory(
+            control_name(tree), {b"status": reporter.report}, uid=plan.uid, gid=plan.gid
+        )
+        operations = Operations(tree, store, writer, control, oid=plan.oid, rev=plan.rev)
+        pyfuse3.init(operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
+        try:
+            log.info("serving %s on %s", plan.target, plan.mountpoint)
+            ready()
+            await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
+        finally:
+            background.cancel_scope.cancel()
+            operations.close_all()
+            pyfuse3.close(unmount=False)
+            cache.close()
+            log.info("ended after %.0f s", time.monotonic() - started)

@@ -1,0 +1,50 @@
+"""What a mount says of itself: the one shape of `.fusefs/status`, `fusefs status` and `fusefs list`."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+_PAGE: Final = os.sysconf("SC_PAGESIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A mount's state at one moment. `None` is not known (yet)."""
+
+    mountpoint: str
+    target: str | None
+    oid: str | None
+    rev: str | None
+    mode: str | None
+    pid: int | None
+    since: float | None
+    """Seconds since the epoch."""
+    files: int | None
+    bytes: int | None
+    """What the version's files have together; `None` until every size is known."""
+    hits: int | None
+    """Opens answered from the cache."""
+    misses: int | None
+    """Opens and sizes that the cache could not answer."""
+    errors: int | None
+    """Requests that ended with an error of ours."""
+    bytes_cache: int | None
+    """Bytes read from the cache for readers."""
+    bytes_remote: int | None
+    cache_bytes: int | None
+    """What the objects of this version that are in the cache have together."""
+    rss_bytes: int | None
+    log: str | None
+
+    def to_json(self) -> builtins.bytes:
+        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+
+
+def resident_bytes() -> int:
+    """This process's resident memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
