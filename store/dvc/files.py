@@ -28,9 +28,9 @@ class Files(Protocol):
     """The files of a working tree or of a git revision."""
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """The bytes of the file at `path`, at most `limit` + 1 of them; None where no file is.
+        """The bytes of the file at `path`, at most `limit` + 1 of them; None where nothing is.
 
-        Raises `OSError` where there is a file that cannot be read.
+        Raises `OSError` where there is something that cannot be read, or that is no file.
         """
 
     def list(self, path: str) -> list[Item]:
@@ -59,10 +59,10 @@ class WorkingFiles:
 
 
 def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None:
-    """At most `limit` + 1 bytes of a regular file; None where there is no regular file.
+    """At most `limit` + 1 bytes of a regular file; None where nothing is.
 
-    `follow=False` refuses a symlink with `OSError`. Never waits: a FIFO is opened without blocking
-    and left alone, as devices and directories are.
+    Raises `OSError`, with a `strerror` for people, for what cannot be read and for what is no
+    regular file; never waits for a FIFO or a device. `follow=False` refuses a symlink as well.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
@@ -71,7 +71,7 @@ def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None
         return None
     with open(fd, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
+            raise OSError(0, "not a regular file")
         parts = []
         wanted = limit + 1
         while wanted > 0 and (part := file.read(wanted)):

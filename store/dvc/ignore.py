@@ -17,7 +17,6 @@ at a time: nested files are read when their directory is first asked for, and re
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,11 +119,13 @@ class IgnoreRules:
         try:
             data = self._files.read(name, SIZE_LIMIT)
         except OSError as error:
-            raise ConfigInvalid(f"{name!r} cannot be read: {os.strerror(error.errno or 0)}") from None
+            raise ConfigInvalid(f"{name!r} cannot be read: {error.strerror}") from None
         if not data:
             return inherited
         patterns = inherited.patterns + _parse_file(data, path, name)
-        return _Directory(False, patterns, _combine(patterns))
+        groups = _combine(patterns)
+        # The file's own `**`, rewritten, matches its directory: then nothing below comes back.
+        return _Directory(bool(path) and _matches(groups, path, True), patterns, groups)
 
 
 def _parse_file(data: bytes, directory: str, name: str) -> tuple[_Pattern, ...]:
@@ -141,7 +142,11 @@ def _parse_file(data: bytes, directory: str, name: str) -> tuple[_Pattern, ...]:
         rule = line.strip()
         if not rule or rule.startswith("#"):
             continue
-        pattern = _parse(_rebase(rule, directory) if directory else rule, f"{name!r} line {number}")
+        where = f"{name!r} line {number}"
+        # As written first: DVC drops or refuses a rule before it rewrites it.
+        pattern = _parse(rule, where)
+        if pattern and directory:
+            pattern = _parse(_rebase(rule, directory), where)
         if pattern:
             patterns.append(pattern)
     return tuple(patterns)
