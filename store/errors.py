@@ -5,7 +5,8 @@
     │   ├── ManifestInvalid   a `.dir` that is not one, or that names hostile paths
     │   ├── MetafileInvalid   a `.dvc` file (or its kin) that cannot be read
     │   ├── ConfigInvalid     a DVC configuration file that cannot be read
-    │   └── NotTracked        a target that no metafile names
+    │   ├── NotTracked        a target that no metafile names
+    │   └── NotStored         a tracked output that DVC keeps no object for
     ├── ObjectMissing         no storage has the object
     ├── ObjectCorrupt         bytes are there and are not the object's (length, hash, file type)
     ├── CacheUnusable         the cache directory cannot be read or written (full, denied, gone)
@@ -42,6 +43,10 @@ class ConfigInvalid(InputError):
 
 class NotTracked(InputError):
     """A target that no metafile names."""
+
+
+class NotStored(InputError):
+    """A tracked output that DVC keeps no object for: it is in git, elsewhere, or was never made."""
 
 
 class ObjectMissing(StoreError):

@@ -42,8 +42,16 @@ DEFAULT_LINK_TYPES: Final = ("reflink", "copy")
 _INTERPOLATIONS = 16
 
 _PATH_OPTIONS = frozenset(
-    "url gdrive_user_credentials_file gdrive_service_account_json_file_path credentialpath"
-    " configpath keyfile cert_path key_path".split()
+    (
+        "url",
+        "credentialpath",
+        "configpath",
+        "keyfile",
+        "cert_path",
+        "key_path",
+        "gdrive_user_credentials_file",
+        "gdrive_service_account_json_file_path",
+    )
 )
 _REMOTE = re.compile(r'\s*remote\s*"(.*)"\s*', re.DOTALL)
 _URL = re.compile(r"\w+://")
@@ -211,12 +219,16 @@ def _parse(data: bytes, file: Path) -> dict[str, object]:
     """ConfigObj's reading of a file, interpolated. Raises `ConfigInvalid`."""
     if len(data) > SIZE_LIMIT:
         raise ConfigInvalid(f"{file} has more than {SIZE_LIMIT} bytes")
+    if b"\0" in data:
+        raise ConfigInvalid(f"{file} is not text")
     if data.count(b"%(") > _INTERPOLATIONS:
         raise ConfigInvalid(f"{file} refers to its own options (%(name)s) more than {_INTERPOLATIONS} times")
     try:
         parsed: dict[str, object] = ConfigObj(io.StringIO(data.decode("utf-8-sig"))).dict()
     except UnicodeDecodeError:
         raise ConfigInvalid(f"{file} is not UTF-8") from None
+    except RecursionError:
+        raise ConfigInvalid(f"{file} has sections nested too deep") from None
     except InterpolationError:
         raise ConfigInvalid(
             f"{file} refers to an option (%(name)s) that is not there, or to itself"
@@ -242,7 +254,11 @@ def _resolve(path: str, directory: Path, home: Path) -> str:
         return path
     if path == "~" or path.startswith("~/"):
         return str(home) + path[1:]
-    return os.path.normpath(directory.absolute() / os.path.expanduser(path))
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError:
+        expanded = Path(path)  # `~name` of nobody is a directory of that name
+    return os.path.normpath(directory.absolute() / expanded)
 
 
 def _text(setting: Setting, name: str) -> str:

@@ -78,3 +78,11 @@ def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None
             parts.append(part)
             wanted -= len(part)
         return b"".join(parts)
+
+
+def is_directory(path: Path) -> bool:
+    """Whether `path` is a directory or leads to one; False as well where that cannot be told."""
+    try:
+        return path.is_dir()
+    except OSError:  # denied, or a name that is too long
+        return False

@@ -1,0 +1,202 @@
+"""`find_target`: the path that a user names → the outputs of a metafile.
+
+A target is a `.dvc` file, a path that one tracks, or a path inside a tracked directory. It is looked
+for where it almost always is, in the metafiles beside the path and beside its parents, before the
+whole project is searched.
+
+Callers: `fusefs.dataset`. Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from store.dvc.discovery import SUFFIX, Broken, Metafile, read_metafile
+from store.dvc.files import WorkingFiles, is_directory
+from store.dvc.metafile import Output
+from store.dvc.project import Kind, Project, find_project
+from store.errors import MetafileInvalid, NotStored, NotTracked
+
+_NAMED_NEARBY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a user named. Every output has an oid."""
+
+    project: Project
+    metafile: Path
+    """Absolute."""
+    outputs: tuple[Output, ...]
+    """The output that the path is or lies in; of a `.dvc` file all that have content in the cache."""
+    inside: str
+    """Where the target lies below its output, a directory; empty for the output itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    metafile: str
+    output: Output
+    inside: str
+
+
+def find_target(target: Path) -> Target:
+    """Resolve what the user named; it need not exist in the working tree.
+
+    Raises `NotTracked`, with what is tracked nearby and the remedy; `NotStored` if what is tracked has
+    no object in any cache; `MetafileInvalid`; `ConfigInvalid`.
+    """
+    # As typed comes first: a tracked file may be a link into the cache, a tracked directory one to a
+    # larger disk. Its parents may be links that lead into the project, though.
+    typed = Path(os.path.normpath(target.absolute()))
+    resolved = Path(os.path.realpath(typed.parent)) / typed.name
+    if typed.name.endswith(SUFFIX) and os.path.lexists(typed) and not is_directory(typed):
+        return _open_metafile(typed, target)
+    broken: list[Broken] = []
+    tracked: list[str] = []
+    for path in dict.fromkeys((typed, resolved)):
+        project = find_project(path.parent)
+        # Outside of any repository parents may track the path up to the top.
+        base = Path(path.anchor) if project.kind is Kind.NONE else project.root
+        match = _look_near(base, _relative(path, base), broken)
+        if not match:
+            base = project.root
+            match = _look_everywhere(project, _relative(path, base), broken, tracked)
+        if match:
+            return _choose(base / match.metafile, match, target)
+    own = [fault for fault in broken if Path(fault.path).name == typed.name + SUFFIX]
+    if own:
+        raise MetafileInvalid(own[0].message)
+    raise NotTracked(_describe(target, typed, tracked, broken))
+
+
+def _open_metafile(path: Path, target: Path) -> Target:
+    metafile = read_metafile(WorkingFiles(path.parent), path.name, str(target))
+    if not metafile or not metafile.outputs:
+        raise NotTracked(f"{target} tracks nothing: it has no outs")
+    stored = tuple(output for output in metafile.outputs if not _fault(output))
+    if not stored:
+        raise NotStored(f"{target}: {_fault(metafile.outputs[0])}")
+    return Target(find_project(path.parent), path, stored, "")
+
+
+def _choose(metafile: Path, match: _Match, target: Path) -> Target:
+    fault = _fault(match.output)
+    if fault:
+        raise NotStored(f"{target}: {fault}")
+    return Target(find_project(metafile.parent), metafile, (match.output,), match.inside)
+
+
+def _fault(output: Output) -> str:
+    """Why no cache can have the output's content, or nothing."""
+    if output.external:
+        return f"{output.path!r} lies outside the repository, where DVC keeps no objects; use it there"
+    if not output.cached:
+        return f"{output.path!r} is kept in git (cache: false), not in the cache; read it in the working tree"
+    if output.oid is None:
+        return f"{output.path!r} has no hash: it was never made or downloaded; `dvc pull` or `dvc repro` it"
+    return ""
+
+
+def _look_near(base: Path, wanted: str, broken: list[Broken]) -> _Match | None:
+    """Search beside `wanted` (relative to `base`) and beside its parents, the nearest first.
+
+    What bears the name of one of them comes before all others, for listing a directory may be long.
+    """
+    files = WorkingFiles(base)
+    named = [f"{path}{SUFFIX}" for path in _upwards(wanted)]
+    for candidate in (path for path in named if files.exists(path)):
+        match = _match(_read_all(files, [candidate], broken), wanted)
+        if match:
+            return match
+    for path in _upwards(wanted):
+        directory, _, _ = path.rpartition("/")
+        prefix = f"{directory}/" if directory else ""
+        try:
+            items = files.list(directory)
+        except OSError:
+            continue  # not there, or closed to us: the named files were tried
+        others = [prefix + item.name for item in items if item.name.endswith(SUFFIX) and not item.is_dir]
+        match = _match(_read_all(files, [other for other in others if other not in named], broken), wanted)
+        if match:
+            return match
+    return None
+
+
+def _look_everywhere(
+    project: Project, wanted: str, broken: list[Broken], tracked: list[str]
+) -> _Match | None:
+    """Search all metafiles of the project. Appends to `tracked` what they track, for a message."""
+    metafiles = []
+    for found in project.metafiles():
+        if isinstance(found, Broken):
+            broken.append(found)
+        else:
+            metafiles.append(found)
+            tracked += [found.output_path(output) for output in found.outputs if not output.external]
+    return _match(metafiles, wanted)
+
+
+def _read_all(files: WorkingFiles, paths: list[str], broken: list[Broken]) -> Iterator[Metafile]:
+    for path in paths:
+        try:
+            metafile = read_metafile(files, path, str(files.root / path))
+        except MetafileInvalid as error:
+            broken.append(Broken(path, str(error)))
+        else:
+            if metafile:
+                yield metafile
+
+
+def _match(metafiles: Iterator[Metafile] | list[Metafile], wanted: str) -> _Match | None:
+    """The output that `wanted` is or lies in; of several, one in another, the innermost."""
+    best: tuple[int, _Match] | None = None
+    for metafile in metafiles:
+        for output in metafile.outputs:
+            if output.external:
+                continue
+            path = metafile.output_path(output)
+            if path == wanted:
+                return _Match(metafile.path, output, "")
+            below = "" if path == "." else f"{path}/"
+            if wanted.startswith(below) and output.is_dir and (best is None or len(below) > best[0]):
+                best = (len(below), _Match(metafile.path, output, wanted[len(below) :]))
+    return best[1] if best else None
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """The path and its parents, without the root."""
+    while path:
+        yield path
+        path, _, _ = path.rpartition("/")
+
+
+def _relative(path: Path, base: Path) -> str:
+    """`path` below `base`, `/`-separated; empty for `base` itself."""
+    return "" if path == base else path.relative_to(base).as_posix()
+
+
+def _describe(target: Path, typed: Path, tracked: list[str], broken: list[Broken]) -> str:
+    """One line: what is wrong, what would have been there, what to do."""
+    there = os.path.lexists(typed)
+    parts = [
+        f"{target} is not tracked by DVC" if there else f"{target} does not exist and DVC does not track it"
+    ]
+    if tracked:
+        near = sorted(set(tracked), key=lambda path: (-_kinship(path, typed), path))
+        more = f" and {len(near) - _NAMED_NEARBY} more" if len(near) > _NAMED_NEARBY else ""
+        parts.append(f"tracked nearby: {', '.join(near[:_NAMED_NEARBY])}{more}")
+    if broken:
+        parts.append(f"not everything could be read: {broken[0].message}")
+    if there:
+        parts.append(f"`fusefs commit {shlex.quote(str(target))}` would make a version of it")
+    return "; ".join(parts)
+
+
+def _kinship(path: str, typed: Path) -> int:
+    """How many names two paths share."""
+    return len(set(path.split("/")) & set(typed.parts))
