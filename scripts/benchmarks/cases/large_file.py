@@ -1,0 +1,69 @@
+"""One large file: from its beginning to its end, and 4 kB at random places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.datasets import make_repository, write_large_file
+from benchmarks.measure import Results, Target
+from benchmarks.mounts import mounted_fusefs, read_ahead_of
+from benchmarks.scale import Scale
+from benchmarks.workshop import Workshop, drop_caches
+
+RANDOM_BYTES = 4096
+KERNEL_DEFAULT = "128k"
+RAISED, DEFAULT = "fusefs", "fusefs, read-ahead 128 KiB"
+TARGETS = (
+    Target("sequential, cold", 0.5, than="disk"),
+    Target("random 4 kB, cold", 0.5, than="disk"),
+)
+
+
+def compare_large_file(workshop: Workshop, scale: Scale) -> Results:
+    """fusefs, with its read-ahead and with the kernel's, against the same file on the disk."""
+    results = Results(f"one file of {scale.large_bytes >> 20} MiB", "disk", TARGETS)
+    repository = make_repository(workshop, "large")
+    original = repository / "data" / "large.bin"
+    original.parent.mkdir()
+    write_large_file(original, scale.large_bytes)
+    workshop.run("fusefs", "commit", "data", cwd=repository)
+    target = repository / "data.dvc"
+    if not scale.cold:
+        results.notes.append("warm only: cold needs root, and is no part of --quick")
+    for number in range(scale.rounds):
+        _measure(workshop, scale, results, "disk", original, number)
+        with mounted_fusefs(workshop, target) as mountpoint:
+            if number == 0:
+                results.notes.append(
+                    f"fusefs: read-ahead {read_ahead_of(mountpoint).read_text().strip()} KiB"
+                )
+            _measure(workshop, scale, results, RAISED, mountpoint / "large.bin", number)
+        if scale.cold:
+            with mounted_fusefs(workshop, target, "--read-ahead", KERNEL_DEFAULT) as mountpoint:
+                _measure(workshop, scale, results, DEFAULT, mountpoint / "large.bin", number)
+    return results
+
+
+def _measure(
+    workshop: Workshop, scale: Scale, results: Results, system: str, path: Path, number: int
+) -> None:
+    listing = workshop.write_list([path], number)
+
+    def add_sequential(which: str, mode: str = "whole") -> None:
+        reading = workshop.read(listing, mode, block=1 << 20)
+        results.add(which, "MB/s", system, reading.bytes / reading.seconds / 1e6)
+
+    def add_random(which: str) -> None:
+        reading = workshop.read(listing, "random", block=RANDOM_BYTES, count=scale.random_reads)
+        results.add(which, "reads/s", system, scale.random_reads / reading.seconds)
+
+    if scale.cold:
+        drop_caches()
+        add_random("random 4 kB, cold")
+        drop_caches()
+        add_sequential("sequential, cold")
+    else:
+        workshop.read(listing)
+    add_sequential("sequential, warm")
+    add_sequential("mapped, warm", "mmap")
+    add_random("random 4 kB, warm")

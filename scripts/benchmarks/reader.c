@@ -1,0 +1,171 @@
+/* Reads files as fast as one or more processes can and prints: nanoseconds bytes files
+ *
+ *     reader whole  PROCESSES BLOCK LIST       each file: open, read to its end, close
+ *     reader mmap   PROCESSES BLOCK LIST       each file: open, map, touch every page, close
+ *     reader random PROCESSES BLOCK LIST N     N reads of BLOCK bytes at random places of the first file
+ *
+ * LIST holds paths, each ended by a NUL. Process i takes every PROCESSES-th path from the i-th on.
+ * All processes start together; the clock runs from then until the last one has finished.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_PROCESSES = 64 };
+
+struct tally { uint64_t bytes, files; };
+
+static char **paths;
+static size_t path_count, block;
+static volatile unsigned char sink; /* keeps the compiler from dropping reads of mapped pages */
+
+static void read_list(const char *name)
+{
+    struct stat st;
+    int fd = open(name, O_RDONLY);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        err(1, "%s", name);
+    char *text = malloc((size_t)st.st_size + 1);
+    if (!text || read(fd, text, (size_t)st.st_size) != st.st_size)
+        err(1, "%s", name);
+    close(fd);
+    for (off_t i = 0; i < st.st_size; i++)
+        path_count += text[i] == 0;
+    paths = calloc(path_count, sizeof *paths);
+    if (!paths || !path_count)
+        errx(1, "%s: no paths", name);
+    for (size_t i = 0; i < path_count; i++, text += strlen(text) + 1)
+        paths[i] = text;
+}
+
+static int open_file(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        err(1, "%s", path);
+    return fd;
+}
+
+static uint64_t read_whole(const char *path, char *buffer)
+{
+    uint64_t total = 0;
+    ssize_t got;
+    int fd = open_file(path);
+    while ((got = read(fd, buffer, block)) > 0)
+        total += (uint64_t)got;
+    if (got < 0)
+        err(1, "%s", path);
+    close(fd);
+    return total;
+}
+
+static uint64_t read_mapped(const char *path)
+{
+    struct stat st;
+    int fd = open_file(path);
+    if (fstat(fd, &st) < 0)
+        err(1, "%s", path);
+    if (st.st_size) {
+        unsigned char *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED)
+            err(1, "mmap %s", path);
+        for (off_t i = 0; i < st.st_size; i += 4096)
+            sink = map[i];
+        munmap(map, (size_t)st.st_size);
+    }
+    close(fd);
+    return (uint64_t)st.st_size;
+}
+
+static uint64_t read_randomly(const char *path, char *buffer, long count, unsigned seed)
+{
+    struct stat st;
+    int fd = open_file(path);
+    if (fstat(fd, &st) < 0)
+        err(1, "%s", path);
+    uint64_t blocks = (uint64_t)st.st_size / block, state = seed * 2654435761u + 88172645463325252u;
+    if (!blocks)
+        errx(1, "%s is smaller than a block", path);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+    for (long i = 0; i < count; i++) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17; /* xorshift64 */
+        if (pread(fd, buffer, block, (off_t)(state % blocks * block)) != (ssize_t)block)
+            err(1, "%s", path);
+    }
+    close(fd);
+    return (uint64_t)count * block;
+}
+
+static struct tally work(const char *mode, int first, int processes, long count)
+{
+    struct tally tally = {0, 0};
+    char *buffer = NULL;
+    if (posix_memalign((void **)&buffer, 4096, block))
+        errx(1, "no memory for a block of %zu bytes", block);
+    if (!strcmp(mode, "random")) {
+        tally.bytes = read_randomly(paths[0], buffer, count / processes, (unsigned)first + 1);
+        tally.files = 1;
+        return tally;
+    }
+    int mapped = !strcmp(mode, "mmap");
+    for (size_t i = (size_t)first; i < path_count; i += (size_t)processes, tally.files++)
+        tally.bytes += mapped ? read_mapped(paths[i]) : read_whole(paths[i], buffer);
+    return tally;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 5)
+        errx(2, "usage: reader whole|mmap|random PROCESSES BLOCK LIST [N]");
+    int processes = atoi(argv[2]), gate[2], results[2];
+    long count = argc > 5 ? atol(argv[5]) : 0;
+    block = strtoul(argv[3], NULL, 10);
+    if (processes < 1 || processes > MAX_PROCESSES || !block)
+        errx(2, "PROCESSES is 1 to %d, BLOCK at least 1", MAX_PROCESSES);
+    read_list(argv[4]);
+    if (pipe(gate) < 0 || pipe(results) < 0)
+        err(1, "pipe");
+    for (int i = 0; i < processes; i++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            err(1, "fork");
+        if (!pid) {
+            char byte;
+            close(gate[1]);
+            if (read(gate[0], &byte, 1) != 0) /* returns when the parent closes the gate */
+                err(1, "gate");
+            struct tally tally = work(argv[1], i, processes, count);
+            if (write(results[1], &tally, sizeof tally) != sizeof tally)
+                err(1, "result");
+            _exit(0);
+        }
+    }
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    close(gate[1]);
+    int status, failed = 0;
+    for (int i = 0; i < processes; i++)
+        if (wait(&status) < 0 || status)
+            failed = 1;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (failed)
+        return 1;
+    struct tally sum = {0, 0}, one;
+    for (int i = 0; i < processes; i++) {
+        if (read(results[0], &one, sizeof one) != sizeof one)
+            err(1, "results");
+        sum.bytes += one.bytes, sum.files += one.files;
+    }
+    long long ns = (end.tv_sec - start.tv_sec) * 1000000000ll + (end.tv_nsec - start.tv_nsec);
+    printf("%lld %llu %llu\n", ns, (unsigned long long)sum.bytes, (unsigned long long)sum.files);
+    return 0;
+}

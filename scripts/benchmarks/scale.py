@@ -1,0 +1,49 @@
+"""How much each case does: the real figures, or a pass in seconds that shows that it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    rounds: int
+    small_files: int
+    small_bytes: int
+    large_bytes: int
+    random_reads: int
+    entries: int
+    objects: int
+    """Distinct objects behind the entries of the large manifest."""
+    commit_files: int
+    commit_bytes: int
+    """Bytes of each file that is committed."""
+    cold: bool
+    """Measure with nothing in memory, too: root only, and felt by the whole machine."""
+
+
+FULL: Final = Scale(
+    rounds=5,
+    small_files=20_000,
+    small_bytes=20_000,
+    large_bytes=1 << 30,
+    random_reads=20_000,
+    entries=1_000_000,
+    objects=4_000,
+    commit_files=20_000,
+    commit_bytes=100_000,
+    cold=True,
+)
+QUICK: Final = Scale(
+    rounds=1,
+    small_files=200,
+    small_bytes=2_000,
+    large_bytes=8 << 20,
+    random_reads=200,
+    entries=2_000,
+    objects=50,
+    commit_files=200,
+    commit_bytes=2_000,
+    cold=False,
+)

@@ -1,0 +1,169 @@
+"""The place of a benchmark: one temporary directory, the compiled reader, and commands run in it.
+
+Everything that the cases start or mount is registered on one exit stack, so that any exit, also
+by a signal, unmounts, ends and removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+DEADLINE: Final = 1800.0
+"""Seconds that any one command may take."""
+MEMORY_FILE_SYSTEMS: Final = ("tmpfs", "ramfs")
+BLOCK: Final = 1 << 17
+"""Bytes that the reader asks for at once, as `cp` and most libraries do."""
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on: one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    seconds: float
+    bytes: int
+    files: int
+
+
+def file_system(path: Path) -> tuple[str, str]:
+    """The type and source of the file system that holds `path`, as mountinfo tells."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == wanted:
+            kind, source = after.split()[:2]
+            return kind, source
+    return "unknown", "unknown"
+
+
+class Workshop:
+    """A temporary directory below `parent`, with what all cases need. A context manager."""
+
+    def __init__(self, parent: Path) -> None:
+        self._exits = ExitStack()
+        self.root = Path(tempfile.mkdtemp(prefix="fusefs-bench-", dir=parent))
+        self._exits.callback(self._remove)
+        self._reader = self.root / "reader"
+        self._names = 0
+
+    def __enter__(self) -> Workshop:
+        try:
+            source = Path(__file__).with_name("reader.c")
+            self.run("cc", "-O2", "-o", self._reader, source)
+        except BaseException:
+            self._exits.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._exits.close()
+
+    def _remove(self) -> None:
+        # A manifest's objects are read-only files in directories that are not, so this removes all.
+        shutil.rmtree(self.root)
+
+    def at_exit(self, callback: Callable[[], object]) -> ExitStack:
+        """Register `callback`; closing the returned stack runs it earlier (and only once)."""
+        stack = ExitStack()
+        stack.callback(callback)
+        self._exits.callback(stack.close)
+        return stack
+
+    def directory(self, name: str) -> Path:
+        """A new directory with `name` in its name."""
+        self._names += 1
+        path = self.root / f"{name}-{self._names}"
+        path.mkdir()
+        return path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands get: our own homes, so that nobody's state is used or changed."""
+        homes = {
+            f"XDG_{kind}_HOME": str(self.root / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA", "STATE")
+        }
+        git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+        git |= {f"GIT_{who}_{what}": "bench" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "DVC_NO_ANALYTICS": "1",
+        }
+        return {**os.environ, **homes, **git, **own}
+
+    def run(self, *command: str | Path, cwd: Path | None = None, **environment: str) -> str:
+        """Run a command to its end and return its standard output. Raises `BenchError` if it fails."""
+        try:
+            done = subprocess.run(
+                command,
+                cwd=cwd or self.root,
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise BenchError(f"{command[0]} is not installed; scripts/setup installs it") from None
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{command[0]} took more than {DEADLINE:.0f} s") from None
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip()).rpartition("\n")[2]
+            raise BenchError(f"{' '.join(map(str, command[:3]))} failed ({done.returncode}): {said}")
+        return done.stdout
+
+    def clock(self, *command: str | Path, cwd: Path | None = None, **environment: str) -> float:
+        """Seconds that a command takes from its start to its end."""
+        start = time.monotonic()
+        self.run(*command, cwd=cwd, **environment)
+        return time.monotonic() - start
+
+    def write_list(self, paths: Sequence[Path], seed: int) -> Path:
+        """A file with these paths, shuffled: the order in which the reader takes them."""
+        shuffled = [os.fsencode(path) for path in paths]
+        random.Random(seed).shuffle(shuffled)
+        descriptor, name = tempfile.mkstemp(prefix="list-", dir=self.root)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"".join(path + b"\0" for path in shuffled))
+        return Path(name)
+
+    def read(
+        self, listing: Path, mode: str = "whole", readers: int = 1, block: int = BLOCK, count: int = 0
+    ) -> Reading:
+        """Read the listed files with the C program; `count` blocks of the first one if `random`."""
+        said = self.run(self._reader, mode, str(readers), str(block), listing, str(count))
+        nanoseconds, size, files = map(int, said.split())
+        return Reading(nanoseconds / 1e9, size, files)
+
+
+def can_drop_caches() -> bool:
+    return os.access("/proc/sys/vm/drop_caches", os.W_OK)
+
+
+def drop_caches() -> None:
+    """Make the kernel forget clean pages, names and inodes of the whole machine. Root only."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """`VmRSS`, `RssAnon` and so on of a process, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return {
+        name: int(value) * 1024
+        for name, value in re.findall(r"^(VmRSS|VmHWM|RssAnon):\s+(\d+) kB", status, re.M)
+    }
