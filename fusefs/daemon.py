@@ -1,0 +1,225 @@
+"""The daemon: a fresh process that is handed a plan and a mounted `/dev/fuse`, and serves.
+
+Started by `fusefs.launch` as `python -m fusefs.daemon`, in the background or, exec-ed in place, in
+the foreground. Standard output is the report pipe of a daemon in the background: `ready`, or the
+error that the command shows as its own.
+
+Thread rule: trio's loop on the main thread, the log's writer beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from fusefs import kernel_mount, mountinfo
+from fusefs.launch import ENDING_SIGNALS, FAILED, READY
+from fusefs.logs import Log, escape, start_logging
+from fusefs.mount import serve
+from fusefs.notify import notify
+from fusefs.plan import MountPlan
+from store.errors import StoreError
+
+FIRST_STAT_SECONDS: Final = 30.0
+END_SECONDS: Final = 10.0
+"""How long a connection may go on after a lazy unmount; then its readers get ENOTCONN."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """How this daemon runs, as `fusefs.launch` told it on the command line."""
+
+    plan_fd: int
+    fuse_fd: int
+    mount_id: int
+    lifeline_fd: int
+    """Ends the daemon when the other end is closed; -1 for none."""
+    foreground: bool
+    private: bool
+    """The mountpoint is a directory of this mount's own, to be removed at the end."""
+    read_ahead: int
+    """Bytes; heeded in the foreground, where nobody else waits for the first answer."""
+    verbose: bool
+
+
+def parse_role(argv: Sequence[str]) -> Role:
+    parser = argparse.ArgumentParser(prog="fusefs.daemon", description="Internal: see fusefs.launch.")
+    for name in ("plan-fd", "fuse-fd", "mount-id", "lifeline-fd", "read-ahead"):
+        parser.add_argument(f"--{name}", type=int, default=-1)
+    for name in ("foreground", "private", "verbose"):
+        parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("mountpoint", help="for the reader of a process list")
+    options = vars(parser.parse_args(argv))
+    del options["mountpoint"]
+    return Role(**options)
+
+
+class Daemon:
+    """One served mount, from its plan to its end."""
+
+    def __init__(self, plan: MountPlan, role: Role, log: Log) -> None:
+        self._plan = plan
+        self._role = role
+        self._log_file = log
+        self._ready = trio.Event()
+        self._told_to_end = False
+
+    async def run(self) -> None:
+        """Serve until the mount is gone or we are told to end. Raises what `serve` raises."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey_signals, nursery.cancel_scope)
+            if self._role.lifeline_fd >= 0:
+                nursery.start_soon(self._watch_lifeline, nursery.cancel_scope)
+            if self._role.foreground:
+                nursery.start_soon(self._announce)
+            await serve(self._plan, self._role.fuse_fd, self._set_ready)
+            nursery.cancel_scope.cancel()
+
+    def _set_ready(self) -> None:
+        self._ready.set()
+        if not self._role.foreground:
+            os.write(1, READY)
+            _detach_output()
+
+    async def _announce(self) -> None:
+        """Tell the service manager when the tree is readable, not before."""
+        await self._ready.wait()
+        # A child asks: a thread of ours that waits for ourselves could keep us from ending.
+        probe = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            "import os, sys; os.stat(sys.argv[1])",
+            self._plan.mountpoint,
+        ]
+        with trio.move_on_after(FIRST_STAT_SECONDS):
+            await trio.run_process(probe, check=False, stderr=subprocess.DEVNULL)
+        mount = self._find_mount()
+        if mount is not None:
+            kernel_mount.tune(mount.device, self._role.read_ahead)
+        notify("READY=1", f"STATUS=serving {self._plan.target} on {self._plan.mountpoint}")
+
+    async def _obey_signals(self, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+            numbers: AsyncIterator[int] = signals
+            async for number in numbers:
+                if number == signal.SIGHUP and not self._role.foreground:
+                    _log.info("SIGHUP: the log is opened anew")
+                    self._log_file.reopen()
+                    continue
+                await self._end(signal.Signals(number).name, scope)
+
+    async def _watch_lifeline(self, scope: trio.CancelScope) -> None:
+        await trio.lowlevel.wait_readable(self._role.lifeline_fd)
+        await self._end("the runner ended", scope)
+
+    async def _end(self, reason: str, scope: trio.CancelScope) -> None:
+        """Unmount lazily, so that the path is free at once, and end when the last reader has let go."""
+        if self._told_to_end:  # told twice: at once
+            scope.cancel()
+            return
+        self._told_to_end = True
+        _log.info("%s: unmounting", reason)
+        notify("STOPPING=1")
+        try:
+            mount = self._find_mount()
+            if mount is not None:
+                # In a thread: fusermount3 may ask us something before it is done.
+                await trio.to_thread.run_sync(lambda: kernel_mount.unmount(mount, lazy=True))
+        except (StoreError, OSError) as error:
+            _log.warning("%s", error)
+        # serve() ends by itself, at once, unless something is open in the mount.
+        scope.deadline = trio.current_time() + (0 if self._role.private else END_SECONDS)
+
+    def _find_mount(self) -> mountinfo.Mount | None:
+        mount = mountinfo.mount_at(self._plan.mountpoint, mountinfo.read_mounts())
+        return mount if mount is not None and mount.mount_id == self._role.mount_id else None
+
+
+def _detach_output() -> None:
+    """Let go of the report pipe, which somebody reads to its end."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # a limit that cannot be raised is the one we live with
+
+
+def _first_error(error: BaseException) -> BaseException:
+    """The error to show, out of the groups that trio's nurseries wrap it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _report_failure(role: Role, error: BaseException) -> None:
+    message = escape(str(error) or type(error).__name__)
+    if not isinstance(error, StoreError | OSError):
+        message = f"the daemon failed: {type(error).__name__}: {message}"
+    notify(f"STATUS={message}", f"ERRNO={error.errno or 0}" if isinstance(error, OSError) else "ERRNO=5")
+    if role.foreground:
+        return  # the log is standard error, and has it
+    try:
+        os.write(1, FAILED + message.encode(errors="backslashreplace") + b"\n")
+    except OSError:
+        pass  # nobody waits any more
+
+
+def main(argv: Sequence[str]) -> int:
+    role = parse_role(argv)
+    for fd in (role.plan_fd, role.fuse_fd, role.lifeline_fd):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    with open(role.plan_fd, "rb") as file:
+        plan = MountPlan.from_bytes(file.read())
+    os.chdir("/")
+    _raise_file_limit()
+    log = start_logging(plan.log, verbose=role.verbose)
+    try:
+        trio.run(Daemon(plan, role, log).run)
+    except Exception as group:  # the end of the process: said once, to the log and to whoever waits
+        error = _first_error(group)
+        if isinstance(error, StoreError):
+            _log.error("%s", error)
+        else:
+            _log.critical("the mount failed", exc_info=error)
+        _report_failure(role, error)
+        return 1
+    finally:
+        if role.private:
+            _remove_directory(plan.mountpoint)
+        log.close()
+    return 0
+
+
+def _remove_directory(path: str) -> None:
+    try:
+        Path(path).rmdir()
+    except OSError as error:
+        _log.debug("%s: %s", path, error.strerror)  # the runner was faster
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
