@@ -1,0 +1,116 @@
+"""The command line: `fusefs COMMAND …`. One module a command, imported when it is asked for.
+
+A command's module offers `add_parser(subparsers)` and `run(options) -> int`, the exit status.
+Errors that were foreseen are one line on standard error and exit status 1; wrong usage is 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, Final, Protocol
+
+from fusefs.logs import escape
+from store.errors import StoreError
+
+COMMANDS: Final = {
+    "commit": "fusefs.cli.commit",
+    "mount": "fusefs.cli.mount",
+    "run": "fusefs.cli.run",
+    "umount": "fusefs.cli.umount",
+    "status": "fusefs.cli.status",
+    "list": "fusefs.cli.list",
+    "doctor": "fusefs.cli.doctor",
+}
+"""Sub-commands in the order of the help, and where they live."""
+
+EPILOG: Final = """\
+examples:
+  fusefs commit photos                 make a version of the folder photos
+  fusefs mount photos.dvc /mnt/photos  show it as a read-only directory
+  fusefs run photos.dvc -- ls {}       the same for one command only
+  fusefs status                        what is mounted, and how it is doing
+  fusefs umount /mnt/photos
+"""
+
+
+class Command(Protocol):
+    """What a sub-command's module offers."""
+
+    def add_parser(self, subparsers: Any) -> None: ...
+
+    def run(self, options: argparse.Namespace) -> int: ...
+
+
+def _load(name: str) -> Any:
+    return importlib.import_module(COMMANDS[name])
+
+
+def build_parser(wanted: str) -> argparse.ArgumentParser:
+    """The parser with the sub-command `wanted`, or with all of them if there is no such one."""
+    parser = argparse.ArgumentParser(
+        prog="fusefs",
+        description="Mount any committed version of a dataset as a read-only directory.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fusefs {_version()}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in [wanted] if wanted in COMMANDS else COMMANDS:
+        command: Command = _load(name)
+        command.add_parser(subparsers)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("fusefs")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def print_error(message: str) -> None:
+    """One line on standard error, whatever is in the names that the message holds."""
+    try:
+        print(f"fusefs: {escape(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody listens
+
+
+def run_reporting(command: Command, options: argparse.Namespace) -> int:
+    """Run a command; foreseen errors become their line and exit status 1."""
+    try:
+        status = command.run(options)
+        sys.stdout.flush()
+        return status
+    except StoreError as error:
+        print_error(str(error))
+    except BrokenPipeError:
+        # The reader, `head` perhaps, has enough. Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        # What the system refuses names itself: no traceback helps with a full or forbidden disk.
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        print_error(f"{name}{error.strerror or error}")
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point of `fusefs`; `argv` is without the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    rest: list[str] = []
+    if arguments[:1] == ["run"] and "--" in arguments:
+        # What follows is another program's command line, and argparse must not look at it.
+        place = arguments.index("--")
+        arguments, rest = arguments[:place], arguments[place + 1 :]
+    options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
+    options.command_line = rest
+    return run_reporting(_load(options.command), options)

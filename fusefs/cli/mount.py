@@ -1,0 +1,120 @@
+"""`fusefs mount TARGET MOUNTPOINT`: everything that can go wrong on the user's account, then a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from fusefs import kernel_mount
+from fusefs.bounded import call_bounded
+from fusefs.dataset import Dataset, open_dataset
+from fusefs.kernel_mount import Mounted, MountFailed
+from fusefs.launch import Launch, end_daemon, exec_foreground, start_background
+from fusefs.logs import check_log, default_log, name_log
+from fusefs.mount_options import MountOptions, add_flags, read_options
+from fusefs.mountpoint import claim_mountpoint, forbid_overlap
+from fusefs.plan import MountPlan
+from store.errors import StoreError
+
+FIRST_STAT_SECONDS = 30.0
+
+EPILOG = """\
+TARGET is a .dvc file, a tracked file or directory, a .dir manifest file, or an oid with --cache.
+
+examples:
+  fusefs mount data.dvc /mnt/data
+  fusefs mount --cache .dvc/cache f437....dir /mnt/data
+  fusefs mount --foreground --allow-other data.dvc /mnt/data
+  mount -t fusefs /srv/repo/data.dvc /mnt/data -o allow_other
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "mount",
+        help="mount a version as a read-only directory",
+        description="Mount a version as a read-only directory. Returns when the tree is readable.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("target", metavar="TARGET", help="what to mount")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
+    add_flags(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    mount_target(options.target, options.mountpoint, read_options(vars(options)))
+    return 0
+
+
+def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
+    """Mount `target` and return when it is readable; in the foreground, become its daemon.
+
+    Raises `StoreError`; then nothing is left mounted.
+    """
+    place = claim_mountpoint(mountpoint, nonempty=options.nonempty)
+    dataset = open_dataset(target, cache=options.cache)
+    forbid_overlap(place, dataset.cache)
+    log = options.log or ("" if options.foreground else default_log(name_log(place)))
+    plan = make_plan(dataset, place, options, log)
+    mounted = kernel_mount.mount_fuse(place, target, allow_other=options.allow_other, noexec=options.noexec)
+    launch = Launch(plan, mounted, verbose=options.verbose, read_ahead=options.read_ahead)
+    try:
+        if options.foreground:
+            exec_foreground(launch)
+        daemon = start_background(launch)
+        os.close(mounted.fd)  # from now on the mount lives and dies with its daemon
+        try:
+            await_readable(place)
+        except BaseException:
+            daemon.terminate()
+            end_daemon(daemon)
+            raise
+        kernel_mount.tune(mounted.mount.device, options.read_ahead)
+        daemon.returncode = 0  # it outlives us: Popen must not warn of that
+    except BaseException:
+        _unmount_after_failure(mounted)
+        raise
+
+
+def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> MountPlan:
+    """The plan of a mount; checks that its log can be written. Raises `InputError`."""
+    if log:
+        check_log(log)
+    return MountPlan(
+        target=dataset.target,
+        oid=dataset.oid,
+        rev=dataset.rev,
+        mountpoint=place,
+        mode="fuse",
+        tree=str(dataset.tree),
+        cache=str(dataset.cache),
+        uid=options.uid,
+        gid=options.gid,
+        umask=options.umask,
+        log=log,
+        since=time.time(),
+    )
+
+
+def await_readable(place: str) -> None:
+    """Wait until the mount answers. Raises `MountFailed`."""
+
+    def ask() -> bytes:
+        Path(place).stat()
+        return b""
+
+    try:
+        call_bounded(ask, FIRST_STAT_SECONDS)
+    except OSError as error:
+        raise MountFailed(f"the mount on {place} does not answer: {error.strerror or error}") from error
+
+
+def _unmount_after_failure(mounted: Mounted) -> None:
+    try:
+        kernel_mount.unmount(mounted.mount, lazy=True)
+    except StoreError:
+        pass  # the error that brought us here is the one to show

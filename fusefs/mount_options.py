@@ -1,0 +1,235 @@
+"""The options of a mount: one table that the flags of `fusefs mount`, `-o` and fstab are read by.
+
+Every flag `--name VALUE` is also `-o name=VALUE`; `-o` also takes what mount(8) hands to every
+file system. Called by the command line; pure but for the look-up of user names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import grp
+import os
+import pwd
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from store.errors import InputError
+
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+MAX_READ_AHEAD: Final = 1 << 30
+
+
+def parse_size(text: str) -> int:
+    """`1M`, `512K` or plain bytes. Raises ValueError."""
+    found = re.fullmatch(r"(\d{1,10})([KMG]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if not found:
+        raise ValueError(f"{text!r} is not a size; sizes look like 1M or 512K")
+    size = int(found[1]) * _UNITS[found[2].upper()]
+    if size > MAX_READ_AHEAD:
+        raise ValueError(f"{text} is more than 1G")
+    return size
+
+
+def parse_mask(text: str) -> int:
+    """An octal umask. Raises ValueError."""
+    if not re.fullmatch(r"0?o?[0-7]{1,4}", text) or int(text, 8) > 0o777:
+        raise ValueError(f"{text!r} is not a umask; umasks look like 022")
+    return int(text, 8)
+
+
+def _parse_id(text: str, what: str, find: Callable[[str], int]) -> int:
+    if text.isascii() and text.isdigit():
+        number = int(text)
+        if number < (1 << 32) - 1:
+            return number
+    else:
+        try:
+            return find(text)
+        except KeyError:
+            pass
+    raise ValueError(f"there is no {what} {text!r}")
+
+
+def parse_user(text: str) -> int:
+    """A uid, or the name of a user. Raises ValueError."""
+    return _parse_id(text, "user", lambda name: pwd.getpwnam(name).pw_uid)
+
+
+def parse_group(text: str) -> int:
+    """A gid, or the name of a group. Raises ValueError."""
+    return _parse_id(text, "group", lambda name: grp.getgrnam(name).gr_gid)
+
+
+def parse_mode(text: str) -> str:
+    """`auto`, `fuse` or `native`. Raises ValueError."""
+    if text not in ("auto", "fuse", "native"):
+        raise ValueError(f"{text!r} is not a mode; modes are auto, fuse and native")
+    return text
+
+
+def parse_path(text: str) -> str:
+    """A path, made absolute: the daemon works in `/`. Raises ValueError."""
+    if not text:
+        raise ValueError("an empty path")
+    return str(Path(text).expanduser().absolute())
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How to mount. `uid` and `gid` default to the caller's."""
+
+    mode: str = "auto"
+    cache: str = ""
+    """The cache's directory; empty for the one that the target's repository configures."""
+    uid: int = -1
+    gid: int = -1
+    umask: int = 0o022
+    allow_other: bool = False
+    nonempty: bool = False
+    read_ahead: int = 1 << 20
+    """Bytes that the kernel reads ahead, where it lets us say so (root)."""
+    log: str = ""
+    verbose: bool = False
+    foreground: bool = False
+    noexec: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode == "native":
+            raise InputError("native mode is not there yet; use --mode auto or --mode fuse")
+        if self.uid < 0:
+            object.__setattr__(self, "uid", os.getuid())
+        if self.gid < 0:
+            object.__setattr__(self, "gid", os.getgid())
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One option: the field of `MountOptions` that it sets, and how its value is read (None: a switch)."""
+
+    field: str
+    parse: Callable[[str], Any] | None
+    help: str
+    metavar: str = ""
+    short: str = ""
+    of_the_process: bool = False
+    """Has no meaning for `fusefs run`, whose daemon lives as long as the command."""
+
+    @property
+    def name(self) -> str:
+        return self.field.replace("_", "-")
+
+
+FLAGS: Final = (
+    Flag("mode", parse_mode, "how to mount: auto (default), fuse or native", "MODE"),
+    Flag("cache", parse_path, "the cache directory, instead of the repository's", "DIR"),
+    Flag("uid", parse_user, "owner that the files show (default: you)", "USER"),
+    Flag("gid", parse_group, "group that the files show (default: yours)", "GROUP"),
+    Flag("umask", parse_mask, "permission bits that the files do not show (default: 022)", "MASK"),
+    Flag("allow_other", None, "let other users read the mount"),
+    Flag("nonempty", None, "mount over a directory that is not empty", of_the_process=True),
+    Flag("read_ahead", parse_size, "what the kernel reads ahead; root only (default: 1M)", "SIZE"),
+    Flag("log", parse_path, "the log file (default: in $XDG_STATE_HOME/fusefs)", "FILE"),
+    Flag("verbose", None, "log more", short="-v"),
+    Flag("foreground", None, "serve in this process, log to standard error", short="-f", of_the_process=True),
+)
+
+# What mount(8) and fstab(5) say to every file system. A mount of ours is read-only, nosuid and
+# nodev whatever they say; of them all only `noexec` and what implies it changes anything.
+_GENERIC: Final = {
+    *("ro", "rw", "defaults", "auto", "noauto", "nofail", "_netdev", "_rnetdev", "silent", "loud"),
+    *("user", "nouser", "users", "owner", "group", "dev", "nodev", "suid", "nosuid", "exec", "noexec"),
+    *("sync", "async", "dirsync", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime"),
+    *("strictatime", "nostrictatime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand"),
+}
+_GENERIC_PREFIXES: Final = ("x-", "X-", "comment=", "user=", "uhelper=", "helper=")
+_IMPLY_NOEXEC: Final = frozenset(["noexec", "user", "users"])
+
+
+def add_flags(parser: argparse.ArgumentParser, *, of_the_process: bool = True) -> None:
+    """Give `parser` the flags of the table, and `-o`."""
+    for flag in FLAGS:
+        if flag.of_the_process and not of_the_process:
+            continue
+        names = [*filter(None, [flag.short]), f"--{flag.name}"]
+        if flag.parse is None:
+            parser.add_argument(
+                *names, dest=flag.field, action="store_true", default=argparse.SUPPRESS, help=flag.help
+            )
+        else:
+            parser.add_argument(
+                *names,
+                dest=flag.field,
+                type=_argument_type(flag.parse),
+                default=argparse.SUPPRESS,
+                metavar=flag.metavar,
+                help=flag.help,
+            )
+    parser.add_argument(
+        "-o",
+        dest="option_strings",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE],...",
+        help="the same options as mount(8) and fstab write them; its generic ones are accepted",
+    )
+
+
+def _argument_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def read_options(parsed: Mapping[str, Any]) -> MountOptions:
+    """The options out of argparse's result: flags win over `-o`. Raises `InputError`."""
+    values = parse_option_strings(parsed["option_strings"])
+    known = {field.name for field in fields(MountOptions)}
+    values.update({name: value for name, value in parsed.items() if name in known})
+    return MountOptions(**values)
+
+
+def split_options(text: str) -> list[str]:
+    r"""The options of one `-o`, split at commas; `\,` is a comma in a value and `\\` a backslash."""
+    parts = re.findall(r"((?:[^,\\]|\\.|\\$)*)(?:,|$)", text, re.DOTALL)
+    return [re.sub(r"\\([,\\])", r"\1", part) for part in parts if part]
+
+
+def parse_option_strings(texts: Sequence[str], *, sloppy: bool = False) -> dict[str, Any]:
+    """What `-o` sets, by field of `MountOptions`; the last one wins. Raises `InputError`.
+
+    `sloppy` passes over options that nobody knows, as `mount -s` asks for.
+    """
+    flags = {flag.field: flag for flag in FLAGS}
+    values: dict[str, Any] = {}
+    for option in [option for text in texts for option in split_options(text)]:
+        name, has_value, value = option.partition("=")
+        flag = flags.get(name.replace("-", "_"))
+        if flag is None:
+            if name == "remount":
+                raise InputError("a mount cannot be remounted: unmount it and mount it again")
+            if option in _IMPLY_NOEXEC:
+                values["noexec"] = True
+            elif option == "exec":
+                values["noexec"] = False
+            elif option not in _GENERIC and not option.startswith(_GENERIC_PREFIXES) and not sloppy:
+                known = " ".join(sorted(flags))
+                raise InputError(f"-o {option}: there is no such option; there are {known}")
+        elif flag.parse is None:
+            if has_value:
+                raise InputError(f"-o {option}: {name} takes no value")
+            values[flag.field] = True
+        elif not has_value:
+            raise InputError(f"-o {option}: {name} needs a value, {name}={flag.metavar}")
+        else:
+            try:
+                values[flag.field] = flag.parse(value)
+            except ValueError as error:
+                raise InputError(f"-o {option}: {error}") from error
+    return values
