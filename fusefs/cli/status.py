@@ -1,0 +1,135 @@
+"""`fusefs status [MOUNTPOINT]`: how the mounts are doing, once or again and again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fusefs import mountinfo
+from fusefs.logs import escape
+from fusefs.mountinfo import Mount
+from fusefs.survey import Found, State, survey
+from store.errors import InputError
+
+WATCH_SECONDS: Final = 2.0
+CLEAR: Final = "\x1b[H\x1b[2J"
+
+EPILOG = """\
+examples:
+  fusefs status
+  fusefs status --watch /mnt/data
+  fusefs status --json /mnt/data/some/dir
+"""
+
+_EXPLANATIONS: Final = {
+    State.DEAD: "dead: its daemon is gone; `fusefs umount` clears it",
+    State.HUNG: "hung: its daemon does not answer",
+    State.DENIED: "another user's, not mounted with --allow-other",
+    State.UNKNOWN: "tells nothing of itself",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A mount's figures at one moment (monotonic seconds), for rates between two of them."""
+
+    when: float
+    found: Found
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "status",
+        help="say how a mount, or every mount, is doing",
+        description="Say how a mount is doing; without MOUNTPOINT, every mount.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="or any path in the mount")
+    parser.add_argument("--json", action="store_true", help="the status object (an array without MOUNTPOINT)")
+    parser.add_argument("--watch", action="store_true", help="again every two seconds, with rates")
+
+
+def run(options: argparse.Namespace) -> int:
+    before: dict[int, Sample] = {}
+    while True:
+        now = time.monotonic()
+        found = survey(_select(options.mountpoint))
+        if options.json:
+            objects = [one.to_dict() for one in found]
+            print(
+                json.dumps(objects[0] if options.mountpoint else objects, indent=None if options.watch else 2)
+            )
+        else:
+            if options.watch and sys.stdout.isatty():
+                print(CLEAR, end="")
+            print("\n\n".join("\n".join(describe(one, before, now)) for one in found) or "nothing is mounted")
+        if not options.watch:
+            return 0
+        sys.stdout.flush()
+        before = {one.mount.mount_id: Sample(now, one) for one in found}
+        time.sleep(WATCH_SECONDS)
+
+
+def _select(path: str | None) -> list[Mount]:
+    mounts = mountinfo.read_mounts()
+    if path is None:
+        return mountinfo.visible_mounts(mounts)
+    mount = mountinfo.mount_containing(mountinfo.resolve(path, mounts), mounts)
+    if mount is None:
+        raise InputError(f"{path} is not in a mount of fusefs")
+    return [mount]
+
+
+def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator[str]:
+    """The lines about one mount, for people; with rates if there is a sample `before`."""
+    status = found.status
+    yield escape(f"{status.mountpoint}  {status.target or ''}".rstrip())
+    if found.state is not State.OK:
+        yield f"  {_EXPLANATIONS[found.state]}"
+        return
+    earlier = before.get(found.mount.mount_id)
+
+    def rate(name: str, form: Any) -> str:
+        if earlier is None or getattr(earlier.found.status, name) is None:
+            return ""
+        grown = getattr(status, name) - getattr(earlier.found.status, name)
+        return f"  ({form(grown / max(now - earlier.when, 0.001))}/s)"
+
+    rows = [
+        ("version", " ".join(filter(None, [status.oid, f"at {status.rev}" if status.rev else ""]))),
+        ("files", f"{_count(status.files)}, {_size(status.bytes)}"),
+        ("in the cache", _size(status.cache_bytes)),
+        ("opens", f"{_count(status.hits)} hits{rate('hits', _count)}, {_count(status.misses)} misses"),
+        ("errors", _count(status.errors)),
+        ("from the cache", f"{_size(status.bytes_cache)}{rate('bytes_cache', _size)}"),
+        ("from remotes", f"{_size(status.bytes_remote)}{rate('bytes_remote', _size)}"),
+        ("mounted", f"{_when(status.since)}, mode {status.mode}"),
+        ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
+        ("log", status.log or "standard error"),
+    ]
+    for label, text in rows:
+        yield escape(f"  {label:<15}{text}")
+
+
+def _count(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:,.0f}"
+
+
+def _size(number: float | None) -> str:
+    if number is None:
+        return "unknown"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(number) < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def _when(since: float | None) -> str:
+    return "unknown" if since is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))

@@ -1,0 +1,109 @@
+"""Our mounts and what each says of itself, asked without trust: a daemon may be dead, hung or a stranger's.
+
+Called by `fusefs status`, `list` and `umount`. All mounts are asked at the same time, by children
+with a deadline (`fusefs.bounded`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fusefs.bounded import Outcome, call_all_bounded
+from fusefs.mountinfo import Mount
+from fusefs.status import Status
+
+SECONDS: Final = 3.0
+STATUS_FILES: Final = (".fusefs/status", ".fusefs-control/status")
+"""Where a mount's status is; the second if the data takes the first name."""
+
+
+class State(StrEnum):
+    OK = "ok"
+    DEAD = "dead"
+    """The daemon is gone; readers get ENOTCONN."""
+    HUNG = "hung"
+    """The daemon did not answer in time."""
+    DENIED = "denied"
+    """Another user's mount, which does not let us in."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A mount and what it says of itself; `None` in `status` is not known."""
+
+    mount: Mount
+    state: State
+    status: Status
+
+    def to_dict(self) -> dict[str, Any]:
+        """The status object of `--json`, with `state` before the fields of `.fusefs/status`."""
+        values = {field.name: getattr(self.status, field.name) for field in fields(Status)}
+        return {"mountpoint": values.pop("mountpoint"), "state": self.state.value, **values}
+
+
+def survey(mounts: Sequence[Mount]) -> list[Found]:
+    """Ask every one of `mounts` (ours) how it is doing; in the order given."""
+    outcomes = call_all_bounded([_Question(mount.mountpoint) for mount in mounts], SECONDS)
+    return [_judge(mount, outcome) for mount, outcome in zip(mounts, outcomes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    mountpoint: str
+
+    def __call__(self) -> bytes:
+        for name in STATUS_FILES:
+            try:
+                data = Path(self.mountpoint, name).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                continue
+            if _parse(data) is not None:
+                return data
+        return b""
+
+
+def _parse(data: bytes) -> Status | None:
+    try:
+        return msgspec.json.decode(data, type=Status)
+    except msgspec.MsgspecError:
+        return None  # data of that name, not a status
+
+
+def _judge(mount: Mount, outcome: Outcome) -> Found:
+    state = State.UNKNOWN
+    if isinstance(outcome, bytes):
+        status = _parse(outcome)
+        if status is not None:
+            # What the kernel says of the place holds, whatever a daemon of somebody else's claims.
+            return Found(mount, State.OK, replace(status, mountpoint=mount.mountpoint))
+    elif isinstance(outcome, TimeoutError):
+        state = State.HUNG
+    elif outcome.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+        state = State.DEAD
+    elif outcome.errno in (errno.EACCES, errno.EPERM):
+        state = State.DENIED
+    unknown = dict.fromkeys(field.name for field in fields(Status))
+    known = {"mountpoint": mount.mountpoint, "target": mount.source}
+    return Found(mount, state, Status(**(unknown | known)))  # type: ignore[arg-type]  # None by construction
+
+
+def await_end(pid: int, seconds: float) -> bool:
+    """Wait until process `pid` has ended, for `seconds` at most; whether it has."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    try:
+        return bool(select.select([fd], [], [], seconds)[0])
+    finally:
+        os.close(fd)
