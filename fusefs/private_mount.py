@@ -1,0 +1,173 @@
+"""A mount for one command only: in a mount namespace of the command's own, else in a private directory.
+
+Called by `fusefs run`. The runner stays outside the namespace. Its child goes in, mounts, hands
+the `/dev/fuse` descriptor back, waits for the daemon, and becomes COMMAND. So the daemon too is
+outside, and whoever is left can remove the directory: that detaches the mount where it still is.
+
+Thread rule: the runner has one thread (it forks).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import msgpack
+
+from fusefs import namespaces
+from fusefs.kernel_mount import Mounted, MountFailed
+from fusefs.logs import escape
+from fusefs.mountinfo import Mount
+from store.errors import StoreError
+
+OURS: Final = 125
+CANNOT_EXECUTE: Final = 126
+NOT_FOUND: Final = 127
+"""Exit statuses as env(1) has them: our own failure, and COMMAND's that could not be started."""
+
+SECONDS: Final = 60.0
+MESSAGE_BYTES: Final = 1 << 16
+LOOK: Final = b"look"
+GO: Final = b"go"
+
+
+class NamespaceRefused(MountFailed):
+    """There is no private mount namespace for this user, or no mount in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to execute, and the signal mask that it is to have."""
+
+    arguments: list[str]
+    environment: Mapping[str, str]
+    mountpoint: str
+    mask: frozenset[int]
+
+
+class Child:
+    """The process that becomes COMMAND: it waits for `release`, and dies with the runner."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self._channel = channel
+
+    @classmethod
+    def fork(cls, command: Command, prepare: Callable[[], Mounted] | None) -> Child:
+        """Fork a child. It runs `prepare`, if given, and hands the mount over to `receive_mount`."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _become(command, prepare, theirs, parent)
+        theirs.close()
+        ours.settimeout(SECONDS)
+        return cls(pid, ours)
+
+    def receive_mount(self) -> Mounted:
+        """The mount that the child made. Raises `NamespaceRefused` with the child's reason."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError as error:
+            raise NamespaceRefused("it took too long") from error
+        if not fds:
+            raise NamespaceRefused(data.decode(errors="replace") or "the child ended")
+        return Mounted(fds[0], Mount(**msgpack.unpackb(data, unicode_errors="surrogateescape")))
+
+    def await_readable(self) -> None:
+        """Have the child look at the mount, which it alone may see. Raises `MountFailed`."""
+        self._channel.send(LOOK)
+        try:
+            answer = self._channel.recv(MESSAGE_BYTES)
+        except TimeoutError as error:
+            raise MountFailed("the mount does not answer") from error
+        if answer != LOOK:
+            raise MountFailed(f"the mount does not answer: {answer.decode(errors='replace')}")
+
+    def release(self) -> None:
+        """Let the child become COMMAND."""
+        self._channel.send(GO)
+        self._channel.close()
+
+    def kill(self) -> None:
+        """End a child that is not to become COMMAND."""
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _become(
+    command: Command, prepare: Callable[[], Mounted] | None, channel: socket.socket, parent: int
+) -> NoReturn:
+    status = OURS
+    try:
+        bounds = namespaces.bounding_set()
+        if prepare is not None:
+            _hand_over(prepare, channel)
+        # After `prepare`: a change of credentials would undo it.
+        namespaces.die_with_parent(signal.SIGKILL, parent)
+        _await_release(command.mountpoint, channel)
+        namespaces.drop_capabilities(bounds)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; COMMAND must not
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, command.mask)
+        try:
+            os.execvpe(command.arguments[0], command.arguments, command.environment)
+        except (OSError, ValueError) as error:
+            status = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            os.write(
+                2, f"fusefs: {escape(command.arguments[0])}: {reason}\n".encode(errors="backslashreplace")
+            )
+    finally:
+        os._exit(status)  # never the parent's clean-up, whatever happened
+
+
+def _hand_over(prepare: Callable[[], Mounted], channel: socket.socket) -> None:
+    try:
+        mounted = prepare()
+    except (StoreError, OSError) as error:
+        channel.send((str(error) or "refused").encode(errors="replace"))
+        os._exit(OURS)
+    socket.send_fds(
+        channel, [msgpack.packb(asdict(mounted.mount), unicode_errors="surrogateescape")], [mounted.fd]
+    )
+    os.close(mounted.fd)
+
+
+def _await_release(mountpoint: str, channel: socket.socket) -> None:
+    while (message := channel.recv(MESSAGE_BYTES)) != GO:
+        if message != LOOK:
+            os._exit(OURS)  # the runner is gone, or has given up
+        try:
+            Path(mountpoint).stat()
+            channel.send(LOOK)
+        except OSError as error:
+            channel.send(str(error.strerror).encode())
+    channel.close()
+
+
+def forward_signals(pid: int, signals: frozenset[signal.Signals]) -> int:
+    """Wait for the child `pid`, passing on the `signals` (blocked) that we get; its wait status.
+
+    What the kernel sends because of the terminal, it sends to COMMAND as well: that is not passed
+    on, except SIGHUP, which is for the leader of the session only.
+    """
+    while True:
+        info = signal.sigwaitinfo(signals | {signal.SIGCHLD})
+        if info.si_signo == signal.SIGCHLD:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return status
+        elif info.si_code <= 0 or info.si_signo == signal.SIGHUP:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, info.si_signo)
