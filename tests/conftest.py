@@ -1,0 +1,100 @@
+"""Fixtures for tests that run the real command on real mounts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fusefs import kernel_mount, mountinfo
+
+SECONDS = 60.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Fusefs:
+    """The command `fusefs`, with directories of its own for state, caches and data."""
+
+    environment: Mapping[str, str]
+    directory: Path
+
+    def __call__(
+        self, *arguments: str | Path, cwd: Path | None = None, check: bool = False, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to its end; `check` fails the test, with what it printed, for a status other than 0."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=cwd or self.directory,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"fusefs {arguments} gave {done.returncode}: {done.stderr}"
+        return done
+
+    def start(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """Start and go on; the caller waits for it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=cwd or self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def command(self, *arguments: str | Path) -> Sequence[str]:
+        return [sys.executable, "-m", "fusefs.cli", *map(str, arguments)]
+
+
+@pytest.fixture(params=["fuse"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """How to mount: every mount test passes in every mode that there is."""
+    return str(request.param)
+
+
+@pytest.fixture
+def fusefs(tmp_path: Path) -> Fusefs:
+    """The command, run so that no test touches the user's own files."""
+    home = tmp_path / "home"
+    xdg = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("STATE", "CACHE", "DATA", "CONFIG")}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM", "TMPDIR") if name in os.environ}
+    home.mkdir()
+    return Fusefs({**kept, **xdg, "HOME": str(home), "PYTHONPATH": str(ROOT)}, tmp_path)
+
+
+@pytest.fixture
+def new_mountpoint(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes directories to mount on; whatever is mounted on them at the end is taken away."""
+    made: list[Path] = []
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        made.append(path)
+        return path
+
+    yield make
+    for path in made:
+        for _ in range(10):  # mounts may be stacked
+            mount = mountinfo.mount_at(str(path), mountinfo.read_mounts())
+            if mount is None:
+                break
+            kernel_mount.unmount(mount, lazy=True)
+
+
+@pytest.fixture
+def mountpoint(new_mountpoint: Callable[[str], Path]) -> Path:
+    """An empty directory to mount on."""
+    return new_mountpoint("mnt")
