@@ -1,0 +1,140 @@
+"""Writes a version into its `.dvc` file, as `dvc add` would: what else stands there stays.
+
+ruamel.yaml writes YAML as DVC does (DVC uses it, with these settings), and keeps comments, order
+and keys of an existing file. Used by `version`; `compose_metafile` is pure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import posixpath
+import secrets
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from store.dvc.document import parse_document
+from store.dvc.files import read_regular
+from store.errors import InputError, MetafileInvalid
+from store.oid import MD5, Oid
+
+SUFFIX: Final = ".dvc"
+SIZE_LIMIT: Final = 64 << 20
+_VALUE_KEYS: Final = (
+    "md5", "size", "nfiles", "isexec", "hash", "etag", "checksum", "version_id", "files", "cloud",
+)  # fmt: skip
+"""What describes content: replaced as a whole, so that nothing of the old version stays."""
+
+
+def content_fields(oid: Oid, size: int, nfiles: int | None, isexec: bool) -> dict[str, str | int | bool]:
+    """The keys that describe a version, in DVC's order. `nfiles` is None for a single file."""
+    fields: dict[str, str | int | bool] = {"md5": str(oid), "size": size}
+    if nfiles is not None:
+        fields["nfiles"] = nfiles
+    if isexec:
+        fields["isexec"] = True
+    fields["hash"] = MD5
+    return fields
+
+
+def compose_metafile(old: bytes | None, where: str, path: str, fields: dict[str, str | int | bool]) -> bytes:
+    """The metafile's new bytes. `old` are those it has, `where` its name in messages.
+
+    `path` is the output's, relative to the metafile's directory and normalised. Raises
+    `MetafileInvalid` for an old file that cannot be read, `InputError` for one that is not `dvc add`'s
+    to change: an import, or an output whose content is in git.
+    """
+    yaml = YAML()
+    yaml.default_flow_style = False
+    if old is None:
+        return _dump(yaml, {"outs": [{**fields, "path": path}]})
+    parse_document(old, where)  # names the line of what is wrong, and bounds what is hostile
+    try:
+        document = yaml.load(old.decode())
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise MetafileInvalid(f"{where} cannot be changed: {str(error).splitlines()[0]}") from None
+    if not document:
+        return _dump(yaml, {"outs": [{**fields, "path": path}]})
+    if document.get("deps") or document.get("cmd"):
+        raise InputError(
+            f"{where} was imported or made by a command; bring it up to date with dvc, or remove it first"
+        )
+    document.pop("md5", None)  # of the metafile itself, as old versions of DVC wrote
+    wdir = str(document.get("wdir") or ".")
+    for out in document.get("outs") or []:
+        if posixpath.normpath(posixpath.join(wdir, str(out.get("path", "")))) == path:
+            _replace_content(out, fields, where)
+            return _dump(yaml, document)
+    raise InputError(f"{where} is there and tracks something else; rename it or remove it")
+
+
+def _replace_content(out: MutableMapping[str, Any], fields: dict[str, str | int | bool], where: str) -> None:
+    if out.get("cache") is False:
+        raise InputError(f"{where} says that the content is kept in git (cache: false); nothing to commit")
+    for key in _VALUE_KEYS:
+        if key not in fields and key in out:
+            del out[key]
+    for key, value in fields.items():
+        if key not in out or out[key] != value:
+            out[key] = value
+    for key, default in (("cache", True), ("push", True), ("persist", False), ("metric", False)):
+        if out.get(key) is default:  # said by DVC 0.x, implied since
+            del out[key]
+
+
+def _dump(yaml: YAML, document: object) -> bytes:
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue().encode()
+
+
+def read_metafile(path: Path) -> bytes | None:
+    """The bytes of an existing metafile. Raises `InputError` for what is there and is not a file."""
+    try:
+        if path.is_symlink():
+            raise InputError(f"{str(path)!r} is a symbolic link; put a file in its place")
+        data = read_regular(path, SIZE_LIMIT, follow=False)
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    if data is None and path.exists():
+        raise InputError(f"{str(path)!r} is there and is not a file; the version cannot be recorded")
+    return data
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path` in one step: the old file or the new one, after a crash too.
+
+    A new file belongs to the directory's owner where root writes it. Raises `InputError`.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        directory = path.parent.stat()
+        old = path.stat() if path.exists() else None
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            with open(fd, "wb") as file:
+                owner = old or directory
+                if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+                    os.fchown(fd, owner.st_uid, owner.st_gid)
+                if old:
+                    os.fchmod(fd, old.st_mode & 0o777)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None

@@ -1,0 +1,192 @@
+"""`HashState`: which content a file had when it was last read, so that it need not be read again.
+
+An SQLite database of ours, one row a file: device and inode, with size and both times to the
+nanosecond, and the MD5. It is trusted only as far as it proves itself: a row carries a checksum; a
+row that fails it, or a file that is not a database, and the whole is put aside and begun anew. It
+can make a commit faster, never wrong, and no commit fails for want of it.
+
+A file that was written within the granularity of its time stamps before it was read is not
+remembered: a later write could leave the same stamps (git calls such files racy).
+
+Used by `version`, in one thread; several processes may share the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import xxhash
+
+from store.commit.scan import Found
+
+_SCHEMA: Final = """
+    CREATE TABLE IF NOT EXISTS hashes (
+        device INTEGER NOT NULL,    -- st_dev and st_ino, as signed 64-bit numbers
+        inode INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        md5 BLOB NOT NULL,
+        used INTEGER NOT NULL,      -- day since the epoch on which the row was last of use
+        sum INTEGER NOT NULL,       -- checksum over all the above but `used`
+        PRIMARY KEY (device, inode)
+    ) WITHOUT ROWID
+"""
+_VERSION: Final = 1
+_KEEP_DAYS: Final = 180
+_TOUCH_DAYS: Final = 7
+_VARIABLES: Final = 500
+_BUSY_SECONDS: Final = 5.0
+_DAY: Final = 86_400
+_COARSE_NS: Final = 2_000_000_000
+_FINE_NS: Final = 100_000_000
+
+
+class HashState:
+    """The database at `path`, or none where `path` is None or cannot be used."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._db = _open(path) if path else None
+
+    def close(self) -> None:
+        if self._db:
+            self._db.close()
+            self._db = None
+
+    def look_up(self, files: Sequence[Found]) -> list[str | None]:
+        """The MD5 of each file that has not changed since it was remembered."""
+        try:
+            return self._look_up(files)
+        except sqlite3.DatabaseError as error:
+            self._put_aside_if_damaged(error)
+            return [None] * len(files)
+
+    def remember(self, hashed: Iterable[tuple[Found, str]], reused: Iterable[Found], read_ns: int) -> None:
+        """Keep what was read, `Found` as it was then, at `read_ns` or later; renew what was of use."""
+        if not self._db:
+            return
+        day = read_ns // 1_000_000_000 // _DAY
+        rows = [_row(found, md5, day) for found, md5 in hashed if is_settled(found, read_ns)]
+        keys = [(day, _signed(f.device), _signed(f.inode), day - _TOUCH_DAYS) for f in reused]
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self._db.executemany(
+                    "UPDATE hashes SET used = ? WHERE device = ? AND inode = ? AND used < ?", keys
+                )
+                self._db.execute("DELETE FROM hashes WHERE used < ?", (day - _KEEP_DAYS,))
+        except sqlite3.DatabaseError as error:
+            self._put_aside_if_damaged(error)
+
+    def _look_up(self, files: Sequence[Found]) -> list[str | None]:
+        known: dict[tuple[int, int], tuple[int, int, int, str]] = {}
+        if self._db:
+            for start in range(0, len(files), _VARIABLES):
+                self._load(files[start : start + _VARIABLES], known)
+        answers: list[str | None] = []
+        for found in files:
+            row = known.get((found.device, found.inode))
+            same = row is not None and row[:3] == (found.size, found.mtime_ns, found.ctime_ns)
+            answers.append(row[3] if row and same else None)
+        return answers
+
+    def _load(self, files: Sequence[Found], known: dict[tuple[int, int], tuple[int, int, int, str]]) -> None:
+        assert self._db
+        by_device: dict[int, list[int]] = {}
+        for found in files:
+            by_device.setdefault(found.device, []).append(found.inode)
+        for device, inodes in by_device.items():
+            marks = ",".join("?" * len(inodes))
+            rows = self._db.execute(
+                "SELECT inode, size, mtime_ns, ctime_ns, md5, sum FROM hashes "
+                f"WHERE device = ? AND inode IN ({marks})",
+                (_signed(device), *map(_signed, inodes)),
+            )
+            for inode, size, mtime_ns, ctime_ns, md5, total in rows:
+                if total != _checksum(_signed(device), inode, size, mtime_ns, ctime_ns, md5):
+                    raise sqlite3.DatabaseError("a row does not match its checksum")
+                known[device, inode % (1 << 64)] = (size, mtime_ns, ctime_ns, md5.hex())
+
+    def _put_aside_if_damaged(self, error: sqlite3.DatabaseError) -> None:
+        """Go on without the database; one that is damaged, not just busy or full, begins anew."""
+        self.close()
+        if self._path and not isinstance(error, sqlite3.OperationalError):
+            _put_aside(self._path)
+
+
+def clock_ns() -> int:
+    """The time of day, to judge how fresh a file is."""
+    return time.time_ns()
+
+
+def is_settled(found: Found, now_ns: int) -> bool:
+    """Whether any write after `now_ns` must leave other time stamps than those of `found`.
+
+    Stamps without a fraction are taken for those of a file system that has whole seconds (FAT: two);
+    else a tick of the kernel's clock is the measure, at most 10 ms.
+    """
+    newest = max(found.mtime_ns, found.ctime_ns)
+    coarse = found.mtime_ns % 1_000_000_000 == 0 or found.ctime_ns % 1_000_000_000 == 0
+    return newest < now_ns - (_COARSE_NS if coarse else _FINE_NS)
+
+
+def _open(path: Path) -> sqlite3.Connection | None:
+    for _ in range(2):
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError:
+            return None
+        except sqlite3.DatabaseError:
+            _put_aside(path)
+        except OSError:
+            return None
+    return None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"version {version}")
+        with db:
+            db.execute(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _put_aside(path: Path) -> None:
+    """Keep a damaged database for whoever wonders, and out of the way."""
+    with contextlib.suppress(OSError):
+        path.replace(path.with_name(path.name + ".damaged"))
+    with contextlib.suppress(OSError):
+        path.with_name(path.name + "-journal").unlink()
+
+
+def _row(found: Found, md5: str, day: int) -> tuple[int, int, int, int, int, bytes, int, int]:
+    digest = bytes.fromhex(md5)
+    device, inode = _signed(found.device), _signed(found.inode)
+    total = _checksum(device, inode, found.size, found.mtime_ns, found.ctime_ns, digest)
+    return device, inode, found.size, found.mtime_ns, found.ctime_ns, digest, day, total
+
+
+def _checksum(device: int, inode: int, size: int, mtime_ns: int, ctime_ns: int, md5: bytes) -> int:
+    text = f"{device} {inode} {size} {mtime_ns} {ctime_ns} ".encode() + md5
+    return _signed(xxhash.xxh3_64_intdigest(text))
+
+
+def _signed(number: int) -> int:
+    """SQLite's integers are signed; inode numbers may use all 64 bits."""
+    return number - (1 << 64) if number >= 1 << 63 else number
