@@ -38,7 +38,8 @@ class Verdict:
         target = self.target
         bound = "at least" if target.at_least else "at most"
         what = f"{target.limit:g} x {target.than}" if target.than else f"{target.limit:g}"
-        return f"{target.system} {bound} {what}: {format_figure(self.reached)}, {'met' if self.met else 'missed'}"
+        verdict = "met" if self.met else "missed"
+        return f"{target.system} {bound} {what}: {format_figure(self.reached)}, {verdict}"
 
 
 def format_figure(value: float) -> str:
