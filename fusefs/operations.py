@@ -27,6 +27,9 @@ SIZES_AHEAD: Final = 512
 
 XATTR: Final = b"user.fusefs."
 
+DOTS: Final = (b".", b"..")
+"""What every listing begins with: the kernel adds them not, and `ls -a` shows what is listed."""
+
 
 @dataclass(slots=True)
 class OpenDirectory:
@@ -122,20 +125,30 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory = self._directories[fh]
         if self._control.owns(directory.inode):
-            for place, (name, inode) in list(enumerate(self._control.entries(), 1))[start_id:]:
-                if not pyfuse3.readdir_reply(token, name, self._control.attributes(inode), place):
-                    return
+            self._list_control(start_id, token)
             return
         tree, fill, sizes = self._tree, self._writer.fill, self._store.sizes
-        rows = tree.children(directory.inode - self._first_inode)
-        if self._store.sizes_unknown and start_id >= directory.asked:
-            directory.asked = start_id + SIZES_AHEAD
-            await self._store.learn_sizes(rows[start_id : directory.asked])
         reply, name_of = pyfuse3.readdir_reply, tree.name
-        for place in range(start_id, len(rows)):
+        row = directory.inode - self._first_inode
+        for place in range(start_id, len(DOTS)):
+            if not reply(token, DOTS[place], fill(tree.parent[row] if place else row, UNKNOWN), place + 1):
+                return
+        rows, start = tree.children(row), max(start_id - len(DOTS), 0)
+        if self._store.sizes_unknown and start >= directory.asked:
+            directory.asked = start + SIZES_AHEAD
+            await self._store.learn_sizes(rows[start : directory.asked])
+        for place in range(start, len(rows)):
             row = rows[place]
-            if not reply(token, name_of(row), fill(row, sizes[row]), place + 1):
+            if not reply(token, name_of(row), fill(row, sizes[row]), len(DOTS) + place + 1):
                 break
+
+    def _list_control(self, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        attributes = self._control.attributes
+        entries = [(name, attributes(inode)) for name, inode in self._control.entries()]
+        dots = [(DOTS[0], attributes(CONTROL_INODE)), (DOTS[1], self._writer.fill(ROOT_ROW, UNKNOWN))]
+        for place, (name, entry) in list(enumerate([*dots, *entries], 1))[start_id:]:
+            if not pyfuse3.readdir_reply(token, name, entry, place):
+                return
 
     @answering
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
