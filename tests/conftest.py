@@ -58,7 +58,7 @@ class Fusefs:
         return [sys.executable, "-m", "fusefs.cli", *map(str, arguments)]
 
 
-@pytest.fixture(params=["fuse"])
+@pytest.fixture(scope="session", params=["fuse"])
 def mode(request: pytest.FixtureRequest) -> str:
     """How to mount: every mount test passes in every mode that there is."""
     return str(request.param)

@@ -1,0 +1,180 @@
+"""The `fusefs` command, run for tests of real mounts, and a watch that no daemon outlives its test.
+
+The daemon is always another process. A test that waits for a daemon that hangs cannot be
+interrupted by Python, so `Watch` kills the daemons after a deadline: whoever waits gets ENOTCONN.
+
+Thread rule: everything belongs to the test's thread, but for the watch's timer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "fusefs.cli")
+COMMAND_SECONDS = 60.0
+END_SECONDS = 20.0
+
+
+class Watch:
+    """Kills the daemons that it knows when a test takes longer than its deadline."""
+
+    def __init__(self) -> None:
+        self._daemons: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, pid: int) -> int:
+        """Watch over a daemon; returns a descriptor that is readable when it has ended."""
+        descriptor = os.pidfd_open(pid)
+        with self._lock:
+            self._daemons[descriptor] = pid
+        return descriptor
+
+    def remove(self, descriptor: int) -> None:
+        with self._lock:
+            del self._daemons[descriptor]
+            os.close(descriptor)
+
+    def bark(self) -> None:
+        with self._lock:
+            for descriptor, pid in self._daemons.items():
+                sys.__stderr__.write(f"a mount's test takes too long: killing its daemon {pid}\n")
+                try:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+
+WATCH = Watch()
+
+
+@dataclass
+class Mount:
+    """A mount that somebody is to unmount."""
+
+    path: Path
+    log: Path
+    pid: int
+    ended: int
+    """A descriptor that is readable when the daemon has ended; -1 once it has."""
+
+    def status(self) -> dict[str, Any]:
+        """`.fusefs/status`."""
+        found: dict[str, Any] = json.loads((self.path / ".fusefs" / "status").read_bytes())
+        return found
+
+    def umount(self) -> str:
+        """Unmount, wait for the daemon's end, and return what it has logged."""
+        try:
+            unmount(self.path)
+        finally:
+            self._await_end()
+        return self.log.read_text()
+
+    def _await_end(self) -> None:
+        if self.ended < 0:
+            return
+        ended = select.select([self.ended], [], [], END_SECONDS)[0]
+        if not ended:
+            signal.pidfd_send_signal(self.ended, signal.SIGKILL)
+        WATCH.remove(self.ended)
+        self.ended = -1
+        assert ended, f"the daemon of {self.path} goes on after the mount was unmounted"
+
+
+def unmount(path: Path) -> None:
+    """Unmount with the system's own tools; one that is busy is detached and is an error all the same."""
+    command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+    done = subprocess.run([*command, path], capture_output=True, timeout=END_SECONDS, check=False)
+    if done.returncode:
+        lazily = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
+        subprocess.run([*lazily, path], capture_output=True, timeout=END_SECONDS, check=False)
+        raise AssertionError(f"{path} could not be unmounted: {os.fsdecode(done.stderr)}")
+
+
+@dataclass
+class Mounter:
+    """Runs `fusefs` with directories of its own, in one mode, and unmounts what is left at the end."""
+
+    home: Path
+    mode: str
+    mounts: list[Mount] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        private = {
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "XDG_STATE_HOME": str(self.home / "state"),
+            "XDG_DATA_HOME": str(self.home / "data"),
+        }
+        return {**os.environ, **private}
+
+    def run(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `fusefs` with these arguments and return how that ended, whatever it was."""
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=cwd or self.home,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+
+    def new_mountpoint(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="mount-", dir=self.home))
+
+    def mount(self, target: str | Path, *flags: str | Path, cwd: Path | None = None) -> Mount:
+        """Mount `target` on a directory of its own."""
+        place = self.new_mountpoint()
+        log = self.home / f"{place.name}.log"
+        done = self.run("mount", "--mode", self.mode, "--log", log, *flags, "--", target, place, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        pid = json.loads((place / ".fusefs" / "status").read_bytes())["pid"]
+        mount = Mount(place, log, pid, WATCH.add(pid))
+        self.mounts.append(mount)
+        return mount
+
+    def mount_files(self, files: Mapping[str, bytes], *flags: str | Path) -> Mount:
+        """Put the files into a cache of their own and mount them."""
+        from tests.mount.datasets import Cache
+
+        cache = Cache(Path(tempfile.mkdtemp(prefix="cache-", dir=self.home)))
+        return self.mount(cache.put_dataset(files), "--cache", cache.root, *flags)
+
+    def refuse(self, target: str | Path, *flags: str | Path, cwd: Path | None = None) -> str:
+        """The one line with which a mount is refused."""
+        place = self.new_mountpoint()
+        done = self.run("mount", "--mode", self.mode, *flags, "--", target, place, cwd=cwd)
+        if done.returncode == 0:
+            unmount(place)
+        assert done.returncode == 1, done
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
+        assert "Traceback" not in done.stderr
+        assert not os.path.ismount(place)
+        assert not any(place.iterdir())
+        return done.stderr
+
+    def close(self) -> None:
+        """Unmount what is still mounted."""
+        faults = []
+        for mount in self.mounts:
+            if mount.ended >= 0:
+                try:
+                    mount.umount()
+                except AssertionError as error:
+                    faults.append(str(error))
+        assert not faults, faults
