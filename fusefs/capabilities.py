@@ -25,6 +25,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from store.dvc.project import default_cache_dir
+from store.errors import StoreError
 from store.openat2 import HAS_CACHED, HAS_OPENAT2
 
 DEADLINE: Final = 10.0
@@ -74,7 +76,7 @@ def check_machine() -> Iterator[Check]:
     for name, check in _CHECKS.items():
         try:
             state, detail, remedy = check()
-        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, StoreError, subprocess.SubprocessError) as error:
             state, detail, remedy = State.NO, f"could not be found out: {error}", ""
         yield Check(name, state, " ".join(detail.split()), remedy)
 
@@ -260,15 +262,9 @@ def _check_decoders() -> Finding:
     return State.OK, f"PyAV {metadata.version('av')}", ""
 
 
-def _default_cache() -> Path:
-    data_home = os.environ.get("XDG_DATA_HOME", "")
-    base = data_home if data_home.startswith("/") else Path.home() / ".local/share"
-    return Path(base, "fusefs")
-
-
 def _check_reflinks() -> Finding:
     """Try to clone a block on the file system that holds (or would hold) the default cache."""
-    cache = _default_cache()
+    cache = default_cache_dir(os.environ)
     try:
         place = next(path for path in (cache, *cache.parents) if path.is_dir())
         with tempfile.TemporaryFile(dir=place) as source, tempfile.TemporaryFile(dir=place) as copy:
