@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
 from typing import Final
 
 from store.errors import ObjectCorrupt, ObjectMissing, StoreError
 from store.local_cache import LocalCache
-from store.oid import Oid
+from store.oid import ALGORITHMS
 from store.threads import Threads
-from store.tree import UNKNOWN, Tree
+from store.tree import ALGORITHM_SHIFT, DIGEST_BYTES, UNKNOWN, Tree
 
 BUFFER_BYTES: Final = 1 << 20
 MEASURED_AT_ONCE: Final = 4096
@@ -148,14 +148,8 @@ class ContentStore:
 
     async def learn_sizes(self, rows: range) -> None:
         """Ask the cache for those of the rows' sizes that are not known; some may stay so."""
-        missing = [row for row in rows if self.sizes[row] == UNKNOWN]
-        if not missing:
-            return
-        oids = [self._tree.oid(row) for row in missing]
-        found = await self._threads.on_disk(_sizes_of, self._cache, oids)
-        for row, size in zip(missing, found, strict=True):
-            if size != UNKNOWN:
-                self._learn(row, size)
+        sizes = self.sizes
+        await self._ask_lengths([row for row in rows if sizes[row] == UNKNOWN], self._learn)
 
     async def is_cached(self, row: int) -> bool:
         """Does the cache hold the file's object?"""
@@ -164,12 +158,27 @@ class ContentStore:
     async def measure_cached(self) -> int:
         """How many bytes the objects of this tree's files have that the cache holds, each file counted."""
         total = 0
+
+        def count(_: int, size: int) -> None:
+            nonlocal total
+            total += size
+
         for start in range(0, self._tree.rows, MEASURED_AT_ONCE):
             rows = range(start, min(start + MEASURED_AT_ONCE, self._tree.rows))
-            oids = [self._tree.oid(row) for row in rows if not self._tree.is_directory(row)]
-            sizes = await self._threads.on_disk(_sizes_of, self._cache, oids)
-            total += sum(size for size in sizes if size != UNKNOWN)
+            await self._ask_lengths([row for row in rows if not self._tree.is_directory(row)], count)
         return total
+
+    async def _ask_lengths(self, rows: list[int], told: Callable[[int, int], None]) -> None:
+        """Ask the cache for the lengths of the rows' objects in one hop; `told(row, size)` for what it has."""
+        flags, digest = self._tree.flags, self._tree.digest
+        for place, algorithm in enumerate(ALGORITHMS):
+            of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
+            if of_kind:
+                digests = [digest[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES].hex() for row in of_kind]
+                lengths = await self._threads.on_disk(self._cache.lengths, digests, algorithm)
+                for row, size in zip(of_kind, lengths, strict=True):
+                    if size != UNKNOWN:
+                        told(row, size)
 
     def _explain(self, row: int, error: StoreError) -> StoreError:
         """The same error with the file's path and what would help; counted where it is a miss."""
@@ -194,13 +203,3 @@ def _read_fully(descriptor: int, offset: int, length: int) -> bytes:
             break
         data += more
     return data
-
-
-def _sizes_of(cache: LocalCache, oids: list[Oid]) -> list[int]:
-    sizes = []
-    for oid in oids:
-        try:
-            sizes.append(cache.size(oid))
-        except StoreError:
-            sizes.append(UNKNOWN)
-    return sizes

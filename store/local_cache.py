@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from errno import ELOOP, ENOENT, ENOTDIR
 from pathlib import Path
 
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing
-from store.layouts import object_path
+from store.layouts import OBJECT_ROOTS, object_path
 from store.oid import Oid
 from store.openat2 import open_beneath
+from store.tree import UNKNOWN
 
 
 class LocalCache:
@@ -53,6 +55,30 @@ class LocalCache:
         """As `size`, but raises `BlockingIOError` instead of waiting for the disk."""
         return self._size(oid, cached=True)
 
+    def lengths(self, digests: Sequence[str], algorithm: str) -> list[int]:
+        """The lengths of many files' objects, given by their hex digits; `UNKNOWN` for what cannot be told.
+
+        For listings: a fifth of the cost of `size`, because nothing is opened. So a linked prefix
+        directory goes unnoticed here; opening the object will refuse it.
+        """
+        root = OBJECT_ROOTS[algorithm]
+        prefix = f"{root}/" if root else ""
+        try:
+            directory = self._root()
+        except OSError:
+            return [UNKNOWN] * len(digests)
+        lengths = []
+        for digest in digests:
+            try:
+                status = os.stat(
+                    f"{prefix}{digest[:2]}/{digest[2:]}", dir_fd=directory, follow_symlinks=False
+                )
+            except OSError:
+                lengths.append(UNKNOWN)
+            else:
+                lengths.append(status.st_size if stat.S_ISREG(status.st_mode) else UNKNOWN)
+        return lengths
+
     def has(self, oid: Oid) -> bool:
         """Is there something that can be served in the object's place?"""
         try:
@@ -84,9 +110,7 @@ class LocalCache:
 
     def _descend(self, oid: Oid, flags: int, cached: bool) -> int:
         try:
-            if self._directory < 0:
-                self._directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            return open_beneath(self._directory, object_path(oid).encode("ascii"), flags=flags, cached=cached)
+            return open_beneath(self._root(), object_path(oid).encode("ascii"), flags=flags, cached=cached)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -98,6 +122,11 @@ class LocalCache:
                     "objects are regular files"
                 ) from None
             raise CacheUnusable(f"object {oid} in the cache {self.root}: {error.strerror}") from None
+
+    def _root(self) -> int:
+        if self._directory < 0:
+            self._directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._directory
 
     def _length(self, oid: Oid, descriptor: int) -> int:
         status = os.fstat(descriptor)

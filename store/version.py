@@ -106,7 +106,7 @@ def _entry_leaves(place: str, entries: Sequence[Entry], oid: Oid) -> list[Leaf]:
     executable = leaf_flags(executable=True, algorithm=oid.algorithm)
     return [
         Leaf(
-            prefix + os.fsencode(entry.relpath),
+            prefix + entry.relpath.encode("utf-8", "surrogateescape"),
             bytes.fromhex(entry.md5),
             UNKNOWN if entry.size is None else entry.size,
             executable if entry.isexec else plain,

@@ -1,0 +1,74 @@
+"""The arrows between the rooms, held against the imports as they are written."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LARGEST_MODULE = 500
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(room: str, *wanted: str) -> set[str]:
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in modules(room)
+        for name in imports(path)
+        if any(name == module or name.startswith(module + ".") for module in wanted)
+    }
+
+
+def test_there_is_something_to_hold() -> None:
+    assert len(modules("store")) > 10
+    assert len(modules("fusefs")) > 10
+
+
+def test_the_bytes_side_knows_nothing_of_the_kernel_side() -> None:
+    assert importers("store", "fusefs", "pyfuse3") == set()
+
+
+def test_one_module_crosses_into_threads() -> None:
+    assert importers("store", "trio") <= {"store/threads.py"}
+
+
+def test_only_the_table_and_the_mount_calls_deal_in_errnos() -> None:
+    """The store reads the kernel's codes but answers in its own errors; one table maps those."""
+    handlers = {"fusefs/operations.py", "fusefs/control.py", "fusefs/attributes.py", "fusefs/mount.py"}
+    assert not importers("fusefs", "errno") & handlers
+
+
+def test_pyfuse3_stays_in_the_daemon() -> None:
+    """So that a command that only asks something starts fast and runs where libfuse is absent."""
+    daemon = {"attributes", "control", "errnos", "mount", "operations"}
+    assert importers("fusefs", "pyfuse3") <= {f"fusefs/{name}.py" for name in daemon}
+
+
+@pytest.mark.parametrize(
+    "path", [*modules("fusefs"), *modules("store")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_modules_are_rooms_and_not_halls(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LARGEST_MODULE
+
+
+@pytest.mark.parametrize(
+    "path", [*modules("fusefs"), *modules("store")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    assert not text or ast.get_docstring(ast.parse(text))
