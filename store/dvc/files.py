@@ -69,15 +69,17 @@ def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None
         fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with open(fd, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(0, "not a regular file")
         parts = []
         wanted = limit + 1
-        while wanted > 0 and (part := file.read(wanted)):
+        while wanted > 0 and (part := os.read(fd, wanted)):
             parts.append(part)
             wanted -= len(part)
-        return b"".join(parts)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
 
 
 def is_directory(path: Path) -> bool:

@@ -30,7 +30,7 @@ class Target:
 
     project: Project
     metafile: Path
-    """Absolute."""
+    """Absolute; no directory on the way to it is a link."""
     outputs: tuple[Output, ...]
     """The output that the path is or lies in; of a `.dvc` file all that have content in the cache."""
     inside: str
@@ -57,7 +57,7 @@ def find_target(target: Path) -> Target:
     if typed.name.endswith(SUFFIX) and os.path.lexists(typed) and not is_directory(typed):
         return _open_metafile(typed, target)
     broken: list[Broken] = []
-    tracked: list[str] = []
+    tracked: list[Path] = []
     for path in dict.fromkeys((typed, resolved)):
         project = find_project(path.parent)
         # Outside of any repository parents may track the path up to the top.
@@ -71,6 +71,9 @@ def find_target(target: Path) -> Target:
     own = [fault for fault in broken if Path(fault.path).name == typed.name + SUFFIX]
     if own:
         raise MetafileInvalid(own[0].message)
+    if find_project(typed).root == typed:
+        # The root of a repository (or a directory outside of any) belongs to what is in it.
+        _look_everywhere(find_project(typed), "", broken, tracked)
     raise NotTracked(_describe(target, typed, tracked, broken))
 
 
@@ -81,14 +84,20 @@ def _open_metafile(path: Path, target: Path) -> Target:
     stored = tuple(output for output in metafile.outputs if not _fault(output))
     if not stored:
         raise NotStored(f"{target}: {_fault(metafile.outputs[0])}")
-    return Target(find_project(path.parent), path, stored, "")
+    return _target(path, stored, "")
 
 
 def _choose(metafile: Path, match: _Match, target: Path) -> Target:
     fault = _fault(match.output)
     if fault:
         raise NotStored(f"{target}: {fault}")
-    return Target(find_project(metafile.parent), metafile, (match.output,), match.inside)
+    return _target(metafile, (match.output,), match.inside)
+
+
+def _target(metafile: Path, outputs: tuple[Output, ...], inside: str) -> Target:
+    """A link may have led to the metafile: the project is the one that it really lies in."""
+    directory = Path(os.path.realpath(metafile.parent))
+    return Target(find_project(directory), directory / metafile.name, outputs, inside)
 
 
 def _fault(output: Output) -> str:
@@ -128,7 +137,7 @@ def _look_near(base: Path, wanted: str, broken: list[Broken]) -> _Match | None:
 
 
 def _look_everywhere(
-    project: Project, wanted: str, broken: list[Broken], tracked: list[str]
+    project: Project, wanted: str, broken: list[Broken], tracked: list[Path]
 ) -> _Match | None:
     """Search all metafiles of the project. Appends to `tracked` what they track, for a message."""
     metafiles = []
@@ -137,7 +146,8 @@ def _look_everywhere(
             broken.append(found)
         else:
             metafiles.append(found)
-            tracked += [found.output_path(output) for output in found.outputs if not output.external]
+            paths = (found.output_path(output) for output in found.outputs if not output.external)
+            tracked += [project.root / path for path in paths]
     return _match(metafiles, wanted)
 
 
@@ -180,23 +190,33 @@ def _relative(path: Path, base: Path) -> str:
     return "" if path == base else path.relative_to(base).as_posix()
 
 
-def _describe(target: Path, typed: Path, tracked: list[str], broken: list[Broken]) -> str:
+def _describe(target: Path, typed: Path, tracked: list[Path], broken: list[Broken]) -> str:
     """One line: what is wrong, what would have been there, what to do."""
-    there = os.path.lexists(typed)
+    exists = os.path.lexists(typed)
+    within = [path for path in tracked if path.is_relative_to(typed)]
     parts = [
-        f"{target} is not tracked by DVC" if there else f"{target} does not exist and DVC does not track it"
+        f"{target} is not tracked by DVC" if exists else f"{target} does not exist, nor is it tracked by DVC"
     ]
-    if tracked:
-        near = sorted(set(tracked), key=lambda path: (-_kinship(path, typed), path))
-        more = f" and {len(near) - _NAMED_NEARBY} more" if len(near) > _NAMED_NEARBY else ""
-        parts.append(f"tracked nearby: {', '.join(near[:_NAMED_NEARBY])}{more}")
+    if within:
+        parts.append(f"name what is tracked in it: {_name_some(within, target, typed)}")
+    elif tracked:
+        parts.append(f"tracked nearby: {_name_some(tracked, target, typed)}")
     if broken:
         parts.append(f"not everything could be read: {broken[0].message}")
-    if there:
+    if exists and not within:
         parts.append(f"`fusefs commit {shlex.quote(str(target))}` would make a version of it")
     return "; ".join(parts)
 
 
-def _kinship(path: str, typed: Path) -> int:
-    """How many names two paths share."""
-    return len(set(path.split("/")) & set(typed.parts))
+def _name_some(paths: list[Path], target: Path, typed: Path) -> str:
+    """The paths that share most with the target, written as it was: absolute or relative."""
+    nearest = sorted(set(paths), key=lambda path: (-_kinship(path, typed), path))
+    here = "" if target.is_absolute() else str(Path.cwd())
+    names = [os.path.relpath(path, here) if here else str(path) for path in nearest[:_NAMED_NEARBY]]
+    more = f" and {len(nearest) - _NAMED_NEARBY} more" if len(nearest) > _NAMED_NEARBY else ""
+    return ", ".join(names) + more
+
+
+def _kinship(one: Path, other: Path) -> int:
+    """How many directories from the top two paths share."""
+    return len(Path(os.path.commonpath((one, other))).parts)
