@@ -71,10 +71,15 @@ def obtain_tree(version: Version, read: Callable[[Oid], bytes], trees: TreeCache
 
 
 def keep_tree(oid: Oid, entries: Sequence[Entry], trees: TreeCache) -> Path:
-    """Compile and keep the tree of a manifest whose entries are known with their sizes (a commit's)."""
+    """Compile and keep the tree of a manifest whose entries are known with their sizes (a commit's).
+
+    Only sizes are taken beyond what the manifest says: a tree is kept by its oid, so everything in
+    it must follow from the oid, and the manifest forgets which files were executable.
+    """
     version = Version((Part("", oid),))
     with _without_collector():
-        image = compile_tree(_entry_leaves("", entries, oid), str(oid))
+        known = [Entry(entry.relpath, entry.md5, entry.size) for entry in entries]
+        image = compile_tree(_entry_leaves("", known, oid), str(oid))
     return trees.put(version.key, image)
 
 
