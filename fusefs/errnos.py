@@ -78,4 +78,5 @@ def answering(
 
 
 EISDIR: Final = errno.EISDIR
+ENAMETOOLONG: Final = errno.ENAMETOOLONG
 ENODATA: Final = pyfuse3.ENOATTR

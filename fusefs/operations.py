@@ -16,8 +16,9 @@ import pyfuse3
 
 from fusefs.attributes import DIRECTORY_BYTES, AttributeWriter, absent
 from fusefs.control import CONTROL_INODE, ControlDirectory
-from fusefs.errnos import EISDIR, ENODATA, answering
+from fusefs.errnos import EISDIR, ENAMETOOLONG, ENODATA, answering
 from store.content_store import ContentStore, OpenObject
+from store.manifest import NAME_MAX
 from store.tree import ROOT_ROW, UNKNOWN, Tree
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         if self._control.owns(parent_inode):
             return self._lookup_control(parent_inode, name)
+        if len(name) > NAME_MAX:  # the kernel stops at 1024 only
+            raise pyfuse3.FUSEError(ENAMETOOLONG)
         parent = parent_inode - self._first_inode
         if name in (b".", b".."):  # asked for only when the mount is exported by NFS
             return self._writer.fill(parent if name == b"." else self._tree.parent[parent], UNKNOWN)
@@ -227,7 +230,7 @@ class Operations(pyfuse3.Operations):
         data.f_bfree = data.f_bavail = 0
         data.f_files = self._tree.rows
         data.f_ffree = data.f_favail = 0
-        data.f_namemax = 255
+        data.f_namemax = NAME_MAX
         return data
 
     def _new_handle(self) -> pyfuse3.FileHandleT:
