@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.mount.datasets import Cache
+
 COMMAND = (sys.executable, "-m", "fusefs.cli")
 COMMAND_SECONDS = 60.0
 END_SECONDS = 20.0
@@ -58,6 +60,12 @@ class Watch:
 WATCH = Watch()
 
 
+def read_status(control: Path) -> dict[str, Any]:
+    """What the mount says of itself in its control directory."""
+    found: dict[str, Any] = json.loads((control / "status").read_bytes())
+    return found
+
+
 @dataclass
 class Mount:
     """A mount that somebody is to unmount."""
@@ -66,29 +74,29 @@ class Mount:
     log: Path
     pid: int
     ended: int
-    """A descriptor that is readable when the daemon has ended; -1 once it has."""
+    """A descriptor that is readable when the daemon has ended."""
+    is_mounted: bool = True
 
     def status(self) -> dict[str, Any]:
         """`.fusefs/status`."""
-        found: dict[str, Any] = json.loads((self.path / ".fusefs" / "status").read_bytes())
-        return found
+        return read_status(self.path / ".fusefs")
 
     def umount(self) -> str:
         """Unmount, wait for the daemon's end, and return what it has logged."""
+        self.is_mounted = False
         try:
             unmount(self.path)
         finally:
-            self._await_end()
+            self.await_end()
         return self.log.read_text()
 
-    def _await_end(self) -> None:
-        if self.ended < 0:
-            return
+    def await_end(self) -> None:
+        """Wait for the daemon's end; it is the last thing to be done with a mount."""
+        self.is_mounted = False
         ended = select.select([self.ended], [], [], END_SECONDS)[0]
         if not ended:
             signal.pidfd_send_signal(self.ended, signal.SIGKILL)
         WATCH.remove(self.ended)
-        self.ended = -1
         assert ended, f"the daemon of {self.path} goes on after the mount was unmounted"
 
 
@@ -136,23 +144,23 @@ class Mounter:
     def new_mountpoint(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="mount-", dir=self.home))
 
-    def mount(self, target: str | Path, *flags: str | Path, cwd: Path | None = None) -> Mount:
-        """Mount `target` on a directory of its own."""
+    def mount(
+        self, target: str | Path, *flags: str | Path, cwd: Path | None = None, control: str = ".fusefs"
+    ) -> Mount:
+        """Mount `target` on a directory of its own; `control` is where the data lets the status be."""
         place = self.new_mountpoint()
         log = self.home / f"{place.name}.log"
         done = self.run("mount", "--mode", self.mode, "--log", log, *flags, "--", target, place, cwd=cwd)
         assert done.returncode == 0, done.stderr
-        pid = json.loads((place / ".fusefs" / "status").read_bytes())["pid"]
+        pid = read_status(place / control)["pid"]
         mount = Mount(place, log, pid, WATCH.add(pid))
         self.mounts.append(mount)
         return mount
 
-    def mount_files(self, files: Mapping[str, bytes], *flags: str | Path) -> Mount:
+    def mount_files(self, files: Mapping[str, bytes], *flags: str | Path, control: str = ".fusefs") -> Mount:
         """Put the files into a cache of their own and mount them."""
-        from tests.mount.datasets import Cache
-
         cache = Cache(Path(tempfile.mkdtemp(prefix="cache-", dir=self.home)))
-        return self.mount(cache.put_dataset(files), "--cache", cache.root, *flags)
+        return self.mount(cache.put_dataset(files), "--cache", cache.root, *flags, control=control)
 
     def refuse(self, target: str | Path, *flags: str | Path, cwd: Path | None = None) -> str:
         """The one line with which a mount is refused."""
@@ -172,7 +180,7 @@ class Mounter:
         """Unmount what is still mounted."""
         faults = []
         for mount in self.mounts:
-            if mount.ended >= 0:
+            if mount.is_mounted:
                 try:
                     mount.umount()
                 except AssertionError as error:
