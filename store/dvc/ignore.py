@@ -36,6 +36,15 @@ _BUILT_IN = (".hg/", ".git/", ".git", ".dvc/")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # pathspec names a group in every regex; names may stand only once in the combination.
 _GROUP_NAME = re.compile(r"\(\?P<ps_d>")
+# A star, then single characters (plain, escaped, any) up to the next star of the same name. Sets are
+# left alone: those of pathspec may match a slash, which a star may not, and then order matters.
+_INNER_STAR = re.compile(
+    r"\[\^/\]\*((?:\[\^/\](?!\*)|\\.|[^][\\(){}?*+|^$./])*)(?=\[\^/\]\*)",
+    re.DOTALL,
+)
+_BACKTRACKING = re.compile(r"\[\^/\]\*(?!\?)|\.\+")
+_BACKTRACKING_LIMIT = 5
+"""Stars in one rule that try every division of a name: each multiplies the time by its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +169,12 @@ def _parse(rule: str, where: str) -> _Pattern | None:
         raise ConfigInvalid(f"{where} is not a pattern: {rule!r}") from None
     if regex is None or ignore is None:
         return None
-    return _Pattern(_GROUP_NAME.sub("(?:", regex), ignore, rule.endswith("/"))
+    # What stands between two stars may as well match as early as it can and stay there. Without
+    # that, a rule of a dozen stars would try a name's every division, for hours.
+    regex = _INNER_STAR.sub(r"(?>[^/]*?\1)", _GROUP_NAME.sub("(?:", regex))
+    if len(_BACKTRACKING.findall(regex)) > _BACKTRACKING_LIMIT:
+        raise ConfigInvalid(f"{where} has too many stars to be matched in reasonable time: {rule[:200]!r}")
+    return _Pattern(regex, ignore, rule.endswith("/"))
 
 
 def _rebase(rule: str, directory: str) -> str:

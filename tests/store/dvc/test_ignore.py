@@ -156,6 +156,15 @@ def test_built_in_rules(tmp_path: Path) -> None:
     assert files == {".git": True, ".hg": False, "x.dvc": False, ".git/config": True, "sub/x": True}
 
 
+def test_a_rule_of_many_stars_costs_no_more_than_others(tmp_path: Path) -> None:
+    (tmp_path / ".dvcignore").write_text("*a" * 40 + "*b\n" + "*a*\\*?c*b\n")
+    rules = IgnoreRules.load(tmp_path)
+    # Trying all divisions of the name would not end within a lifetime.
+    assert not rules.ignores("a" * 250, False)
+    assert rules.ignores("a" * 250 + "b", False)
+    assert rules.ignores("xax*xcxb", False)
+
+
 def test_a_path_of_thousands_of_directories(tmp_path: Path) -> None:
     (tmp_path / ".dvcignore").write_text("*.log\n")
     rules = IgnoreRules.load(tmp_path)
@@ -169,6 +178,7 @@ def test_a_path_of_thousands_of_directories(tmp_path: Path) -> None:
         (b"ok\n!\n", "'sub/.dvcignore' line 2 is not a pattern: '!'"),
         (b"ok\n\nescape\\\n", "'sub/.dvcignore' line 3 is not a pattern"),
         (b"ok\n\xff\n", "'sub/.dvcignore' line 2 is not UTF-8"),
+        (b"*[a]" * 9, "'sub/.dvcignore' line 1 has too many stars"),
         (b"x" * (SIZE_LIMIT + 1), "'sub/.dvcignore' has more than"),
     ],
 )
