@@ -28,7 +28,7 @@ _NANOSECONDS: Final = 10**9
 BLOCK_BYTES: Final = 512
 DIRECTORY_BYTES: Final = 4096
 PREFERRED_READ: Final = 1 << 17
-WORDS_PER_DIGEST: Final = 4
+WORD_BYTES: Final = 4
 
 
 class AttributeWriter:
@@ -41,6 +41,7 @@ class AttributeWriter:
         self._tree = tree
         self.first_inode = first_inode
         self._words = tree.digest_words
+        self._words_per_digest = tree.digest_width // WORD_BYTES
         self._flags = tree.flags
         self._directory_mode = stat.S_IFDIR | (0o777 & ~umask)
         self._file_modes = (
@@ -73,7 +74,7 @@ class AttributeWriter:
                 entry.st_blocks = -(-size // BLOCK_BYTES)
                 entry.attr_timeout = FOREVER
         entry.st_ino = pyfuse3.InodeT(row + self.first_inode)
-        digest = self._words[row * WORDS_PER_DIGEST]
+        digest = self._words[row * self._words_per_digest]
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = (
             TIME_FIRST + digest % TIME_SPAN
         ) * _NANOSECONDS

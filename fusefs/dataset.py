@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from store.dvc.project import find_project
-from store.dvc.target import find_target
-
 from fusefs.directories import cache_directory
 from store.dvc.metafile import Output
+from store.dvc.project import find_project
+from store.dvc.target import find_target
 from store.errors import InputError, NotTracked
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.manifest import manifest_oid
-from store.oid import ALGORITHMS, TREE_SUFFIX, Oid
+from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
 from store.tree_cache import TreeCache
 from store.version import Part, Version, obtain_tree
 
@@ -69,7 +68,7 @@ def open_dataset(target: str, *, cache: str = "") -> Dataset:
 def _open_oid(target: str, cache: str) -> Dataset:
     """An oid says nothing of its algorithm: DVC 3's place is tried first, then the older one."""
     local = LocalCache(_chosen_cache(cache) or find_project(Path.cwd()).cache_dir)
-    candidates = [Oid.parse(target, algorithm) for algorithm in ALGORITHMS]
+    candidates = [Oid.parse(target, algorithm) for algorithm in DVC_ALGORITHMS]
     oid = next((oid for oid in candidates if local.has(oid)), candidates[0])
     version = Version((Part("" if oid.is_tree else str(oid), oid),))
     if not oid.is_tree:
@@ -96,7 +95,7 @@ def _object_at(path: Path) -> tuple[Oid, Path] | None:
     named = path.parent.name + path.name
     if not _OID.fullmatch(named):
         return None
-    for algorithm in ALGORITHMS:
+    for algorithm in DVC_ALGORITHMS:
         oid = Oid.parse(named, algorithm)
         place = "/" + object_path(oid)
         if path.as_posix().endswith(place):

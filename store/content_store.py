@@ -18,9 +18,9 @@ from typing import Final
 
 from store.errors import ObjectCorrupt, ObjectMissing, StoreError
 from store.local_cache import LocalCache
-from store.oid import ALGORITHMS
+from store.oid import DIGEST_BYTES, DVC_ALGORITHMS
 from store.threads import Threads
-from store.tree import ALGORITHM_SHIFT, DIGEST_BYTES, UNKNOWN, Tree
+from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
 
 BUFFER_BYTES: Final = 1 << 20
 MEASURED_AT_ONCE: Final = 4096
@@ -169,12 +169,13 @@ class ContentStore:
         return total
 
     async def _ask_lengths(self, rows: list[int], told: Callable[[int, int], None]) -> None:
-        """Ask the cache for the lengths of the rows' objects in one hop; `told(row, size)` for what it has."""
-        flags, digest = self._tree.flags, self._tree.digest
-        for place, algorithm in enumerate(ALGORITHMS):
+        """Ask the cache for the lengths of the rows' objects in one hop; `told(row, size)` what it has."""
+        flags, digest, width = self._tree.flags, self._tree.digest, self._tree.digest_width
+        for place, algorithm in enumerate(DVC_ALGORITHMS):
+            length = DIGEST_BYTES[algorithm]
             of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
             if of_kind:
-                digests = [digest[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES].hex() for row in of_kind]
+                digests = [digest[row * width : row * width + length].hex() for row in of_kind]
                 lengths = await self._threads.on_disk(self._cache.lengths, digests, algorithm)
                 for row, size in zip(of_kind, lengths, strict=True):
                     if size != UNKNOWN:

@@ -15,7 +15,8 @@ The file: magic (8 bytes), length of the header (u32), xxh3-64 of the header (u6
     parent    u32 × rows
     first     u32 × rows   first child's row (directories; else 0)
     count     u32 × rows   how many children (directories; else 0)
-    digest    16 B × rows  files: the oid's digest; directories: xxh3-128 over their children
+    digest    width × rows files: the oid's digest; directories: xxh3-128 over their children;
+                           padded with zeros to the widest digest in the tree (16, 20 or 32 bytes)
     size      i64 × rows   bytes; -1 where nothing has told it yet
     flags     u8 × rows    see the constants
 
@@ -37,15 +38,15 @@ import msgpack
 import xxhash
 
 from store.errors import StoreError
-from store.oid import ALGORITHMS, Oid
+from store.oid import ALGORITHMS, DIGEST_BYTES, Oid
 
-MAGIC: Final = b"FUSEFS\x01\n"
+MAGIC: Final = b"FUSEFS\x02\n"
 PREAMBLE: Final = struct.Struct("<8sIQ")
 DIRECTORY: Final = 0x01
 EXECUTABLE: Final = 0x02
+SYMLINK: Final = 0x04
 ALGORITHM_SHIFT: Final = 4
 UNKNOWN: Final = -1
-DIGEST_BYTES: Final = 16
 ROOT_ROW: Final = 0
 HEADER_MAX: Final = 1 << 16
 
@@ -77,6 +78,7 @@ class Tree:
         "bytes_known",
         "count",
         "digest",
+        "digest_width",
         "digest_words",
         "files",
         "first",
@@ -104,6 +106,7 @@ class Tree:
         self.files = int(header["files"])  # type: ignore[call-overload]
         self.bytes_known = int(header["bytes_known"])  # type: ignore[call-overload]
         self.sizes_unknown = int(header["sizes_unknown"])  # type: ignore[call-overload]
+        self.digest_width = int(header["digest_width"])  # type: ignore[call-overload]
         for name, view in columns.items():
             setattr(self, name, view)
         self.digest_words = self.digest.cast("I")
@@ -161,8 +164,14 @@ class Tree:
             row = self.lookup(row, part)
         return row
 
+    def is_symlink(self, row: int) -> bool:
+        return bool(self.flags[row] & SYMLINK)
+
     def digest_of(self, row: int) -> bytes:
-        return bytes(self.digest[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES])
+        """A file's digest, or the 16 bytes that stand for what is below a directory."""
+        start = row * self.digest_width
+        length = 16 if self.is_directory(row) else DIGEST_BYTES[self.algorithm(row)]
+        return bytes(self.digest[start : start + length])
 
     def algorithm(self, row: int) -> str:
         return ALGORITHMS[self.flags[row] >> ALGORITHM_SHIFT]

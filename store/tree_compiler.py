@@ -20,24 +20,29 @@ import xxhash
 
 from store.errors import ManifestInvalid
 from store.oid import ALGORITHMS, MD5
-from store.tree import ALGORITHM_SHIFT, DIGEST_BYTES, DIRECTORY, EXECUTABLE, MAGIC, PREAMBLE, UNKNOWN
+from store.tree import ALGORITHM_SHIFT, DIRECTORY, EXECUTABLE, MAGIC, PREAMBLE, SYMLINK, UNKNOWN
 
-_NO_DIGEST: Final = bytes(DIGEST_BYTES)
 ALIGNMENT: Final = 8
+NARROWEST: Final = 16
+"""Bytes of a digest's place: those of an MD5, and of what stands for a directory."""
 
 
 class Leaf(NamedTuple):
-    """One file of the version. `path` has been validated; `size` is `UNKNOWN` where nothing tells it."""
+    """One file of the version. `path` has been validated; `size` is `UNKNOWN` where nothing tells it.
+
+    With `DIRECTORY` in its flags it stands for a directory that may have nothing in it.
+    """
 
     path: bytes
-    digest: bytes
+    digest: bytes = b""
     size: int = UNKNOWN
     flags: int = 0
 
 
-def leaf_flags(*, executable: bool = False, algorithm: str = MD5) -> int:
+def leaf_flags(*, executable: bool = False, symlink: bool = False, algorithm: str = MD5) -> int:
     """The flags of a file's row."""
-    return (EXECUTABLE if executable else 0) | ALGORITHMS.index(algorithm) << ALGORITHM_SHIFT
+    kind = (EXECUTABLE if executable else 0) | (SYMLINK if symlink else 0)
+    return kind | ALGORITHMS.index(algorithm) << ALGORITHM_SHIFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class TreeImage:
 
     rows: int
     files: int
+    digest_width: int
     bytes_known: int
     sizes_unknown: int
     columns: dict[str, bytes]
@@ -85,7 +91,10 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
     members = _gather(listed)
     name_end, parent, first, count = array("I", [1]), array("I", [0]), array("I", [0]), array("I", [0])
     size, flags = array("q", [0]), bytearray([DIRECTORY])
-    names, digests = [b"\0"], [_NO_DIGEST]
+    width = max((len(leaf.digest) for leaf in listed), default=0)
+    width = max(width, NARROWEST)
+    blank = bytes(width)
+    names, digests = [b"\0"], [blank]
     directories = [(0, 0)]  # (row, id), grows while it is walked: breadth first
     for row, directory in directories:
         children = members.of[directory]
@@ -103,17 +112,17 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
         for offset, (_, what) in enumerate(children):
             if what < 0:
                 directories.append((base + offset, -what))
-                digests.append(_NO_DIGEST)
+                digests.append(blank)
                 size.append(0)
                 flags.append(DIRECTORY)
             else:
                 leaf = listed[what]
-                digests.append(leaf.digest)
+                digests.append(leaf.digest if len(leaf.digest) == width else leaf.digest.ljust(width, b"\0"))
                 size.append(leaf.size)
                 flags.append(leaf.flags)
         members.of[directory] = []
     blob, digest = b"".join(names), bytearray(b"".join(digests))
-    _digest_directories(blob, name_end, digest, flags, first, count, [row for row, _ in directories])
+    _digest_directories(blob, name_end, digest, width, flags, first, count, [row for row, _ in directories])
     unknown = size.count(UNKNOWN)
     columns = {
         "name_end": name_end.tobytes(),
@@ -125,13 +134,17 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
         "size": size.tobytes(),
         "flags": bytes(flags),
     }
-    return TreeImage(len(flags), len(listed), sum(size) + unknown, unknown, columns)
+    files = len(flags) - len(directories)
+    return TreeImage(len(flags), files, width, sum(size) + unknown, unknown, columns)
 
 
 def _gather(leaves: list[Leaf]) -> _Members:
     members = _Members()
     last, siblings = b"", members.of[0]
     for number, leaf in enumerate(leaves):
+        if leaf.flags & DIRECTORY:
+            members.directory(leaf.path)
+            continue
         head, _, label = leaf.path.rpartition(b"/")
         if head != last:  # manifests are sorted: mostly the directory stays the same
             last, siblings = head, members.of[members.directory(head) if head else 0]
@@ -164,6 +177,7 @@ def _digest_directories(
     names: bytes,
     name_end: array[int],
     digest: bytearray,
+    width: int,
     flags: bytearray,
     first: array[int],
     count: array[int],
@@ -178,9 +192,9 @@ def _digest_directories(
         state = xxhash.xxh3_128()
         if begin != end:
             state.update(names[name_end[begin - 1] : name_end[end - 1]])
-            state.update(digest[begin * DIGEST_BYTES : end * DIGEST_BYTES])
+            state.update(digest[begin * width : end * width])
             state.update(flags[begin:end])
-        digest[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES] = state.digest()
+        digest[row * width : row * width + NARROWEST] = state.digest()
 
 
 def write_tree(image: TreeImage, path: Path) -> None:
@@ -213,6 +227,7 @@ def _pack_header(image: TreeImage, places: dict[str, tuple[int, int, int]]) -> b
         {
             "rows": image.rows,
             "files": image.files,
+            "digest_width": image.digest_width,
             "bytes_known": image.bytes_known,
             "sizes_unknown": image.sizes_unknown,
             "columns": places,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import CacheUnusable, ManifestInvalid
-from store.oid import MD5, MD5_DOS2UNIX
-from store.tree import PREAMBLE, ROOT_ROW, UNKNOWN, Tree, TreeDamaged
+from store.oid import GIT_SHA1, MD5, MD5_DOS2UNIX
+from store.tree import DIRECTORY, PREAMBLE, ROOT_ROW, UNKNOWN, Tree, TreeDamaged
 from store.tree_cache import TreeCache
 from store.tree_compiler import Leaf, compile_tree, leaf_flags, write_tree
 
@@ -184,3 +184,31 @@ def test_deep_paths_cost_their_length(tmp_path: Path) -> None:
     deep = [b"/".join([b"d%d" % n] + [b"x"] * 1500 + [b"f"]) for n in range(20)]
     tree = make(tmp_path, *[Leaf(path, digest(0), 1) for path in deep])
     assert tree.rows == 1 + 20 * 1502
+
+
+def test_directories_may_be_empty_and_links_are_told_apart(tmp_path: Path) -> None:
+    link = leaf_flags(symlink=True, algorithm=GIT_SHA1)
+    tree = make(
+        tmp_path,
+        Leaf(b"d/empty", flags=DIRECTORY),
+        Leaf(b"d", flags=DIRECTORY),
+        Leaf(b"d/link", b"l" * 20, 4, link),
+        Leaf(b"d/md5", digest(7), 4),
+    )
+    empty, found, md5 = (tree.find(path) for path in (b"d/empty", b"d/link", b"d/md5"))
+    assert empty is not None
+    assert found is not None
+    assert md5 is not None
+    assert tree.is_directory(empty)
+    assert list(tree.children(empty)) == []
+    assert tree.is_symlink(found)
+    assert not tree.is_symlink(md5)
+    # Digests of two widths in one tree.
+    assert tree.oid(found).raw == b"l" * 20
+    assert tree.oid(md5).raw == digest(7)
+    assert tree.files == 2
+
+
+def test_an_empty_directory_clashes_with_a_file_of_its_name() -> None:
+    with pytest.raises(ManifestInvalid, match="both a file and a directory"):
+        compile_tree([Leaf(b"a", digest(0)), Leaf(b"a", flags=DIRECTORY)], "m")
