@@ -23,17 +23,37 @@ from store.openat2 import open_beneath
 from store.tree import UNKNOWN
 
 
+class _Directory:
+    """The open root of a cache. Closed when the last call that uses it is done, in whatever thread."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def is_at(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), path.stat())
+        except OSError:
+            return False
+
+
 class LocalCache:
-    """A cache directory. It need not exist yet: then every object is missing."""
+    """A cache directory. It need not exist yet: then every object is missing.
+
+    It may be removed and made anew meanwhile, as `rm -rf` and a fetch do: whoever does not find
+    an object looks whether the directory is still the one that is at the root's path.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._directory = -1
+        self._directory: _Directory | None = None
 
     def close(self) -> None:
-        if self._directory >= 0:
-            os.close(self._directory)
-            self._directory = -1
+        self._directory = None
 
     def open(self, oid: Oid) -> tuple[int, int]:
         """Open an object: (descriptor, its length in bytes).
@@ -64,14 +84,14 @@ class LocalCache:
         root = OBJECT_ROOTS[algorithm]
         prefix = f"{root}/" if root else ""
         try:
-            directory = self._root()
+            directory = self._open_root(anew=True)
         except OSError:
             return [UNKNOWN] * len(digests)
         lengths = []
         for digest in digests:
             try:
                 status = os.stat(
-                    f"{prefix}{digest[:2]}/{digest[2:]}", dir_fd=directory, follow_symlinks=False
+                    f"{prefix}{digest[:2]}/{digest[2:]}", dir_fd=directory.descriptor, follow_symlinks=False
                 )
             except OSError:
                 lengths.append(UNKNOWN)
@@ -109,8 +129,18 @@ class LocalCache:
             os.close(descriptor)
 
     def _descend(self, oid: Oid, flags: int, cached: bool) -> int:
+        path = object_path(oid).encode("ascii")
         try:
-            return open_beneath(self._root(), object_path(oid).encode("ascii"), flags=flags, cached=cached)
+            directory = self._open_root()
+            try:
+                return open_beneath(directory.descriptor, path, flags=flags, cached=cached)
+            except FileNotFoundError:
+                if cached:
+                    raise BlockingIOError from None  # the disk must tell where the directory is now
+                anew = self._open_root(anew=True)
+                if anew is directory:
+                    raise
+                return open_beneath(anew.descriptor, path, flags=flags)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -123,10 +153,13 @@ class LocalCache:
                 ) from None
             raise CacheUnusable(f"object {oid} in the cache {self.root}: {error.strerror}") from None
 
-    def _root(self) -> int:
-        if self._directory < 0:
-            self._directory = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._directory
+    def _open_root(self, *, anew: bool = False) -> _Directory:
+        """The root, opened; with `anew`, the one that is there now."""
+        directory = self._directory
+        if directory is None or (anew and not directory.is_at(self.root)):
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            directory = self._directory = _Directory(os.open(self.root, flags))
+        return directory
 
     def _length(self, oid: Oid, descriptor: int) -> int:
         status = os.fstat(descriptor)

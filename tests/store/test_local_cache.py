@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,4 +115,19 @@ def test_no_descriptor_is_lost(cache: LocalCache) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         cache.has(OID)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_cache_that_is_made_anew_is_found(tmp_path: Path) -> None:
+    cache = LocalCache(tmp_path / "cache")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for content in (b"first", b"in another directory", b"and another"):
+        place(cache).parent.mkdir(parents=True)
+        place(cache).write_bytes(content)
+        assert cache.size(OID) == len(content)
+        assert cache.lengths([OID.digest], OID.algorithm) == [len(content)]
+        shutil.rmtree(cache.root)
+        with pytest.raises(ObjectMissing):
+            cache.size(OID)
+    cache.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
