@@ -26,6 +26,7 @@ _GOOD_PATH = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\0
 _GOOD_DIGEST = re.compile(r"[0-9a-f]{32}")
 NAME_MAX: Final = 255
 PATH_MAX: Final = 4095
+SIZE_MAX: Final = (1 << 63) - 1
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -80,8 +81,8 @@ def _fault(entry: Entry) -> str:
         return f"{path!r} is not a path inside the dataset"
     if not _GOOD_DIGEST.fullmatch(entry.md5):
         return f"{entry.md5!r} of {path!r} is not an MD5"
-    if entry.size is not None and entry.size < 0:
-        return f"the size of {path!r} is negative"
+    if entry.size is not None and not 0 <= entry.size <= SIZE_MAX:
+        return f"the size of {path!r} is not one that a file can have"
     # Three bytes a character at the most: only long paths need counting.
     if len(path) * 4 <= NAME_MAX and path.isascii():
         return ""

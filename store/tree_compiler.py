@@ -19,6 +19,7 @@ import msgpack
 import xxhash
 
 from store.errors import ManifestInvalid
+from store.manifest import SIZE_MAX
 from store.oid import ALGORITHMS, MD5
 from store.tree import ALGORITHM_SHIFT, DIRECTORY, EXECUTABLE, MAGIC, PREAMBLE, SYMLINK, UNKNOWN
 
@@ -85,7 +86,8 @@ class _Members:
 def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
     """Compile the files of the version that messages call `name`.
 
-    Raises `ManifestInvalid` for a path that is named twice, or that is a file and a directory.
+    Raises `ManifestInvalid` for a path that is named twice, or that is a file and a directory, and for
+    sizes whose sum no file system can have.
     """
     listed = leaves if isinstance(leaves, list) else list(leaves)
     members = _gather(listed)
@@ -124,6 +126,9 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
     blob, digest = b"".join(names), bytearray(b"".join(digests))
     _digest_directories(blob, name_end, digest, width, flags, first, count, [row for row, _ in directories])
     unknown = size.count(UNKNOWN)
+    total = sum(size) + unknown
+    if total > SIZE_MAX:
+        raise ManifestInvalid(f"manifest {name}: its files have more bytes together than can be told")
     columns = {
         "name_end": name_end.tobytes(),
         "names": blob,
@@ -135,7 +140,7 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
         "flags": bytes(flags),
     }
     files = len(flags) - len(directories)
-    return TreeImage(len(flags), files, width, sum(size) + unknown, unknown, columns)
+    return TreeImage(len(flags), files, width, total, unknown, columns)
 
 
 def _gather(leaves: list[Leaf]) -> _Members:

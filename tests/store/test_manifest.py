@@ -122,7 +122,7 @@ def test_hostile_digests_are_refused(md5: str) -> None:
         (b'[{"relpath": "a"}]', "md5"),
         (b'[{"md5": "%s"}]' % DIGEST.encode(), "relpath"),
         (b'[{"md5": 1, "relpath": "a"}]', "entry 1"),
-        (b'[{"md5": "%s", "relpath": "a", "size": -1}]' % DIGEST.encode(), "negative"),
+        (b'[{"md5": "%s", "relpath": "a", "size": -1}]' % DIGEST.encode(), "the size of 'a'"),
         (b"[" * 100_000, "not JSON"),
     ],
 )
