@@ -6,17 +6,20 @@ the project's lock held for `find_metafile`; blocking reads only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from store.commit.gitignore import refuse_tracked
 from store.commit.metafile import SUFFIX
-from store.dvc.discovery import Metafile
+from store.dvc.discovery import Metafile, read_metafile
+from store.dvc.files import WorkingFiles
 from store.dvc.ignore import IgnoreRules
 from store.dvc.project import Kind, Project, find_project
-from store.errors import InputError
+from store.errors import InputError, MetafileInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,7 @@ def find_metafile(target: Target) -> Place:
     """The metafile that tracks the target, or the one that will. Raises `InputError` for an overlap."""
     root, wanted = target.project.root, target.relpath
     place = None
-    for metafile in target.project.metafiles():
-        if not isinstance(metafile, Metafile):
-            continue  # not ours to judge; our own is read again when it is changed
+    for metafile in _metafiles(target):
         for output in metafile.outputs:
             if output.external:
                 continue
@@ -96,7 +97,7 @@ def find_metafile(target: Target) -> Place:
                         f"{wanted!r} is tracked twice, by {metafile.path!r} too; remove one of them"
                     )
                 place = Place(root / metafile.path, output.path)
-            elif tracked.startswith(f"{wanted}/") or wanted.startswith(f"{tracked}/"):
+            elif _overlaps(root / tracked, target.source):
                 raise InputError(
                     f"{wanted!r} overlaps {tracked!r}, which {metafile.path!r} tracks; "
                     f"commit {tracked!r} instead, or remove {metafile.path!r} first"
@@ -106,6 +107,41 @@ def find_metafile(target: Target) -> Place:
     if target.git_root:
         refuse_tracked(target.git_root, target.source, place.metafile)
     return place
+
+
+def refuse_inner(target: Target, relpaths: Sequence[str]) -> None:
+    """Raise `InputError` if one of the target's files is the metafile of something beside it.
+
+    In a repository `find_metafile` has seen it; elsewhere nobody looks below the root but the scan.
+    """
+    for relpath in relpaths:
+        inner = relpath.removesuffix(SUFFIX)
+        if inner != relpath and (target.source / inner).exists() and target.project.kind is Kind.NONE:
+            raise InputError(
+                f"{str(target.source)!r} holds {relpath!r}, which records a version of {inner!r}; "
+                f"remove {relpath!r} first, or commit {inner!r} alone"
+            )
+
+
+def _overlaps(one: Path, other: Path) -> bool:
+    one = Path(os.path.normpath(one))
+    return one in other.parents or other in one.parents
+
+
+def _metafiles(target: Target) -> Iterator[Metafile]:
+    """The metafiles that may track the target, or what is around or inside it.
+
+    Those that cannot be read are passed over: our own is read once more when it is changed.
+    """
+    yield from (found for found in target.project.metafiles() if isinstance(found, Metafile))
+    if target.project.kind is Kind.NONE:
+        # Without a repository the root is just the parent; a version of any folder above counts.
+        for parent in target.source.parents[:-1]:
+            path = os.path.relpath(f"{parent}{SUFFIX}", target.project.root)
+            with contextlib.suppress(MetafileInvalid):
+                found = read_metafile(WorkingFiles(target.project.root), path, path)
+                if found:
+                    yield found
 
 
 def _refuse_symlinks(source: Path, root: Path, shown: str) -> None:

@@ -26,7 +26,7 @@ from store.commit.publish import ObjectWriter, Staged, open_writer
 from store.commit.scan import Found, describe_file, scan
 from store.commit.staging import Link
 from store.commit.state import HashState, clock_ns
-from store.commit.target import Target, find_metafile, settle_target
+from store.commit.target import Target, find_metafile, refuse_inner, settle_target
 from store.dvc.ignore import IgnoreRules
 from store.dvc.project import Kind
 from store.manifest import Entry, manifest_oid, serialize_manifest
@@ -93,6 +93,7 @@ def _commit_locked(target: Target, options: CommitOptions, progress: Progress) -
     # Refused before the work, not after it.
     compose_metafile(old, where, place.path, content_fields(manifest_oid(b"[]"), 0, 0, False))
     files = _list_files(target)
+    refuse_inner(target, [found.relpath for found in files])
     with (
         closing(HashState(options.state)) as state,
         open_writer(
