@@ -120,12 +120,11 @@ class Mounter:
 
     @property
     def environment(self) -> dict[str, str]:
-        private = {
-            "XDG_CACHE_HOME": str(self.home / "cache"),
-            "XDG_STATE_HOME": str(self.home / "state"),
-            "XDG_DATA_HOME": str(self.home / "data"),
-        }
-        return {**os.environ, **private}
+        """This process's, without what would let a test reach the user's own files and settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        names = ("CACHE", "CONFIG", "DATA", "STATE")
+        private = {f"XDG_{name}_HOME": str(self.home / name.lower()) for name in names}
+        return {**kept, **private, "HOME": str(self.home), "GIT_CONFIG_SYSTEM": os.devnull}
 
     def run(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run `fusefs` with these arguments and return how that ended, whatever it was."""
