@@ -2,11 +2,13 @@
 
     StoreError
     ├── InputError            what the user gave cannot be used: one line, exit status 1
-    │   ├── ManifestInvalid   a `.dir` that is not one, or that names hostile paths
-    │   ├── MetafileInvalid   a `.dvc` file (or its kin) that cannot be read
-    │   ├── ConfigInvalid     a DVC configuration file that cannot be read
-    │   ├── NotTracked        a target that no metafile names
-    │   └── NotStored         a tracked output that DVC keeps no object for
+    │   ├── ManifestInvalid     a `.dir` that is not one, or that names hostile paths
+    │   ├── MetafileInvalid     a `.dvc` file (or its kin) that cannot be read
+    │   ├── ConfigInvalid       a DVC configuration file that cannot be read
+    │   ├── NotTracked          a target that no metafile names
+    │   ├── NotStored           a tracked output that DVC keeps no object for
+    │   ├── RevisionUnknown     a name that git knows no commit by, or more than one
+    │   └── RepositoryUnusable  a git repository that cannot be read, found or reached
     ├── ObjectMissing         no storage has the object
     ├── ObjectCorrupt         bytes are there and are not the object's (length, hash, file type)
     ├── CacheUnusable         the cache directory cannot be read or written (full, denied, gone)
@@ -47,6 +49,14 @@ class NotTracked(InputError):
 
 class NotStored(InputError):
     """A tracked output that DVC keeps no object for: it is in git, elsewhere, or was never made."""
+
+
+class RevisionUnknown(InputError):
+    """A name that git knows no commit by, or more than one."""
+
+
+class RepositoryUnusable(InputError):
+    """A git repository that cannot be read, found or reached."""
 
 
 class ObjectMissing(StoreError):

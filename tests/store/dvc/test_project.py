@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from store.dvc import git
 from store.dvc.discovery import Broken, Metafile
 from store.dvc.project import Kind, Project, default_cache_dir, find_project
 from store.errors import ConfigInvalid
+from store.git import work_tree
 
 OUT = "outs:\n- path: {}\n  md5: 92ea5dc312bbab1be4c38c7b05d14fd6\n  hash: md5\n"
 
@@ -45,7 +45,7 @@ def test_a_repository_of_dvc(repository: Path) -> None:
 def test_without_git_the_walk_finds_the_same_and_what_git_ignores(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git, "list_files", lambda directory, pattern: None)
+    monkeypatch.setattr(work_tree, "list_files", lambda directory, pattern: None)
     assert set(_found(find_project(repository))) == {
         "data.dvc", "tools/deep.dvc", "tools/run.sh.dvc", "scratch/x.dvc",
     }  # fmt: skip
@@ -176,14 +176,14 @@ def test_git_is_asked_without_what_a_repository_configures(tmp_path: Path, run: 
     run(tmp_path, "git", "ls-files", "--others")
     assert witness.exists(), "git would have run the program"
     witness.unlink()
-    assert git.list_files(tmp_path, "*.dvc") == ["a.dvc"]
+    assert work_tree.list_files(tmp_path, "*.dvc") == ["a.dvc"]
     assert not witness.exists()
 
 
 def test_git_cannot_tell_outside_of_its_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert git.list_files(tmp_path, "*.dvc") is None
+    assert work_tree.list_files(tmp_path, "*.dvc") is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git.list_files(tmp_path, "*.dvc") is None
+    assert work_tree.list_files(tmp_path, "*.dvc") is None
 
 
 def test_names_that_are_not_text(tmp_path: Path, run: Callable[..., str]) -> None:
