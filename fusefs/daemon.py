@@ -103,7 +103,7 @@ class Daemon:
             "-I",
             "-S",
             "-c",
-            "import os, sys; os.stat(sys.argv[1])",
+            "import os, sys; os.statvfs(sys.argv[1])",
             self._plan.mountpoint,
         ]
         with trio.move_on_after(FIRST_STAT_SECONDS):

@@ -196,7 +196,7 @@ def _receive_descriptor(sock: socket.socket) -> int:
 
 def _complaint(stderr: bytes) -> str:
     lines = [line.strip() for line in os.fsdecode(stderr).splitlines() if line.strip()]
-    return lines[-1].removeprefix(f"{HELPER}: ") if lines else f"{HELPER} gave no reason"
+    return lines[-1].rpartition(f"{HELPER}: ")[2] if lines else f"{HELPER} gave no reason"
 
 
 def _others_allowed() -> bool:

@@ -87,6 +87,13 @@ def exec_foreground(launch: Launch) -> NoReturn:
         raise MountFailed(f"cannot start the daemon: {error}") from error
 
 
+def leave_running(daemon: subprocess.Popen[bytes]) -> None:
+    """Let go of a daemon that is to outlive us."""
+    if daemon.stdout is not None:
+        daemon.stdout.close()
+    daemon.returncode = 0  # Popen must not warn that we did not wait
+
+
 def end_daemon(daemon: subprocess.Popen[bytes], seconds: float = END_SECONDS) -> None:
     """Wait for a daemon that has every reason to end; after `seconds` it is killed."""
     if daemon.stdout is not None:

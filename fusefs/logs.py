@@ -9,6 +9,7 @@ Thread rule: the writer thread owns the handler; everybody else only puts into t
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import logging.handlers
 import os
@@ -28,6 +29,8 @@ MAX_BYTES: Final = 4 << 20
 BACKUPS: Final = 2
 QUEUED: Final = 1000
 """Records that may wait to be written; more are dropped and counted."""
+MAX_NAME_BYTES: Final = 200
+"""Of a log's name; a file name has 255 bytes at most, and rotation adds to it."""
 FLUSH_SECONDS: Final = 5.0
 """How long a count of repeated lines waits for another line before it is written."""
 CLOSE_SECONDS: Final = 2.0
@@ -43,7 +46,10 @@ def escape(text: str) -> str:
 def name_log(mountpoint: str) -> str:
     """A name for the log of the mount at `mountpoint`, different for different mountpoints."""
     name = mountpoint.strip("/").replace("-", "--").replace("/", "-") or "root"
-    return os.fsdecode(os.fsencode(name)[-200:])  # a file name has 255 bytes at most
+    raw = os.fsencode(name)
+    if len(raw) <= MAX_NAME_BYTES:
+        return name
+    return os.fsdecode(raw[-MAX_NAME_BYTES:]) + hashlib.sha256(raw).hexdigest()[:16]
 
 
 def default_log(name: str) -> str:

@@ -61,7 +61,7 @@ def is_dead(mount: Mount) -> bool:
     """Whether the daemon of one of our mounts is gone: its readers get ENOTCONN for ever."""
 
     def ask() -> bytes:
-        Path(mount.mountpoint).stat()
+        os.statvfs(mount.mountpoint)  # unlike stat, never answered from the kernel's caches
         return b""
 
     try:

@@ -15,7 +15,6 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final, NoReturn
 
 import msgpack
@@ -136,7 +135,8 @@ def _hand_over(prepare: Callable[[], Mounted], channel: socket.socket) -> None:
     try:
         mounted = prepare()
     except (StoreError, OSError) as error:
-        channel.send((str(error) or "refused").encode(errors="replace"))
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        channel.send((reason or "refused").encode(errors="replace"))
         os._exit(OURS)
     socket.send_fds(
         channel, [msgpack.packb(asdict(mounted.mount), unicode_errors="surrogateescape")], [mounted.fd]
@@ -149,7 +149,7 @@ def _await_release(mountpoint: str, channel: socket.socket) -> None:
         if message != LOOK:
             os._exit(OURS)  # the runner is gone, or has given up
         try:
-            Path(mountpoint).stat()
+            os.statvfs(mountpoint)
             channel.send(LOOK)
         except OSError as error:
             channel.send(str(error.strerror).encode())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from fusefs import kernel_mount
 from fusefs.bounded import call_bounded
 from fusefs.dataset import Dataset, open_dataset
+from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted, MountFailed
-from fusefs.launch import Launch, end_daemon, exec_foreground, start_background
+from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, start_background
 from fusefs.logs import check_log, default_log, name_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountpoint import claim_mountpoint, forbid_overlap
@@ -46,7 +46,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    mount_target(options.target, options.mountpoint, read_options(vars(options)))
+    try:
+        with interruptible():
+            mount_target(options.target, options.mountpoint, read_options(vars(options)))
+    except Interrupted as interrupted:
+        return interrupted.status
     return 0
 
 
@@ -60,24 +64,30 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     forbid_overlap(place, dataset.cache)
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
     plan = make_plan(dataset, place, options, log)
-    mounted = kernel_mount.mount_fuse(place, target, allow_other=options.allow_other, noexec=options.noexec)
-    launch = Launch(plan, mounted, verbose=options.verbose, read_ahead=options.read_ahead)
-    try:
-        if options.foreground:
-            exec_foreground(launch)
-        daemon = start_background(launch)
-        os.close(mounted.fd)  # from now on the mount lives and dies with its daemon
+    with held_back() as let_go:
+        mounted = kernel_mount.mount_fuse(
+            place, target, allow_other=options.allow_other, noexec=options.noexec
+        )
         try:
-            await_readable(place)
+            let_go()
+            _serve(Launch(plan, mounted, verbose=options.verbose, read_ahead=options.read_ahead), options)
         except BaseException:
-            daemon.terminate()
-            end_daemon(daemon)
+            _unmount_after_failure(mounted)
             raise
-        kernel_mount.tune(mounted.mount.device, options.read_ahead)
-        daemon.returncode = 0  # it outlives us: Popen must not warn of that
+
+
+def _serve(launch: Launch, options: MountOptions) -> None:
+    if options.foreground:
+        exec_foreground(launch)
+    daemon = start_background(launch)
+    os.close(launch.mounted.fd)  # from now on the mount lives and dies with its daemon
+    try:
+        await_readable(launch.plan.mountpoint)
     except BaseException:
-        _unmount_after_failure(mounted)
+        end_daemon(daemon, 0)
         raise
+    kernel_mount.tune(launch.mounted.mount.device, options.read_ahead)
+    leave_running(daemon)
 
 
 def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> MountPlan:
@@ -104,7 +114,7 @@ def await_readable(place: str) -> None:
     """Wait until the mount answers. Raises `MountFailed`."""
 
     def ask() -> bytes:
-        Path(place).stat()
+        os.statvfs(place)
         return b""
 
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fusefs.cli import print_error
+from fusefs.interruption import Interrupted, interruptible
 from store.errors import InputError, StoreError
 
 USAGE: Final = 1
@@ -60,7 +61,8 @@ def mount(arguments: argparse.Namespace) -> None:
     if arguments.namespace:
         namespaces.enter_mount_namespace(arguments.namespace)
     try:
-        mount_target(arguments.spec, arguments.directory, options)
+        with interruptible():
+            mount_target(arguments.spec, arguments.directory, options)
     except InputError as error:
         if arguments.spec.startswith("/") or os.path.lexists(arguments.spec):
             raise
@@ -78,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoreError as error:
         print_error(str(error))
         return FAILED
+    except Interrupted as interrupted:
+        return interrupted.status
     except OSError as error:
         print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return FAILED

@@ -7,21 +7,21 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from fusefs import kernel_mount, namespaces
 from fusefs.cli import print_error
 from fusefs.cli.mount import make_plan
 from fusefs.dataset import open_dataset
+from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted
 from fusefs.launch import Launch, end_daemon, start_background
 from fusefs.logs import default_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
+from fusefs.plan import MountPlan
 from fusefs.private_mount import OURS, Child, Command, NamespaceRefused, forward_signals
 from store.errors import StoreError
 
@@ -37,6 +37,7 @@ FORWARDED: Final = frozenset(
         signal.SIGWINCH,
     }
 )
+WAITED_FOR: Final = FORWARDED | {signal.SIGCHLD}
 
 EPILOG = """\
 COMMAND finds the mountpoint in $FUSEFS_MOUNT; {} in its arguments is replaced by it. The exit
@@ -75,128 +76,119 @@ def run(options: argparse.Namespace) -> int:
     return OURS
 
 
-class _Interrupted(Exception):
-    """A signal came before COMMAND was started."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interrupted(number)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Signals that end a process raise `_Interrupted`, so that what was begun is undone."""
-    before = {}
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            before[number] = signal.signal(number, _interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_command(target: str, arguments: Sequence[str], options: MountOptions) -> int:
     """Mount `target`, run the command, clean up; the exit status. Raises `StoreError`."""
-    dataset = open_dataset(target, cache=options.cache)
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    place = os.path.realpath(
-        tempfile.mkdtemp(prefix="fusefs-", dir=runtime if os.access(runtime, os.W_OK) else None)
-    )
-    run = _Run(place)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, exit statuses are lost
+    mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, []))
     try:
-        with _interruptible():
-            plan = make_plan(dataset, place, options, options.log or default_log("run"))
-            command = Command(
-                arguments=[argument.replace("{}", place) for argument in arguments],
-                environment={**os.environ, "FUSEFS_MOUNT": place},
-                mountpoint=place,
-                mask=frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-            )
-            child = run.mount(target, command, options)
-            lifeline, run.lifeline = os.pipe()
-            assert run.mounted is not None  # mount() gave it
-            launch = Launch(
-                plan,
-                run.mounted,
-                verbose=options.verbose,
-                read_ahead=options.read_ahead,
-                lifeline_fd=lifeline,
-                private=True,
-            )
-            run.daemon = start_background(launch)
-            os.close(lifeline)
-            os.close(run.mounted.fd)
-            child.await_readable()
-            kernel_mount.tune(run.mounted.mount.device, options.read_ahead)
-            sys.stdout.flush()
-            signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED | {signal.SIGCHLD})
-        run.child = None  # from here on it is COMMAND: it ends by itself, or with us
-        child.release()
-        status = os.waitstatus_to_exitcode(forward_signals(child.pid, FORWARDED))
-        if run.daemon.poll():
-            print_error(f"the daemon failed while the command ran; see {plan.log}")
-    except _Interrupted as interrupted:
-        return 128 + interrupted.number
-    finally:
-        run.clean_up()
+        with interruptible():
+            dataset = open_dataset(target, cache=options.cache)
+            with held_back() as let_go:
+                run = _Run(_make_directory(), mask)
+                try:
+                    let_go()
+                    log = options.log or default_log("run")
+                    run.start(make_plan(dataset, run.place, options, log), arguments, options)
+                    signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
+                    status = run.wait()
+                    if run.daemon_failed():
+                        print_error(f"the daemon failed while the command ran; see {log}")
+                finally:
+                    run.clean_up()
+    except Interrupted as interrupted:
+        return interrupted.status
     return status if status >= 0 else 128 - status
+
+
+def _make_directory() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    parent = runtime if runtime and os.access(runtime, os.W_OK) else None
+    return os.path.realpath(tempfile.mkdtemp(prefix="fusefs-", dir=parent))
 
 
 class _Run:
     """What has been begun, and how it is undone, in whatever state it is."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, mask: frozenset[int]) -> None:
         self.place = place
-        self.child: Child | None = None
-        self.mounted: Mounted | None = None
-        self.daemon: subprocess.Popen[bytes] | None = None
-        self.lifeline = -1
-        self._in_sight = False
+        self._mask = mask
+        self._child: Child | None = None
+        self._mounted: Mounted | None = None
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1
 
-    def mount(self, target: str, command: Command, options: MountOptions) -> Child:
-        """Mount in the child's own namespace, else here where only we may look. Raises `MountFailed`."""
+    def start(self, plan: MountPlan, arguments: Sequence[str], options: MountOptions) -> None:
+        """Mount, start the daemon, and have COMMAND ready to go. Raises `MountFailed`."""
+        command = Command(
+            arguments=[argument.replace("{}", self.place) for argument in arguments],
+            environment={**os.environ, "FUSEFS_MOUNT": self.place},
+            mountpoint=self.place,
+            mask=self._mask,
+        )
+        self._child, mounted = self._mount(command, plan.target, options)
+        lifeline, self._lifeline = os.pipe()
+        self._daemon = start_background(
+            Launch(
+                plan,
+                mounted,
+                verbose=options.verbose,
+                read_ahead=options.read_ahead,
+                lifeline_fd=lifeline,
+                private=True,
+            )
+        )
+        os.close(lifeline)
+        os.close(mounted.fd)
+        self._child.await_readable()
+        kernel_mount.tune(mounted.mount.device, options.read_ahead)
+
+    def _mount(self, command: Command, source: str, options: MountOptions) -> tuple[Child, Mounted]:
+        """Mount in the child's own namespace, else here, where only we may look."""
 
         def mount_here() -> Mounted:
             return kernel_mount.mount_fuse(
-                self.place, target, allow_other=options.allow_other, noexec=options.noexec
+                self.place, source, allow_other=options.allow_other, noexec=options.noexec
             )
 
         def mount_privately() -> Mounted:
             namespaces.enter_private_namespace()
             return mount_here()
 
-        self.child = Child.fork(command, mount_privately)
+        child = self._child = Child.fork(command, mount_privately)
         try:
-            self.mounted = self.child.receive_mount()
+            return child, child.receive_mount()
         except NamespaceRefused as refusal:
-            self.child.kill()
-            self.child = None
-            self.mounted = mount_here()
-            self._in_sight = True
+            child.kill()
+            self._child = None
+            with held_back():
+                mounted = self._mounted = mount_here()
             print_error(f"no private mount namespace ({refusal}): mounted on {self.place} for the time being")
-            self.child = Child.fork(command, None)
-        return self.child
+            return Child.fork(command, None), mounted
+
+    def wait(self) -> int:
+        """Let COMMAND go and wait for it: its exit status, or minus the signal that ended it."""
+        assert self._child is not None  # start() made it
+        child, self._child = self._child, None  # from here on it is COMMAND, and ends by itself or with us
+        child.release()
+        return os.waitstatus_to_exitcode(forward_signals(child.pid, FORWARDED))
+
+    def daemon_failed(self) -> bool:
+        return self._daemon is not None and bool(self._daemon.poll())
 
     def clean_up(self) -> None:
-        if self.child is not None:
-            self.child.kill()
-        if self._in_sight and self.mounted is not None:
+        if self._child is not None:
+            self._child.kill()
+        if self._mounted is not None:
             try:
-                kernel_mount.unmount(self.mounted.mount, lazy=True)
+                kernel_mount.unmount(self._mounted.mount, lazy=True)
             except StoreError as error:
                 print_error(str(error))
-        if self.lifeline >= 0:
-            os.close(self.lifeline)
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
         # Where the mount is in another namespace, this detaches it there.
         with contextlib.suppress(OSError):
             Path(self.place).rmdir()
-        if self.daemon is not None:
-            end_daemon(self.daemon)
+        if self._daemon is not None:
+            end_daemon(self._daemon)
         if Path(self.place).exists():
             print_error(f"{self.place} could not be removed")
