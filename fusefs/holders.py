@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fusefs.mountinfo import Mount
+from fusefs.mountinfo import Mount, read_mounts
 
 MAX_NAMED: Final = 10
 """Processes named in one message."""
@@ -45,6 +45,25 @@ def find_holders(mount: Mount) -> list[Holder]:
         except OSError:
             continue  # it has ended, or is not ours to look at
     return sorted(holders, key=lambda holder: holder.pid)
+
+
+def find_sharers(mount: Mount) -> list[Holder]:
+    """The processes, one a mount namespace, for which the file system of `mount` is mounted still."""
+    own = Path("/proc/self/ns/mnt").readlink()
+    sharers: dict[Path, Holder] = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            namespace = (process / "ns" / "mnt").readlink()
+            if namespace == own or namespace in sharers:
+                continue
+            if any(other.device == mount.device for other in read_mounts(process.name)):
+                command = (process / "comm").read_text(errors="replace").strip()
+                sharers[namespace] = Holder(int(process.name), command, ("another mount namespace",))
+        except OSError:
+            continue
+    return list(sharers.values())
 
 
 def _find_holds(process: Path, mount: Mount) -> Iterator[str]:

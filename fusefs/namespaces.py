@@ -18,7 +18,7 @@ from fusefs import kernel_mount
 CLONE_NEWNS: Final = 0x0002_0000
 CLONE_NEWUSER: Final = 0x1000_0000
 MS_REC: Final = 0x4000
-MS_PRIVATE: Final = 1 << 18
+MS_SLAVE: Final = 1 << 19
 PR_SET_PDEATHSIG: Final = 1
 PR_CAPBSET_READ: Final = 23
 PR_CAPBSET_DROP: Final = 24
@@ -54,7 +54,9 @@ def enter_private_namespace() -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-    kernel_mount.call_mount("none", "/", "none", MS_REC | MS_PRIVATE)
+    # Slave, not private: what is unmounted outside must go here too, where the system shares its
+    # mounts, or a long command would keep every other mount and its daemon alive.
+    kernel_mount.call_mount("none", "/", "none", MS_REC | MS_SLAVE)
 
 
 def bounding_set() -> frozenset[int]:

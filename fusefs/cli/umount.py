@@ -8,12 +8,13 @@ from typing import Any
 from fusefs import kernel_mount, mountinfo
 from fusefs.bounded import call_bounded
 from fusefs.cli import print_error
-from fusefs.holders import describe_holders, find_holders
+from fusefs.holders import MAX_NAMED, describe_holders, find_holders, find_sharers
 from fusefs.kernel_mount import MountBusy, MountFailed
 from fusefs.mountinfo import Mount
 from fusefs.survey import State, await_end, survey
 from store.errors import InputError, StoreError
 
+SOON_SECONDS = 3.0
 END_SECONDS = 20.0
 LOOK_SECONDS = 10.0
 
@@ -58,8 +59,18 @@ def unmount_path(path: str, *, lazy: bool) -> None:
         kernel_mount.unmount(mount, lazy=lazy or dead)  # what holds a dead mount can do nothing with it
     except MountBusy as error:
         raise MountBusy(f"{error}: {_blame(mount)}; --lazy detaches it all the same") from error
-    pid = found.status.pid
-    if isinstance(pid, int) and not lazy and not await_end(pid, END_SECONDS):
+    if found.status.pid is not None and not lazy:
+        _await_daemon(mount, found.status.pid)
+
+
+def _await_daemon(mount: Mount, pid: int) -> None:
+    if await_end(pid, SOON_SECONDS):
+        return
+    sharers = find_sharers(mount)
+    if sharers:
+        names = ", ".join(str(sharer) for sharer in sharers[:MAX_NAMED])
+        print_error(f"{mount.mountpoint} is unmounted here; its daemon ({pid}) still serves {names}")
+    elif not await_end(pid, END_SECONDS):
         raise MountFailed(f"{mount.mountpoint} is unmounted, but its daemon ({pid}) has not ended yet")
 
 
