@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -64,14 +66,28 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def private_fusefs(directory: Path) -> Fusefs:
+    """The command with home and XDG directories below `directory`."""
+    home = directory / "home"
+    home.mkdir()
+    xdg = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("STATE", "CACHE", "DATA", "CONFIG")}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM") if name in os.environ}
+    return Fusefs({**kept, **xdg, "HOME": str(home), "PYTHONPATH": str(ROOT)}, directory)
+
+
 @pytest.fixture
 def fusefs(tmp_path: Path) -> Fusefs:
     """The command, run so that no test touches the user's own files."""
-    home = tmp_path / "home"
-    xdg = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("STATE", "CACHE", "DATA", "CONFIG")}
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM", "TMPDIR") if name in os.environ}
-    home.mkdir()
-    return Fusefs({**kept, **xdg, "HOME": str(home), "PYTHONPATH": str(ROOT)}, tmp_path)
+    return private_fusefs(tmp_path)
+
+
+def unmount_all(path: Path) -> None:
+    """Take away whatever is mounted on `path`."""
+    for _ in range(10):  # mounts may be stacked
+        mount = mountinfo.mount_at(str(path), mountinfo.read_mounts())
+        if mount is None:
+            break
+        kernel_mount.unmount(mount, lazy=True)
 
 
 @pytest.fixture
@@ -87,14 +103,41 @@ def new_mountpoint(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield make
     for path in made:
-        for _ in range(10):  # mounts may be stacked
-            mount = mountinfo.mount_at(str(path), mountinfo.read_mounts())
-            if mount is None:
-                break
-            kernel_mount.unmount(mount, lazy=True)
+        unmount_all(path)
 
 
 @pytest.fixture
 def mountpoint(new_mountpoint: Callable[[str], Path]) -> Path:
     """An empty directory to mount on."""
     return new_mountpoint("mnt")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallDataset:
+    """A version in a cache, without any repository."""
+
+    cache: Path
+    oid: str
+    files: Mapping[str, bytes]
+
+
+def small_dataset(cache: Path) -> SmallDataset:
+    """Five files in two directories, all of them in the cache."""
+    files = {f"{'ab'[i % 2]}/{i}.txt": f"line {i}\n".encode() * 5000 for i in range(5)}
+
+    def put(data: bytes, suffix: str = "") -> str:
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        path = cache / "files" / "md5" / digest[:2] / (digest[2:] + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o444)
+        return digest + suffix
+
+    entries = [{"md5": put(data), "relpath": path} for path, data in sorted(files.items())]
+    return SmallDataset(cache, put(json.dumps(entries).encode(), ".dir"), files)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> SmallDataset:
+    """A small version whose objects are all in the cache."""
+    return small_dataset(tmp_path / "cache")

@@ -1,0 +1,128 @@
+"""The command line itself: help, version, usage, option tables; no mount is made here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from fusefs.cli import COMMANDS
+from fusefs.mount_options import FLAGS, MountOptions, parse_option_strings, parse_size, split_options
+from store.errors import InputError
+from tests.conftest import SECONDS, Fusefs
+
+
+def test_help_names_every_command(fusefs: Fusefs) -> None:
+    shown = fusefs("--help", check=True).stdout
+    assert all(f"\n    {name} " in shown for name in COMMANDS)
+    assert "examples:" in shown
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_examples(fusefs: Fusefs, name: str) -> None:
+    shown = fusefs(name, "--help", check=True).stdout
+    assert f"fusefs {name}" in shown
+
+
+def test_version(fusefs: Fusefs) -> None:
+    assert fusefs("--version", check=True).stdout.startswith("fusefs ")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["bogus"], ["mount", "one"], ["umount"], ["mount", "--umask=9", "a", "b"]]
+)
+def test_wrong_usage_is_2(fusefs: Fusefs, words: list[str]) -> None:
+    done = fusefs(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: fusefs" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(fusefs: Fusefs) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        fusefs.command("list", "--json"),
+        env=fusefs.environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == ""
+
+
+def test_native_mode_is_refused(fusefs: Fusefs) -> None:
+    done = fusefs("mount", "--mode=native", "a.dvc", "b")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "native" in done.stderr
+
+
+def test_nothing_is_mounted(fusefs: Fusefs) -> None:
+    # In a mount namespace of its own, without the mounts that this machine may have.
+    script = 'umount --all --lazy --types fuse.fusefs || true; "$@" status; "$@" list --json'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", *fusefs.command()],
+        env=fusefs.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert done.stdout == "nothing is mounted\n[]\n"
+
+
+def test_every_flag_is_an_option() -> None:
+    values = {
+        "mode": "fuse",
+        "uid": "1",
+        "gid": "2",
+        "umask": "077",
+        "read_ahead": "4M",
+        "cache": "/c",
+        "log": "/l",
+    }
+    for flag in FLAGS:
+        for name in (flag.field, flag.name):
+            given = name if flag.parse is None else f"{name}={values[flag.field]}"
+            assert flag.field in parse_option_strings([given])
+    options = MountOptions(**parse_option_strings(["uid=1,gid=2,umask=077", "read-ahead=4M,allow_other"]))
+    assert (options.uid, options.gid, options.umask) == (1, 2, 0o077)
+    assert (options.read_ahead, options.allow_other) == (4 << 20, True)
+
+
+def test_generic_options_are_accepted() -> None:
+    generic = "rw,ro,nofail,_netdev,auto,noauto,owner,group,dev,nodev,suid,nosuid,exec,atime,noatime,relatime"
+    assert parse_option_strings([generic + ",defaults,x-systemd.automount,X-mount.mkdir,comment=any"]) == {
+        "noexec": False
+    }
+    assert parse_option_strings(["users"]) == {"noexec": True}
+    assert parse_option_strings(["users,exec"]) == {"noexec": False}
+
+
+def test_options_are_split_at_commas_that_are_not_escaped() -> None:
+    assert split_options(r"a=1,,b=x\,y\\,c") == ["a=1", "b=x,y\\", "c"]
+    assert split_options("") == []
+
+
+@pytest.mark.parametrize(
+    "given", ["nonsense", "uid=nobody-of-that-name", "read_ahead=x", "mode=fast", "uid=-1", "cache="]
+)
+def test_bad_options_are_input_errors(given: str) -> None:
+    with pytest.raises(InputError, match=given.split("=")[0]):
+        parse_option_strings([given])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("512k", 512 << 10), ("1M", 1 << 20), ("1GiB", 1 << 30)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1T", "2G", "1.5M", "٣"])
+def test_what_is_not_a_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"size|more than"):
+        parse_size(text)

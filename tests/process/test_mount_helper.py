@@ -1,0 +1,149 @@
+"""`mount -t fusefs`, lines in fstab, and the helper with nothing in its environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, SECONDS, SmallDataset
+from tests.process.conftest import LEAVE_OTHERS, await_end, list_daemons
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root]
+
+
+def run(
+    command: Sequence[str | Path], directory: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def helper(directory: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fusefs.cli.mount_helper", *map(str, arguments)]
+    return run(command, directory, PYTHONPATH=str(ROOT), **environment)
+
+
+@pytest.fixture
+def options(dataset: SmallDataset, tmp_path: Path) -> str:
+    return f"cache={dataset.cache},log={tmp_path}/the.log"
+
+
+@pytest.mark.parametrize("fstype", ["fusefs", "fuse.fusefs"])
+def test_mount_by_type(
+    dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str, fstype: str
+) -> None:
+    done = run(
+        ["/bin/mount", "-t", fstype, "-o", f"{options},nofail,_netdev", dataset.oid, mountpoint],
+        tmp_path,
+        XDG_CACHE_HOME=str(tmp_path / "trees"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (mountpoint / "a/0.txt").read_bytes() == dataset.files["a/0.txt"]
+    assert run(["/bin/umount", mountpoint], tmp_path).returncode == 0
+
+
+def test_a_line_in_fstab(dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str) -> None:
+    manifest = dataset.cache / "files/md5" / dataset.oid[:2] / dataset.oid[2:]
+    fstab = tmp_path / "fstab"
+    fstab.write_text(
+        f"{manifest} {mountpoint} fusefs {options},ro,noauto,nofail,_netdev,users,"
+        "uid=12,umask=027,x-systemd.automount 0 0\n"
+    )
+    done = run(["/bin/mount", "-T", fstab, mountpoint], Path("/"), XDG_CACHE_HOME=str(tmp_path / "trees"))
+    assert (done.returncode, done.stderr) == (0, "")
+    status = (mountpoint / "a/0.txt").stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (12, 0o640)
+    (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(mountpoint) in line]
+    assert "noexec" in line  # as `users` asks for
+
+
+def test_an_empty_environment(dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str) -> None:
+    done = helper(
+        tmp_path, dataset.oid, mountpoint, "-sn", "-o", options, XDG_CACHE_HOME=str(tmp_path / "trees")
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (mountpoint / "a/0.txt").read_bytes() == dataset.files["a/0.txt"]
+
+
+def test_a_relative_name_says_where_it_was_sought(mountpoint: Path, tmp_path: Path) -> None:
+    done = helper(Path("/"), "data.dvc", mountpoint, XDG_CACHE_HOME=str(tmp_path / "trees"))
+    assert (done.returncode, done.stderr.count("\n")) == (32, 1)
+    assert "seen from /" in done.stderr and "absolute" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("frobnicate", "-o frobnicate: there is no such option"),
+        ("uid", "uid needs a value"),
+        ("allow_other=1", "takes no value"),
+        ("umask=9", "not a umask"),
+        ("remount", "cannot be remounted"),
+    ],
+)
+def test_bad_options_are_one_line(mountpoint: Path, tmp_path: Path, given: str, words: str) -> None:
+    done = helper(tmp_path, "x.dvc", mountpoint, "-o", given)
+    assert (done.returncode, done.stderr.count("\n")) == (32, 1)
+    assert words in done.stderr
+
+
+def test_sloppy_passes_over_unknown_options(mountpoint: Path, tmp_path: Path) -> None:
+    assert helper(tmp_path, "x.dvc", mountpoint, "-s", "-f", "-o", "frobnicate").returncode == 0
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    done = helper(tmp_path, "only-one")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_another_mount_namespace(
+    dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str
+) -> None:
+    with subprocess.Popen(
+        [
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-c",
+            f"{LEAVE_OTHERS}; echo up; read x",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        namespace = f"/proc/{other.pid}/ns/mnt"
+        done = helper(
+            tmp_path,
+            dataset.oid,
+            mountpoint,
+            "-N",
+            namespace,
+            "-o",
+            options,
+            XDG_CACHE_HOME=str(tmp_path / "trees"),
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert list(mountpoint.iterdir()) == []
+        (daemon,) = list_daemons(mountpoint)
+        enter = ["nsenter", f"--mount={namespace}"]
+        shown = run([*enter, "cat", mountpoint / "a/0.txt"], tmp_path).stdout
+        assert shown == dataset.files["a/0.txt"].decode()
+        assert run([*enter, "umount", mountpoint], tmp_path).returncode == 0
+        assert await_end(daemon)
+        other.communicate("\n", timeout=SECONDS)

@@ -1,0 +1,129 @@
+"""Ordinary users: mounts through fusermount3, private mounts, and what is refused them, in one line each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fusefs import mountinfo
+from tests.conftest import Fusefs, SmallDataset
+from tests.process.conftest import LEAVE_OTHERS, NOBODY, User, list_daemons
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root]
+
+
+def altered(script: str) -> Sequence[str]:
+    """Runs `script` as root in a mount namespace of its own, where files can be hidden, and what follows."""
+    return [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-ec",
+        f'{LEAVE_OTHERS}\n{script}\nexec "$@"',
+        "sh",
+    ]
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith("fusefs: ") and done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_user_mounts_and_unmounts(user: User) -> None:
+    done = user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint)
+    assert done.returncode == 0, done.stderr
+    mount = mountinfo.mount_at(str(user.mountpoint), mountinfo.read_mounts())
+    assert mount is not None and mount.source == user.dataset.oid
+    shown = user.run(["sh", "-c", 'cat "$0/a/0.txt"; stat -c "%u %g %a" "$0/a/0.txt"', str(user.mountpoint)])
+    assert shown.stdout == user.dataset.files["a/0.txt"].decode() + f"{NOBODY} {NOBODY} 644\n"
+    (status,) = [
+        one for one in json.loads(user("list", "--json").stdout) if one["mountpoint"] == str(user.mountpoint)
+    ]
+    assert status["state"] == "ok"
+    done = user("umount", user.mountpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list_daemons(user.mountpoint) == []
+
+
+def test_a_user_clears_a_dead_mount(user: User) -> None:
+    assert user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint).returncode == 0
+    (pid,) = list_daemons(user.mountpoint)
+    user.run(["kill", "-KILL", str(pid)])
+    assert user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint).returncode == 0
+    assert user("umount", user.mountpoint).returncode == 0
+    assert mountinfo.mount_at(str(user.mountpoint), mountinfo.read_mounts()) is None
+
+
+def test_the_helper_gets_no_options_from_a_source(user: User) -> None:
+    script = """
+import os, sys
+from fusefs import kernel_mount
+mounted = kernel_mount.mount_fuse(sys.argv[1], sys.argv[2], allow_other=False)
+print(repr(mounted.mount.source))
+os.close(mounted.fd)
+kernel_mount.unmount(mounted.mount)
+"""
+    source = "a,allow_other,fd=9\\,b\nc d"
+    done = user.run([*user.fusefs.command()[:1], "-c", script, str(user.mountpoint), source])
+    assert (done.stdout, done.stderr) == (f"{source!r}\n", "")
+
+
+def test_no_fusermount(user: User) -> None:
+    hide = "mount --bind /dev/null $(command -v fusermount3)"
+    done = user(
+        "mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint, prefix=altered(hide)
+    )
+    refused(done, "there is no fusermount3", "fuse3")
+
+
+def test_no_device(user: User, fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path) -> None:
+    hide = "mount -t tmpfs none /dev\nln -s /proc/self/fd /dev/fd\nmknod -m 666 /dev/null c 1 3"
+    mount = ["mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint]
+    refused(user(*mount, prefix=altered(hide)), "there is no /dev/fuse", "modprobe fuse")
+    as_root = subprocess.run(
+        [*altered(hide), *fusefs.command("mount", "--cache", dataset.cache, dataset.oid, mountpoint)],
+        env=fusefs.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    refused(as_root, "there is no /dev/fuse", "modprobe fuse")
+
+
+def test_allow_other_needs_roots_permission(user: User) -> None:
+    mount = ["mount", "--allow-other", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint]
+    conf = user.mountpoint.with_name("fuse.conf")
+    conf.write_text("#user_allow_other\n")
+    give = f"mount --bind '{conf}' /etc/fuse.conf"
+    refused(user(*mount, prefix=altered(give)), "--allow-other", "user_allow_other", "/etc/fuse.conf")
+    conf.write_text("user_allow_other\n")
+    script = 'prefix=$1; shift; "$@" && cat "$prefix/a/0.txt"'
+    done = user.run(
+        ["sh", "-c", script, "sh", str(user.mountpoint), *user.fusefs.command(*mount)], prefix=altered(give)
+    )
+    assert done.stdout == user.dataset.files["a/0.txt"].decode(), done.stderr
+
+
+def test_a_directory_of_somebody_else(user: User) -> None:
+    theirs = user.mountpoint.with_name("theirs")
+    theirs.mkdir(mode=0o755)
+    refused(user("mount", "--cache", user.dataset.cache, user.dataset.oid, theirs), "not writable")
+    theirs.chmod(0o1777)
+    refused(user("mount", "--cache", user.dataset.cache, user.dataset.oid, theirs), "not yours")
+
+
+def test_somebody_elses_mount(user: User) -> None:
+    user.fusefs("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint, check=True)
+    refused(user("umount", user.mountpoint), "cannot unmount")
+    (status,) = [
+        one for one in json.loads(user("list", "--json").stdout) if one["mountpoint"] == str(user.mountpoint)
+    ]
+    assert (status["state"], status["pid"]) == ("denied", None)
