@@ -1,23 +1,25 @@
-"""The hidden directory `.fusefs` at the root of every mount: where the mount speaks of itself.
+"""`ControlSpace`: the hidden directory `.fusefs`, where a mount speaks of itself.
 
 It is never listed and reachable by name, as `.zfs` is. Data of that name wins; control is then
-`.fusefs-control`. Its files are made anew at every open, have no size beforehand (as in /proc)
-and are read with `direct_io`.
+`.fusefs-control`. Row 0 is the directory, its files come behind. The files are made anew at every
+open, have no size beforehand (as in /proc) and are read past the page cache.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import pyfuse3
 
+from fusefs.attributes import absent
+from fusefs.errnos import EINVAL, EISDIR
+from fusefs.spaces import CONTROL_SPACE, OpenFile, first_inode
 from store.tree import ROOT_ROW, Tree
 
 NAMES: Final = (b".fusefs", b".fusefs-control")
-CONTROL_INODE: Final = 1 << 48
-"""The directory's inode; its files come behind. Far above every row of a tree."""
+DIRECTORY_ROW: Final = 0
 
 
 def control_name(tree: Tree) -> bytes:
@@ -25,40 +27,77 @@ def control_name(tree: Tree) -> bytes:
     return next((name for name in NAMES if tree.lookup(ROOT_ROW, name) is None), b"")
 
 
-class ControlDirectory:
+class MadeFile:
+    """An open file whose bytes were made when it was opened."""
+
+    direct: Final = True
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return self._content[offset : offset + length]
+
+    def close(self) -> None:
+        pass
+
+
+class ListedDirectory:
+    """A listing that was made when the directory was opened."""
+
+    def __init__(self, entries: list[tuple[bytes, pyfuse3.EntryAttributes]]) -> None:
+        self._entries = entries
+
+    async def list(self, start: int, token: pyfuse3.ReaddirToken) -> None:
+        for place in range(start, len(self._entries)):
+            name, attributes = self._entries[place]
+            if not pyfuse3.readdir_reply(token, name, attributes, place + 1):
+                return
+
+
+class ControlSpace:
     """Names, attributes and contents of the control files."""
 
-    def __init__(self, name: bytes, files: dict[bytes, Callable[[], bytes]], *, uid: int, gid: int) -> None:
-        self.name = name
+    def __init__(self, files: Mapping[bytes, Callable[[], bytes]], *, uid: int, gid: int) -> None:
         self._names = tuple(files)
         self._makers = tuple(files.values())
         self._uid = uid
         self._gid = gid
 
-    def owns(self, inode: int) -> bool:
-        return inode >= CONTROL_INODE
+    def directory(self) -> pyfuse3.EntryAttributes:
+        return self._attributes(DIRECTORY_ROW)
 
-    def is_directory(self, inode: int) -> bool:
-        return inode == CONTROL_INODE
-
-    def lookup(self, name: bytes) -> int | None:
-        """The inode of the control file called `name`."""
-        return CONTROL_INODE + 1 + self._names.index(name) if name in self._names else None
-
-    def entries(self) -> list[tuple[bytes, int]]:
-        return [(name, CONTROL_INODE + 1 + place) for place, name in enumerate(self._names)]
-
-    def content(self, inode: int) -> bytes:
-        """What a control file holds at this moment."""
-        return self._makers[inode - CONTROL_INODE - 1]()
-
-    def attributes(self, inode: int) -> pyfuse3.EntryAttributes:
+    def _attributes(self, row: int) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
-        entry.st_ino = pyfuse3.InodeT(inode)
+        entry.st_ino = pyfuse3.InodeT(first_inode(CONTROL_SPACE) + row)
         entry.st_uid, entry.st_gid = self._uid, self._gid
-        if inode == CONTROL_INODE:
-            entry.st_mode, entry.st_nlink = pyfuse3.ModeT(stat.S_IFDIR | 0o555), 2
-        else:
-            entry.st_mode, entry.st_nlink = pyfuse3.ModeT(stat.S_IFREG | 0o444), 1
+        kind, entry.st_nlink = (stat.S_IFREG | 0o444, 1) if row else (stat.S_IFDIR | 0o555, 2)
+        entry.st_mode = pyfuse3.ModeT(kind)
         entry.entry_timeout = entry.attr_timeout = 0
         return entry
+
+    async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
+        if name in self._names:
+            return self._attributes(1 + self._names.index(name))
+        return self._attributes(row) if name == b"." else absent()
+
+    async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
+        return self._attributes(row)
+
+    async def readlink(self, row: int) -> bytes:
+        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
+
+    def opendir(self, row: int) -> ListedDirectory:
+        named = [(name, self._attributes(place)) for place, name in enumerate(self._names, 1)]
+        return ListedDirectory([(b".", self.directory()), (b"..", self.directory()), *named])
+
+    async def open(self, row: int) -> OpenFile:
+        if row == DIRECTORY_ROW:
+            raise pyfuse3.FUSEError(EISDIR)
+        return MadeFile(self._makers[row - 1]())
+
+    def xattr_names(self, row: int) -> tuple[bytes, ...]:
+        return ()
+
+    async def xattr(self, row: int, name: bytes) -> bytes | None:
+        return None

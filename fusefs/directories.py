@@ -17,6 +17,11 @@ def cache_directory() -> Path:
     return _directory("XDG_CACHE_HOME", ".cache")
 
 
+def blob_directory() -> Path:
+    """Git's objects that were shown: private, because what lies there is trusted."""
+    return cache_directory() / "blobs"
+
+
 def state_directory() -> Path:
     """What should outlive a reboot and is of this machine: logs, the commit state."""
     return _directory("XDG_STATE_HOME", ".local/state")

@@ -77,6 +77,7 @@ def answering(
     return wrapped
 
 
+EINVAL: Final = errno.EINVAL
 EISDIR: Final = errno.EISDIR
 ENAMETOOLONG: Final = errno.ENAMETOOLONG
 ENODATA: Final = pyfuse3.ENOATTR

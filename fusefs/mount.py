@@ -16,15 +16,18 @@ from typing import Final
 import pyfuse3
 import trio
 
-from fusefs.attributes import AttributeWriter
-from fusefs.control import ControlDirectory, control_name
+from fusefs.control import ControlSpace
+from fusefs.directories import blob_directory
 from fusefs.operations import Operations
 from fusefs.plan import MountPlan
 from fusefs.status import Status, resident_bytes
-from store.content_store import ContentStore
+from fusefs.tree_space import TreeSpace
+from store.content_store import ContentStore, Counters
+from store.fetcher import Fetcher
 from store.local_cache import LocalCache
 from store.threads import Threads
 from store.tree import Tree
+from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +41,10 @@ MEASURE_PAUSE: Final = 20
 class StatusReporter:
     """Says how the mount is doing; measures the cache in the background when somebody asks."""
 
-    def __init__(self, plan: MountPlan, tree: Tree, store: ContentStore, nursery: trio.Nursery) -> None:
+    def __init__(self, plan: MountPlan, files: TreeFiles, counters: Counters, nursery: trio.Nursery) -> None:
         self._plan = plan
-        self._tree = tree
-        self._store = store
+        self._files = files
+        self._counters = counters
         self._nursery = nursery
         self._cache_bytes: int | None = None
         self._measure_after = 0.0
@@ -51,7 +54,7 @@ class StatusReporter:
         if trio.current_time() >= self._measure_after:
             self._measure_after = float("inf")
             self._nursery.start_soon(self._measure)
-        plan, store, counters = self._plan, self._store, self._store.counters
+        plan, files, counters = self._plan, self._files, self._counters
         return Status(
             mountpoint=plan.mountpoint,
             target=plan.target,
@@ -60,8 +63,8 @@ class StatusReporter:
             mode=plan.mode,
             pid=os.getpid(),
             since=plan.since,
-            files=self._tree.files,
-            bytes=None if store.sizes_unknown else store.bytes_known,
+            files=files.tree.files,
+            bytes=None if files.sizes_unknown else files.bytes_known,
             hits=counters.hits,
             misses=counters.misses,
             errors=counters.errors,
@@ -75,7 +78,7 @@ class StatusReporter:
     async def _measure(self) -> None:
         begin = trio.current_time()
         try:
-            self._cache_bytes = await self._store.measure_cached()
+            self._cache_bytes = await self._files.measure_cached()
         except Exception:  # a figure that cannot be had must not end the mount
             log.exception("the cache could not be measured")
         now = trio.current_time()
@@ -88,18 +91,18 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
     Raises `TreeDamaged` or OSError where the tree cannot be opened. The descriptor is used up.
     """
     tree = Tree.open(Path(plan.tree))
-    cache = LocalCache(Path(plan.cache))
-    store = ContentStore(tree, cache, Threads())
+    cache, blobs = LocalCache(Path(plan.cache)), LocalCache(blob_directory())
+    threads = Threads()
     started = time.monotonic()
     async with trio.open_nursery() as background:
-        reporter = StatusReporter(plan, tree, store, background)
-        writer = AttributeWriter(
-            tree, uid=plan.uid, gid=plan.gid, umask=plan.umask, first_inode=pyfuse3.ROOT_INODE
+        store = ContentStore(cache, blobs, threads, Fetcher(threads, background))
+        files = TreeFiles(tree, store)
+        reporter = StatusReporter(plan, files, store.counters, background)
+        root = TreeSpace(
+            files, number=0, uid=plan.uid, gid=plan.gid, umask=plan.umask, oid=plan.oid, rev=plan.rev
         )
-        control = ControlDirectory(
-            control_name(tree), {b"status": reporter.report}, uid=plan.uid, gid=plan.gid
-        )
-        operations = Operations(tree, store, writer, control, oid=plan.oid, rev=plan.rev)
+        control = ControlSpace({b"status": reporter.report}, uid=plan.uid, gid=plan.gid)
+        operations = Operations(root, control, store.counters)
         pyfuse3.init(operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
         try:
             log.info("serving %s on %s", plan.target, plan.mountpoint)
@@ -110,4 +113,5 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
             operations.close_all()
             pyfuse3.close(unmount=False)
             cache.close()
+            blobs.close()
             log.info("ended after %.0f s", time.monotonic() - started)

@@ -1,7 +1,7 @@
-"""`ContentStore`: what a mount asks for bytes and sizes. Async; lives on the event loop.
+"""`ContentStore`: bytes by oid, for all versions that a daemon serves. Async; lives on the event loop.
 
-Today every byte comes from the local cache: first without leaving the loop (the kernel's caches
-hold what is read again), else through a thread. It counts what it does for the status.
+What the cache holds is served first without leaving the loop (the kernel's caches hold what is
+read again), else through a thread. It counts what it does for the status.
 
 Thread rule: every attribute belongs to the loop; threads get descriptors, oids and buffers that
 no one else touches while they run.
@@ -10,21 +10,18 @@ no one else touches while they run.
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
 from typing import Final
 
-from store.errors import ObjectCorrupt, ObjectMissing, StoreError
+from store.errors import ObjectCorrupt, ObjectMissing
+from store.fetcher import Fetcher, Source
 from store.local_cache import LocalCache
-from store.oid import DIGEST_BYTES, DVC_ALGORITHMS
+from store.oid import DVC_ALGORITHMS, Oid
 from store.threads import Threads
-from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
+from store.tree import UNKNOWN
 
 BUFFER_BYTES: Final = 1 << 20
-MEASURED_AT_ONCE: Final = 4096
-"""Rows. Between two such batches readers get their turn."""
 
 
 @dataclass(slots=True)
@@ -42,50 +39,55 @@ class Counters:
 class OpenObject:
     """An object that a reader holds open: it keeps its bytes whatever happens in the cache."""
 
-    row: int
+    oid: Oid
     descriptor: int
     size: int
 
 
 class ContentStore:
-    """The bytes and sizes of one tree's files, by row."""
+    """The objects of DVC's cache, and those of git that `blobs`, a directory of our own, keeps."""
 
-    def __init__(self, tree: Tree, cache: LocalCache, threads: Threads) -> None:
+    def __init__(self, cache: LocalCache, blobs: LocalCache, threads: Threads, fetcher: Fetcher) -> None:
         self.counters = Counters()
-        self._tree = tree
         self._cache = cache
+        self._blobs = blobs
         self._threads = threads
+        self._fetcher = fetcher
         self._nowait = True
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        # The tree's own column is read-only and costs no memory of ours: copied only if it has gaps.
-        self.sizes: Sequence[int] | memoryview = tree.size
-        self._learnt = array("q")
-        self.sizes_unknown = tree.sizes_unknown
-        self.bytes_known = tree.bytes_known
-        if tree.sizes_unknown:
-            self.sizes = self._learnt = array("q", tree.size.tobytes())
 
-    async def open(self, row: int) -> OpenObject:
-        """Open a file's object. Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`."""
-        oid = self._tree.oid(row)
+    async def open(self, oid: Oid, known: int = UNKNOWN, source: Source | None = None) -> OpenObject:
+        """Open an object of `known` length; what is missing is brought by `source`, where there is one.
+
+        Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`.
+        """
+        home = self._home(oid)
         try:
-            try:
-                descriptor, size = self._cache.try_open(oid)
-            except BlockingIOError:
-                descriptor, size = await self._threads.on_disk(
-                    self._cache.open, oid, discard=lambda opened: os.close(opened[0])
-                )
-        except StoreError as error:
-            raise self._explain(row, error) from None
-        known = self.sizes[row]
-        if known == UNKNOWN:
-            self._learn(row, size)
-        elif known != size:
-            os.close(descriptor)
-            wrong = ObjectCorrupt(f"object {oid} in the cache has {size} bytes and not {known}; remove it")
-            raise self._explain(row, wrong)
-        self.counters.hits += 1
-        return OpenObject(row, descriptor, size)
+            opened = await self._open(oid, home)
+            missed = False
+        except ObjectMissing:
+            self.counters.misses += 1
+            if source is None:
+                raise
+            await self._fetcher.bring(oid, source)
+            opened = await self._open(oid, home)
+            missed = True
+        if known not in (UNKNOWN, opened.size):
+            self.close(opened)
+            raise ObjectCorrupt(
+                f"object {oid} in the cache has {opened.size} bytes and not {known}; remove it"
+            )
+        self.counters.hits += not missed
+        return opened
+
+    async def _open(self, oid: Oid, home: LocalCache) -> OpenObject:
+        try:
+            descriptor, size = home.try_open(oid)
+        except BlockingIOError:
+            descriptor, size = await self._threads.on_disk(
+                home.open, oid, discard=lambda opened: os.close(opened[0])
+            )
+        return OpenObject(oid, descriptor, size)
 
     def close(self, opened: OpenObject) -> None:
         os.close(opened.descriptor)
@@ -94,7 +96,7 @@ class ContentStore:
         """Up to `length` bytes from `offset`, all that there are; nothing beyond the end.
 
         What is returned is valid until the caller's next checkpoint: it may be a view of a buffer
-        that the next read uses again.
+        that the next read uses again. Raises `ObjectCorrupt` where the file has become shorter.
         """
         wanted = min(length, opened.size - offset)
         if wanted <= 0:
@@ -113,87 +115,36 @@ class ContentStore:
             return self._buffer[:wanted]
         data = await self._threads.on_disk(_read_fully, opened.descriptor, offset, wanted)
         if len(data) != wanted:
-            oid = self._tree.oid(opened.row)
-            raise self._explain(opened.row, ObjectCorrupt(f"object {oid} became shorter while it was read"))
+            raise ObjectCorrupt(f"object {opened.oid} became shorter while it was read")
         self.counters.bytes_cache += wanted
         return data
 
-    async def size(self, row: int) -> int:
-        """A file's size in bytes. Raises as `open` does where nothing can tell it."""
-        known = self.sizes[row]
-        if known != UNKNOWN:
-            return known
-        oid = self._tree.oid(row)
+    def size_now(self, oid: Oid) -> int:
+        """An object's size. Raises `BlockingIOError` where telling it would wait, else as `size` does."""
+        return self._home(oid).try_size(oid)
+
+    async def size(self, oid: Oid) -> int:
+        """An object's size in bytes. Raises as `open` does; a miss is counted."""
+        home = self._home(oid)
         try:
             try:
-                size = self._cache.try_size(oid)
+                return home.try_size(oid)
             except BlockingIOError:
-                size = await self._threads.on_disk(self._cache.size, oid)
-        except StoreError as error:
-            raise self._explain(row, error) from None
-        self._learn(row, size)
-        return size
-
-    def size_now(self, row: int) -> int:
-        """A file's size, or `UNKNOWN` where it cannot be told without waiting. 0 for a directory."""
-        known = self.sizes[row]
-        if known != UNKNOWN:
-            return known
-        try:
-            size = self._cache.try_size(self._tree.oid(row))
-        except (BlockingIOError, StoreError):
-            return UNKNOWN
-        self._learn(row, size)
-        return size
-
-    async def learn_sizes(self, rows: range) -> None:
-        """Ask the cache for those of the rows' sizes that are not known; some may stay so."""
-        sizes = self.sizes
-        await self._ask_lengths([row for row in rows if sizes[row] == UNKNOWN], self._learn)
-
-    async def is_cached(self, row: int) -> bool:
-        """Does the cache hold the file's object?"""
-        return await self._threads.on_disk(self._cache.has, self._tree.oid(row))
-
-    async def measure_cached(self) -> int:
-        """How many bytes the objects of this tree's files have that the cache holds, each file counted."""
-        total = 0
-
-        def count(_: int, size: int) -> None:
-            nonlocal total
-            total += size
-
-        for start in range(0, self._tree.rows, MEASURED_AT_ONCE):
-            rows = range(start, min(start + MEASURED_AT_ONCE, self._tree.rows))
-            await self._ask_lengths([row for row in rows if not self._tree.is_directory(row)], count)
-        return total
-
-    async def _ask_lengths(self, rows: list[int], told: Callable[[int, int], None]) -> None:
-        """Ask the cache for the lengths of the rows' objects in one hop; `told(row, size)` what it has."""
-        flags, digest, width = self._tree.flags, self._tree.digest, self._tree.digest_width
-        for place, algorithm in enumerate(DVC_ALGORITHMS):
-            length = DIGEST_BYTES[algorithm]
-            of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
-            if of_kind:
-                digests = [digest[row * width : row * width + length].hex() for row in of_kind]
-                lengths = await self._threads.on_disk(self._cache.lengths, digests, algorithm)
-                for row, size in zip(of_kind, lengths, strict=True):
-                    if size != UNKNOWN:
-                        told(row, size)
-
-    def _explain(self, row: int, error: StoreError) -> StoreError:
-        """The same error with the file's path and what would help; counted where it is a miss."""
-        message = f"{self._tree.path(row)!r}: {error}"
-        if isinstance(error, ObjectMissing):
+                return await self._threads.on_disk(home.size, oid)
+        except ObjectMissing:
             self.counters.misses += 1
-            message += "; `dvc fetch` would bring it"
-        return type(error)(message)
+            raise
 
-    def _learn(self, row: int, size: int) -> None:
-        if self._learnt and self._learnt[row] == UNKNOWN:
-            self._learnt[row] = size
-            self.sizes_unknown -= 1
-            self.bytes_known += size
+    async def lengths(self, digests: list[str], algorithm: str) -> list[int]:
+        """The lengths of many of DVC's objects, in one hop; `UNKNOWN` for what cannot be told."""
+        return await self._threads.on_disk(self._cache.lengths, digests, algorithm)
+
+    async def has(self, oid: Oid) -> bool:
+        """Does the cache hold the object?"""
+        return await self._threads.on_disk(self._home(oid).has, oid)
+
+    def _home(self, oid: Oid) -> LocalCache:
+        return self._cache if oid.algorithm in DVC_ALGORITHMS else self._blobs
 
 
 def _read_fully(descriptor: int, offset: int, length: int) -> bytes:

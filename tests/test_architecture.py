@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,18 +45,23 @@ def test_the_bytes_side_knows_nothing_of_the_kernel_side() -> None:
 
 
 def test_one_module_crosses_into_threads() -> None:
-    assert importers("store", "trio") <= {"store/threads.py"}
+    """The loop's own modules use trio; the door between the loop and threads is one."""
+    assert importers("store", "trio") <= {"store/threads.py", "store/fetcher.py"}
+    doors = [path for path in modules("store") if re.search(r"\b(to|from)_thread\b", path.read_text())]
+    assert [path.name for path in doors] == ["threads.py"]
 
 
 def test_only_the_table_and_the_mount_calls_deal_in_errnos() -> None:
     """The store reads the kernel's codes but answers in its own errors; one table maps those."""
-    handlers = {"fusefs/operations.py", "fusefs/control.py", "fusefs/attributes.py", "fusefs/mount.py"}
+    handlers = {
+        f"fusefs/{name}.py" for name in ("operations", "control", "attributes", "mount", "tree_space")
+    }
     assert not importers("fusefs", "errno") & handlers
 
 
 def test_pyfuse3_stays_in_the_daemon() -> None:
     """So that a command that only asks something starts fast and runs where libfuse is absent."""
-    daemon = {"attributes", "control", "errnos", "mount", "operations"}
+    daemon = {"attributes", "control", "errnos", "mount", "operations", "spaces", "tree_space"}
     assert importers("fusefs", "pyfuse3") <= {f"fusefs/{name}.py" for name in daemon}
 
 

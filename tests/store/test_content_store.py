@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,13 +14,15 @@ import trio
 
 from store import content_store as module
 from store.content_store import ContentStore
-from store.errors import ObjectCorrupt, ObjectMissing
+from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
+from store.fetcher import Fetcher, Source
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.oid import Oid
 from store.threads import Threads
 from store.tree import UNKNOWN, Tree
 from store.tree_compiler import Leaf, compile_tree, write_tree
+from store.tree_files import TreeFiles
 
 CONTENTS = {b"a": b"alpha", b"d/b": b"beta" * 50_000, b"d/empty": b"", b"d/gone": b"was never cached"}
 
@@ -43,8 +48,13 @@ class Fixture:
         assert row is not None
         return row
 
-    def store(self) -> ContentStore:
-        return ContentStore(self.tree, LocalCache(self.root), Threads())
+    @asynccontextmanager
+    async def files(self, source: Source | None = None) -> AsyncIterator[TreeFiles]:
+        async with trio.open_nursery() as nursery:
+            threads = Threads()
+            blobs = LocalCache(self.root.with_name("blobs"))
+            self.store = ContentStore(LocalCache(self.root), blobs, threads, Fetcher(threads, nursery))
+            yield TreeFiles(self.tree, self.store, source)
 
 
 @pytest.fixture(params=[True, False], ids=["sizes known", "sizes unknown"])
@@ -52,12 +62,12 @@ def fixture(request: pytest.FixtureRequest, tmp_path: Path) -> Fixture:
     return Fixture(tmp_path, sizes_known=request.param)
 
 
-async def read(store: ContentStore, row: int, offset: int, length: int) -> bytes:
-    opened = await store.open(row)
+async def read(files: TreeFiles, row: int, offset: int, length: int) -> bytes:
+    opened = await files.open(row)
     try:
-        return bytes(await store.read(opened, offset, length))
+        return bytes(await files.read(row, opened, offset, length))
     finally:
-        store.close(opened)
+        files.close(opened)
 
 
 @pytest.mark.parametrize("nowait", ["page cache", "threads only"])
@@ -66,48 +76,48 @@ def test_every_range_is_the_objects(fixture: Fixture, nowait: str, monkeypatch: 
         monkeypatch.setattr(module, "BUFFER_BYTES", 0)
 
     async def main() -> None:
-        store = fixture.store()
-        for path, data in CONTENTS.items():
-            if b"gone" in path:
-                continue
-            for offset, length in (
-                (0, 1),
-                (0, 10**6),
-                (3, 4096),
-                (len(data) - 1, 9),
-                (len(data), 1),
-                (10**12, 5),
-            ):
-                got = await read(store, fixture.row(path), max(offset, 0), length)
-                assert got == data[max(offset, 0) : max(offset, 0) + length]
-        assert store.counters.hits == 18
-        assert store.counters.misses == 0
+        async with fixture.files() as files:
+            for path, data in CONTENTS.items():
+                if b"gone" in path:
+                    continue
+                for offset, length in (
+                    (0, 1),
+                    (0, 10**6),
+                    (3, 4096),
+                    (len(data) - 1, 9),
+                    (len(data), 1),
+                    (10**12, 5),
+                ):
+                    got = await read(files, fixture.row(path), max(offset, 0), length)
+                    assert got == data[max(offset, 0) : max(offset, 0) + length]
+            assert fixture.store.counters.hits == 18
+            assert fixture.store.counters.misses == 0
 
     trio.run(main)
 
 
 def test_a_miss_names_path_oid_and_remedy_and_is_counted(fixture: Fixture) -> None:
     async def main() -> None:
-        store = fixture.store()
-        row = fixture.row(b"d/gone")
-        with pytest.raises(ObjectMissing, match=f"'d/gone'.*{fixture.tree.oid(row)}.*dvc fetch"):
-            await store.open(row)
-        assert store.counters.misses == 1
-        assert not await store.is_cached(row)
+        async with fixture.files() as files:
+            row = fixture.row(b"d/gone")
+            with pytest.raises(ObjectMissing, match=f"'d/gone'.*{fixture.tree.oid(row)}.*dvc fetch"):
+                await files.open(row)
+            assert fixture.store.counters.misses == 1
+            assert not await files.is_cached(row)
 
     trio.run(main)
 
 
 def test_an_object_that_appears_is_served(fixture: Fixture) -> None:
     async def main() -> None:
-        store = fixture.store()
-        row = fixture.row(b"d/gone")
-        with pytest.raises(ObjectMissing):
-            await store.open(row)
-        data = CONTENTS[b"d/gone"]
-        fixture.object(data).parent.mkdir(parents=True, exist_ok=True)
-        fixture.object(data).write_bytes(data)
-        assert await read(store, row, 0, 99) == data
+        async with fixture.files() as files:
+            row = fixture.row(b"d/gone")
+            with pytest.raises(ObjectMissing):
+                await files.open(row)
+            data = CONTENTS[b"d/gone"]
+            fixture.object(data).parent.mkdir(parents=True, exist_ok=True)
+            fixture.object(data).write_bytes(data)
+            assert await read(files, row, 0, 99) == data
 
     trio.run(main)
 
@@ -117,10 +127,10 @@ def test_an_object_of_another_length_is_refused(tmp_path: Path) -> None:
     fixture.object(b"alpha").write_bytes(b"alphabet")
 
     async def main() -> None:
-        store = fixture.store()
-        with pytest.raises(ObjectCorrupt, match=r"'a'.*8 bytes and not 5"):
-            await store.open(fixture.row(b"a"))
-        assert store.counters.hits == 0
+        async with fixture.files() as files:
+            with pytest.raises(ObjectCorrupt, match=r"'a'.*8 bytes and not 5"):
+                await files.open(fixture.row(b"a"))
+            assert fixture.store.counters.hits == 0
 
     before = len(list(Path("/proc/self/fd").iterdir()))
     trio.run(main)
@@ -131,26 +141,26 @@ def test_an_object_that_is_cut_while_open_is_an_error_and_never_short(fixture: F
     data = CONTENTS[b"d/b"]
 
     async def main() -> None:
-        store = fixture.store()
-        opened = await store.open(fixture.row(b"d/b"))
-        os.truncate(fixture.object(data), 1000)
-        assert bytes(await store.read(opened, 0, 1000)) == data[:1000]
-        with pytest.raises(ObjectCorrupt, match="shorter"):
-            await store.read(opened, 0, 2000)
-        store.close(opened)
+        async with fixture.files() as files:
+            opened = await files.open(fixture.row(b"d/b"))
+            os.truncate(fixture.object(data), 1000)
+            assert bytes(await files.read(fixture.row(b"d/b"), opened, 0, 1000)) == data[:1000]
+            with pytest.raises(ObjectCorrupt, match="shorter"):
+                await files.read(fixture.row(b"d/b"), opened, 0, 2000)
+            files.close(opened)
 
     trio.run(main)
 
 
 def test_an_object_that_is_removed_while_open_keeps_its_bytes(fixture: Fixture) -> None:
     async def main() -> None:
-        store = fixture.store()
-        opened = await store.open(fixture.row(b"a"))
-        fixture.object(b"alpha").unlink()
-        assert bytes(await store.read(opened, 0, 9)) == b"alpha"
-        store.close(opened)
-        with pytest.raises(ObjectMissing):
-            await store.open(fixture.row(b"a"))
+        async with fixture.files() as files:
+            opened = await files.open(fixture.row(b"a"))
+            fixture.object(b"alpha").unlink()
+            assert bytes(await files.read(fixture.row(b"a"), opened, 0, 9)) == b"alpha"
+            files.close(opened)
+            with pytest.raises(ObjectMissing):
+                await files.open(fixture.row(b"a"))
 
     trio.run(main)
 
@@ -159,21 +169,99 @@ def test_sizes_are_learnt_once_and_never_guessed(tmp_path: Path) -> None:
     fixture = Fixture(tmp_path, sizes_known=False)
 
     async def main() -> None:
-        store = fixture.store()
-        rows = range(1, fixture.tree.rows)
-        files = [row for row in rows if not fixture.tree.is_directory(row)]
-        assert store.sizes_unknown == len(CONTENTS)
-        await store.learn_sizes(range(files[0], files[-1] + 1))
-        assert store.sizes[fixture.row(b"d/b")] == 200_000
-        assert store.sizes[fixture.row(b"d/empty")] == 0
-        assert store.sizes[fixture.row(b"d/gone")] == UNKNOWN
-        assert store.size_now(fixture.row(b"d/gone")) == UNKNOWN
-        with pytest.raises(ObjectMissing):
-            await store.size(fixture.row(b"d/gone"))
-        assert store.sizes_unknown == 1
-        assert store.bytes_known == 200_005
-        fixture.object(b"alpha").unlink()
-        assert await store.size(fixture.row(b"a")) == 5
-        assert await store.measure_cached() == 200_000
+        async with fixture.files() as files:
+            rows = range(1, fixture.tree.rows)
+            listed = [row for row in rows if not fixture.tree.is_directory(row)]
+            assert files.sizes_unknown == len(CONTENTS)
+            await files.learn_sizes(range(listed[0], listed[-1] + 1))
+            assert files.sizes[fixture.row(b"d/b")] == 200_000
+            assert files.sizes[fixture.row(b"d/empty")] == 0
+            assert files.sizes[fixture.row(b"d/gone")] == UNKNOWN
+            assert files.size_now(fixture.row(b"d/gone")) == UNKNOWN
+            with pytest.raises(ObjectMissing):
+                await files.size(fixture.row(b"d/gone"))
+            assert files.sizes_unknown == 1
+            assert files.bytes_known == 200_005
+            fixture.object(b"alpha").unlink()
+            assert await files.size(fixture.row(b"a")) == 5
+            assert await files.measure_cached() == 200_000
 
     trio.run(main)
+
+
+class SlowSource:
+    """Publishes an object once it is let go on."""
+
+    def __init__(self, fixture: Fixture, data: bytes, error: Exception | None = None) -> None:
+        self.calls = 0
+        self.started = threading.Event()
+        self.go_on = threading.Event()
+        self._object = fixture.object(data)
+        self._data = data
+        self._error = error
+
+    def bring(self, oid: Oid) -> None:
+        self.calls += 1
+        self.started.set()
+        assert self.go_on.wait(30)
+        if self._error is not None:
+            raise self._error
+        self._object.parent.mkdir(parents=True, exist_ok=True)
+        self._object.write_bytes(self._data)
+
+
+def test_many_readers_of_one_miss_cause_one_fetch_and_one_that_leaves_takes_no_other_along(
+    fixture: Fixture,
+) -> None:
+    data = CONTENTS[b"d/gone"]
+    source = SlowSource(fixture, data)
+    got = []
+
+    async def main() -> None:
+        async with fixture.files(source) as files:
+            row = fixture.row(b"d/gone")
+
+            async def reader() -> None:
+                got.append(await read(files, row, 0, 99))
+
+            async with trio.open_nursery() as readers:
+                hasty = trio.CancelScope()
+
+                async def leave() -> None:
+                    with hasty:
+                        await reader()
+
+                readers.start_soon(leave)
+                for _ in range(10):
+                    readers.start_soon(reader)
+                await trio.to_thread.run_sync(source.started.wait)
+                hasty.cancel()
+                source.go_on.set()
+
+    trio.run(main)
+    assert got == [data] * 10
+    assert source.calls == 1
+
+
+@pytest.mark.parametrize("error", [CacheUnusable("full"), RuntimeError("a bug")], ids=["store error", "bug"])
+def test_a_fetch_that_fails_tells_every_reader_and_is_tried_again(fixture: Fixture, error: Exception) -> None:
+    source = SlowSource(fixture, CONTENTS[b"d/gone"], error)
+    source.go_on.set()
+    failures = []
+
+    async def main() -> None:
+        async with fixture.files(source) as files:
+
+            async def reader() -> None:
+                with pytest.raises(StoreError, match=f"'d/gone'.*{error}") as caught:
+                    await files.open(fixture.row(b"d/gone"))
+                failures.append(caught.value)
+
+            for _ in range(2):
+                async with trio.open_nursery() as readers:
+                    for _ in range(5):
+                        readers.start_soon(reader)
+
+    trio.run(main)
+    assert len(failures) == 10
+    assert source.calls >= 2

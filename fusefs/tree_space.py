@@ -1,0 +1,135 @@
+"""`TreeSpace`: one version's tree as the kernel sees it. Rows are the tree's own.
+
+Lives on the event loop; a method without an `await` is atomic.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyfuse3
+
+from fusefs.attributes import AttributeWriter, absent
+from fusefs.spaces import OpenFile, first_inode
+from store.content_store import OpenObject
+from store.errors import ObjectCorrupt
+from store.tree import ROOT_ROW, UNKNOWN
+from store.tree_files import TreeFiles
+
+SIZES_AHEAD: Final = 512
+"""Rows of a listing whose sizes are asked for together: a hop to a thread costs as much as twenty answers."""
+
+LINK_MAX: Final = 4095
+"""Bytes. The longest target of a symlink that Linux takes."""
+
+DOTS: Final = (b".", b"..")
+"""What every listing begins with: the kernel adds them not, and `ls -a` shows what is listed."""
+
+OID: Final = b"user.fusefs.oid"
+CACHED: Final = b"user.fusefs.cached"
+REV: Final = b"user.fusefs.rev"
+
+
+class TreeFile:
+    """An open file of a tree."""
+
+    direct: Final = False
+
+    def __init__(self, files: TreeFiles, row: int, opened: OpenObject) -> None:
+        self._files = files
+        self._row = row
+        self._opened = opened
+
+    async def read(self, offset: int, length: int) -> bytes | memoryview:
+        return await self._files.read(self._row, self._opened, offset, length)
+
+    def close(self) -> None:
+        self._files.close(self._opened)
+
+
+class TreeDirectory:
+    """A directory of a tree that is being listed."""
+
+    def __init__(self, files: TreeFiles, writer: AttributeWriter, row: int) -> None:
+        self._files = files
+        self._writer = writer
+        self._row = row
+        self._asked = 0
+        """The sizes of so many children have been asked for."""
+
+    async def list(self, start: int, token: pyfuse3.ReaddirToken) -> None:
+        tree, fill, sizes = self._files.tree, self._writer.fill, self._files.sizes
+        reply, name_of = pyfuse3.readdir_reply, tree.name
+        for place in range(start, len(DOTS)):
+            row = tree.parent[self._row] if place else self._row
+            if not reply(token, DOTS[place], fill(row, UNKNOWN), place + 1):
+                return
+        rows, first = tree.children(self._row), max(start - len(DOTS), 0)
+        if self._files.sizes_unknown and first >= self._asked:
+            self._asked = first + SIZES_AHEAD
+            await self._files.learn_sizes(rows[first : self._asked])
+        for place in range(first, len(rows)):
+            row = rows[place]
+            if not reply(token, name_of(row), fill(row, sizes[row]), len(DOTS) + place + 1):
+                return
+
+
+class TreeSpace:
+    """A version's tree with the inodes of space `number`."""
+
+    def __init__(
+        self, files: TreeFiles, *, number: int, uid: int, gid: int, umask: int, oid: str, rev: str
+    ) -> None:
+        self.files = files
+        self.tree = files.tree
+        self.oid = oid
+        self.rev = rev
+        self._writer = AttributeWriter(
+            files.tree, uid=uid, gid=gid, umask=umask, first_inode=first_inode(number)
+        )
+
+    async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
+        if name in DOTS:  # asked for only when the mount is exported by NFS
+            return self._writer.fill(self.tree.parent[row] if name == b".." else row, UNKNOWN)
+        child = self.tree.lookup(row, name)
+        return absent() if child is None else self._writer.fill(child, self.files.size_now(child))
+
+    async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
+        size = UNKNOWN if self.tree.is_directory(row) else await self.files.size(row)
+        return self._writer.fill(row, size)
+
+    def root(self) -> pyfuse3.EntryAttributes:
+        """The attributes of the tree's root."""
+        return self._writer.fill(ROOT_ROW, UNKNOWN)
+
+    async def readlink(self, row: int) -> bytes:
+        opened = await self.files.open(row)
+        try:
+            if opened.size > LINK_MAX:
+                raise ObjectCorrupt(f"{self.tree.path(row)!r} is a link with a target of {opened.size} bytes")
+            return bytes(await self.files.read(row, opened, 0, opened.size))
+        finally:
+            self.files.close(opened)
+
+    def opendir(self, row: int) -> TreeDirectory:
+        return TreeDirectory(self.files, self._writer, row)
+
+    async def open(self, row: int) -> OpenFile:
+        return TreeFile(self.files, row, await self.files.open(row))
+
+    def xattr_names(self, row: int) -> tuple[bytes, ...]:
+        names: tuple[bytes, ...] = ()
+        if not self.tree.is_directory(row):
+            names = (OID, CACHED)
+        elif row == ROOT_ROW and self.oid:
+            names = (OID,)
+        return (*names, REV) if self.rev else names
+
+    async def xattr(self, row: int, name: bytes) -> bytes | None:
+        if name not in self.xattr_names(row):
+            return None
+        if name == OID:
+            return (self.oid if self.tree.is_directory(row) else str(self.tree.oid(row))).encode()
+        if name == CACHED:
+            return b"1" if await self.files.is_cached(row) else b"0"
+        return self.rev.encode()
