@@ -1,0 +1,157 @@
+"""`Repository`: a git repository that is read: its commits by name, its objects, its trees.
+
+Nothing here touches the working tree, the index or a lock. git's own check of the owner
+(`safe.directory`) is made once, when the repository is opened.
+
+Callers: `store.git.files`, `store.git.clones`, and what opens revisions. Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from store.errors import ObjectMissing, RepositoryUnusable, RevisionUnknown
+from store.git import command, revisions
+from store.git.commit import Commit, parse_commit
+from store.git.objects import Fetch, Objects, is_oid
+from store.git.trees import Trees
+
+_COMMIT_LIMIT: Final = 16 << 20
+"""Bytes of a commit or tag object, whose message may be long."""
+
+_TAGS_DEEP: Final = 10
+_TAGGED: Final = re.compile(rb"object ([0-9a-f]+)\ntype (\w+)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """An opened repository. To be closed, or used in `with`: processes stay open in it."""
+
+    git_dir: Path
+    """Absolute; of a linked work tree its own, which leads to the repository's."""
+    work_tree: Path | None
+    """Absolute; None for a bare repository, and where the path was inside the git directory."""
+    objects: Objects
+    trees: Trees
+
+    @classmethod
+    def open(cls, path: Path, fetch: Fetch | None = None) -> Self:
+        """The repository that `path` lies in: a work tree or anything below it, or a bare repository.
+
+        `path` need not exist, but then a directory above it. Raises `RepositoryUnusable`, also where
+        git refuses because somebody else owns it, and `StoreTimeout`.
+        """
+        start = _nearest_directory(path)
+        found = command.run(["rev-parse", "--absolute-git-dir"], directory=start, limit=1 << 16)
+        if found.status != 0:
+            raise _unusable(path, found)
+        git_dir = Path(_one_path(found.output))
+        inside = command.run(["rev-parse", "--show-toplevel"], directory=start, limit=1 << 16)
+        work_tree = Path(_one_path(inside.output)) if inside.status == 0 else None
+        objects = Objects(git_dir, fetch)
+        return cls(git_dir, work_tree, objects, Trees(objects))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes that answer for the objects."""
+        self.objects.close()
+
+    def resolve(self, rev: str) -> Commit:
+        """The commit that `rev` names: anything that `git rev-parse` takes, or a DVC experiment.
+
+        Raises `RevisionUnknown` (with the nearest names), also for a tree or a blob and for what two
+        refs share as a name; `ObjectMissing`, `ObjectCorrupt` and `StoreTimeout`.
+        """
+        oid = revisions.find_oid(self.git_dir, rev)
+        for _ in range(_TAGS_DEEP):
+            try:
+                kind = self.objects.header(oid).kind
+            except ObjectMissing:
+                if is_oid(rev):  # which git takes for a revision whether it is there or not
+                    raise RevisionUnknown(
+                        f"no commit {rev} in {self.git_dir}; fetch it there first"
+                    ) from None
+                raise
+            if kind == "commit":
+                return self.commit(oid)
+            if kind != "tag":
+                raise RevisionUnknown(f"{rev!r} names a {kind}, not a commit")
+            tagged = _TAGGED.match(self.objects.read(oid, "tag", _COMMIT_LIMIT))
+            if tagged is None:
+                break
+            oid = tagged[1].decode()
+        raise RevisionUnknown(f"{rev!r} names a tag that leads to no commit")
+
+    def commit(self, oid: str) -> Commit:
+        """The commit of that oid. Raises what `Objects.read` raises."""
+        return parse_commit(self.objects.read(oid, "commit", _COMMIT_LIMIT), oid)
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Tags and branches that match a glob, sorted; `*` matches `/` as well, as for `git tag`.
+
+        A name that is a tag and a branch comes twice: as `tags/NAME` and as `heads/NAME`.
+        """
+        return [name for name in revisions.list_names(self.git_dir) if fnmatch.fnmatchcase(name, pattern)]
+
+    def commits(self, paths: Sequence[str], limit: int, start: str = "HEAD") -> list[Commit]:
+        """At most `limit` commits that touched one of `paths`, newest first, from `start` back.
+
+        Paths are relative to the root, literal, and not followed through renames; none means all
+        commits. Raises as `resolve` does, and `RepositoryUnusable`.
+        """
+        oid = self.resolve(start).oid
+        listing = ["rev-list", f"--max-count={max(limit, 0)}"]
+        done = command.run(listing, directory=self.git_dir, git_dir=self.git_dir, operands=[oid], paths=paths)
+        if done.status != 0:
+            raise RepositoryUnusable(f"the history of {self.git_dir} cannot be read: {done.complaint}")
+        return [self.commit(line) for line in done.lines()]
+
+    @property
+    def remote_url(self) -> str | None:
+        """Where `origin` is, as the configuration has it; there may be a secret in it."""
+        asked = command.run(
+            ["config", "--get", "remote.origin.url"],
+            directory=self.git_dir,
+            git_dir=self.git_dir,
+            limit=1 << 16,
+        )
+        return _one_path(asked.output) or None if asked.status == 0 else None
+
+
+def _nearest_directory(path: Path) -> Path:
+    start = path.absolute()
+    for directory in (start, *start.parents):
+        try:
+            if directory.is_dir():
+                return directory
+        except OSError:  # denied, or a name that is too long: what is above may do
+            continue
+    return Path("/")
+
+
+def _one_path(output: bytes) -> str:
+    return os.fsdecode(output.removesuffix(b"\n"))
+
+
+def _unusable(path: Path, done: command.Done) -> RepositoryUnusable:
+    if match := re.search(r"dubious ownership in repository at '(.*)'", done.errors):
+        owned = shlex.quote(match[1])
+        return RepositoryUnusable(
+            f"the repository {match[1]} belongs to somebody else, and git does not read it; "
+            f"if you trust it: git config --global --add safe.directory {owned}"
+        )
+    if "not a git repository" in done.complaint:
+        return RepositoryUnusable(f"{path} is in no git repository")
+    return RepositoryUnusable(f"git cannot read the repository of {path}: {done.complaint}")
