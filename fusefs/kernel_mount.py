@@ -121,7 +121,9 @@ def _mount_directly(mountpoint: str, source: str, allow_other: bool, noexec: boo
         os.close(fd)
         if error.errno == errno.ENODEV:
             raise MountFailed("this kernel does not know FUSE: load it with `modprobe fuse`") from error
-        raise MountFailed(f"cannot mount on {mountpoint}: {error.strerror}") from error
+        raise MountFailed(
+            f"cannot mount on {mountpoint}: {error.strerror}{_hint(error.strerror or '')}"
+        ) from error
     return fd
 
 
@@ -134,6 +136,14 @@ def _explain_device(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"no permission to open {DEVICE}: as root, `chmod 0666 {DEVICE}`"
     return f"cannot open {DEVICE}: {error.strerror}"
+
+
+def _hint(complaint: str) -> str:
+    """A remedy for what containers forbid even to root."""
+    forbidden = os.geteuid() == 0 and any(
+        os.strerror(number) in complaint for number in (errno.EPERM, errno.EACCES)
+    )
+    return "; a container needs --cap-add SYS_ADMIN --security-opt apparmor=unconfined" if forbidden else ""
 
 
 def find_helper() -> str:
@@ -166,7 +176,7 @@ def _mount_by_helper(mountpoint: str, source: str, allow_other: bool, noexec: bo
         try:
             done = subprocess.run(
                 [helper, "-o", ",".join(options), "--", mountpoint],
-                env={"_FUSE_COMMFD": str(theirs.fileno()), "PATH": HELPER_PATH},
+                env={"_FUSE_COMMFD": str(theirs.fileno()), "PATH": HELPER_PATH, "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -180,7 +190,8 @@ def _mount_by_helper(mountpoint: str, source: str, allow_other: bool, noexec: bo
         theirs.close()
         fd = _receive_descriptor(ours) if done.returncode == 0 else -1
     if fd < 0:
-        raise MountFailed(f"cannot mount on {mountpoint}: {_complaint(done.stderr)}")
+        complaint = _complaint(done.stderr)
+        raise MountFailed(f"cannot mount on {mountpoint}: {complaint}{_hint(complaint)}")
     os.set_inheritable(fd, False)
     return fd
 
@@ -254,22 +265,26 @@ def _unmount_by_helper(mount: Mount, lazy: bool) -> None:
     raise MountFailed(f"cannot unmount {mount.mountpoint}: {complaint}")
 
 
-def tune(device: str, read_ahead: int) -> None:
+def tune(device: str, read_ahead: int) -> bool:
     """Raise what the kernel asks for ahead and at once, where that is permitted (root); best effort.
 
     `device` is `major:minor`, `read_ahead` is in bytes. To be called when the kernel has
-    initialised the connection (a first `stat` is answered): initialising sets both back.
+    initialised the connection (a first request is answered): initialising sets both back. Returns
+    whether the read-ahead is what was asked for.
     """
     minor = device.split(":")[1]
     connection = f"/sys/fs/fuse/connections/{minor}"
-    _write_setting(f"/sys/class/bdi/{device}/read_ahead_kb", read_ahead // 1024)
+    raised = _write_setting(f"/sys/class/bdi/{device}/read_ahead_kb", read_ahead // 1024)
     _write_setting(f"{connection}/max_background", MAX_BACKGROUND)
     _write_setting(f"{connection}/congestion_threshold", MAX_BACKGROUND * 3 // 4)
+    return raised
 
 
-def _write_setting(path: str, value: int) -> None:
+def _write_setting(path: str, value: int) -> bool:
     try:
         with open(path, "w") as file:
             file.write(str(value))
     except OSError as error:
         _log.debug("cannot set %s to %d: %s", path, value, error.strerror)
+        return False
+    return True

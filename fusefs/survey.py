@@ -24,6 +24,9 @@ from fusefs.status import Status
 SECONDS: Final = 3.0
 STATUS_FILES: Final = (".fusefs/status", ".fusefs-control/status")
 """Where a mount's status is; the second if the data takes the first name."""
+CONTROL_INODES: Final = 1 << 48
+"""The control directory's inodes are above this, those of data, which could lie, far below."""
+STATUS_BYTES: Final = 1 << 16
 
 
 class State(StrEnum):
@@ -64,11 +67,11 @@ class _Question:
     def __call__(self) -> bytes:
         for name in STATUS_FILES:
             try:
-                data = Path(self.mountpoint, name).read_bytes()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                fd = os.open(Path(self.mountpoint, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            if _parse(data) is not None:
-                return data
+            if os.fstat(fd).st_ino >= CONTROL_INODES:
+                return os.read(fd, STATUS_BYTES)
         return b""
 
 
@@ -76,7 +79,7 @@ def _parse(data: bytes) -> Status | None:
     try:
         return msgspec.json.decode(data, type=Status)
     except msgspec.MsgspecError:
-        return None  # data of that name, not a status
+        return None  # another version's status, or a stranger's
 
 
 def _judge(mount: Mount, outcome: Outcome) -> Found:

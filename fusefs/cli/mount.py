@@ -9,6 +9,7 @@ from typing import Any
 
 from fusefs import kernel_mount
 from fusefs.bounded import call_bounded
+from fusefs.cli import print_error
 from fusefs.dataset import Dataset, open_dataset
 from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted, MountFailed
@@ -86,7 +87,9 @@ def _serve(launch: Launch, options: MountOptions) -> None:
     except BaseException:
         end_daemon(daemon, 0)
         raise
-    kernel_mount.tune(launch.mounted.mount.device, options.read_ahead)
+    raised = kernel_mount.tune(launch.mounted.mount.device, options.read_ahead)
+    if not raised and options.verbose:
+        print_error("the kernel's read-ahead stays as it is: only root may raise it")
     leave_running(daemon)
 
 
