@@ -121,9 +121,12 @@ class SmallDataset:
     files: Mapping[str, bytes]
 
 
-def small_dataset(cache: Path) -> SmallDataset:
-    """Five files in two directories, all of them in the cache."""
-    files = {f"{'ab'[i % 2]}/{i}.txt": f"line {i}\n".encode() * 5000 for i in range(5)}
+SMALL_FILES = {f"{'ab'[i % 2]}/{i}.txt": f"line {i}\n".encode() * 5000 for i in range(5)}
+"""Five files in two directories."""
+
+
+def small_dataset(cache: Path, files: Mapping[str, bytes] = SMALL_FILES) -> SmallDataset:
+    """A version of `files` by path, all of them in the cache."""
 
     def put(data: bytes, suffix: str = "") -> str:
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from fusefs import kernel_mount, mountinfo
-from tests.conftest import SECONDS, Fusefs, SmallDataset
+from fusefs.status import Status
+from tests.conftest import SECONDS, Fusefs, SmallDataset, small_dataset
 from tests.process.conftest import await_end, list_daemons
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
@@ -225,6 +227,37 @@ def test_the_daemons_error_is_the_commands_own(
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "trio is broken" in done.stderr
     assert not is_mounted(mountpoint)
+
+
+def test_a_signal_while_it_starts_leaves_nothing(
+    fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path
+) -> None:
+    stuck = tmp_path / "stuck" / "trio"
+    stuck.mkdir(parents=True)
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    (stuck / "__init__.py").write_text(
+        f"import signal\nopen({str(started)!r}, 'w').close()\nsignal.pause()\n"
+    )
+    environment = {**fusefs.environment, "PYTHONPATH": f"{fusefs.environment['PYTHONPATH']}:{stuck.parent}"}
+    with Fusefs(environment, tmp_path).start(
+        "mount", "--cache", dataset.cache, dataset.oid, mountpoint
+    ) as command:
+        started.read_bytes()  # returns when the daemon is there
+        assert is_mounted(mountpoint)
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(SECONDS) == 128 + signal.SIGTERM
+    assert not is_mounted(mountpoint)
+    assert list_daemons(mountpoint) == []
+
+
+def test_data_cannot_pass_for_the_status(fusefs: Fusefs, mountpoint: Path, tmp_path: Path) -> None:
+    lie = {field.name: None for field in fields(Status)} | {"mountpoint": "/", "pid": 1, "oid": "a lie"}
+    dataset = small_dataset(tmp_path / "cache", {".fusefs/status": json.dumps(lie).encode()})
+    fusefs("mount", "--cache", dataset.cache, dataset.oid, mountpoint, check=True)
+    status = json.loads(fusefs("status", "--json", mountpoint, check=True).stdout)
+    assert (status["oid"], [status["pid"]]) == (dataset.oid, list_daemons(mountpoint))
+    fusefs("umount", mountpoint, check=True)
 
 
 def test_status_of_a_path_in_the_mount(

@@ -142,6 +142,19 @@ def test_our_own_failure_is_125(fusefs: Fusefs, tmp_path: Path) -> None:
     assert fusefs("run", "some.dvc").returncode == 2
 
 
+def test_a_daemon_that_fails_fails_the_run(user: User) -> None:
+    broken = user.mountpoint.with_name("broken") / "trio"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('trio is broken')")
+    environment = dict(user.fusefs.environment)
+    environment["PYTHONPATH"] += f":{broken.parent}"
+    done = Fusefs(environment, user.mountpoint)(
+        "run", "--cache", user.dataset.cache, user.dataset.oid, "--", "true"
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "trio is broken" in done.stderr
+
+
 @contextlib.contextmanager
 def started(line: Sequence[str], user: User) -> Iterator[subprocess.Popen[str]]:
     """A run whose command has printed its first line."""
