@@ -1,0 +1,143 @@
+"""Nothing is left behind by a mount that has ended, and nothing grows in one that goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.mount.datasets import Cache, filler, md5
+from tests.mount.mounts import Mount, Mounter
+
+pytestmark = pytest.mark.fuse
+
+ROUNDS = int(os.environ.get("FUSEFS_TEST_ROUNDS", "100"))
+AT_ONCE = 4
+CYCLES = 2000
+WAIT_SECONDS = 20.0
+THREADS_AT_MOST = 24
+GROWTH_AT_MOST = 3 << 20
+"""Bytes of resident memory; a leak of a hundred bytes in each of a cycle's calls would be more."""
+
+FILES = {f"{number % 10}/{number}": filler(5000 + number, number) for number in range(100)}
+
+
+def everything_below(directory: Path) -> set[Path]:
+    return {path.relative_to(directory) for path in directory.rglob("*")}
+
+
+def processes_of(home: Path) -> list[str]:
+    """The command lines of running processes that name something below `home`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has ended
+            if os.fsencode(home) in command:
+                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_rounds_of_mounting_leave_nothing(mounter: Mounter, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(mounter.home / "objects")
+    oid = cache.put_dataset(FILES)
+    temporary = mounter.home / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    places = [mounter.new_mountpoint() for _ in range(AT_ONCE)]
+
+    def go_round(place: Path, rounds: int) -> None:
+        for number in range(rounds):
+            log = mounter.home / f"{place.name}.log"
+            done = mounter.run(
+                "mount", "--mode", mounter.mode, "--cache", cache.root, "--log", log, oid, place
+            )
+            assert done.returncode == 0, done.stderr
+            path = f"{number % 10}/{number % 100 // 10 * 10 + number % 10}"
+            assert (place / path).read_bytes() == FILES[path]
+            done = mounter.run("umount", place)
+            assert done.returncode == 0, done.stderr
+
+    go_round(places[0], 1)
+    before = everything_below(mounter.home) | {Path(f"{place.name}.log") for place in places}
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with ThreadPoolExecutor(AT_ONCE) as rounds:
+        for ended in [rounds.submit(go_round, place, ROUNDS // AT_ONCE) for place in places]:
+            ended.result()
+    deadline = time.monotonic() + WAIT_SECONDS
+    while processes := processes_of(mounter.home):  # a daemon may still be writing its last line
+        assert time.monotonic() < deadline, processes
+    assert str(mounter.home) not in Path("/proc/self/mountinfo").read_text()
+    assert everything_below(mounter.home) == before
+    assert list(temporary.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def resources(mount: Mount) -> tuple[int, int, int]:
+    """The daemon's descriptors, threads and resident bytes."""
+    process = Path("/proc", str(mount.pid))
+    resident = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir())), resident
+
+
+def use_everything(mount: Mount, cycles: int) -> None:
+    """Each kind of request, `cycles` times, misses among them."""
+    paths = [mount.path / path for path in FILES]
+    for number in range(cycles):
+        path = paths[number % len(paths)]
+        with open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert file.read(100)
+        os.getxattr(path, "user.fusefs.cached")
+        os.listxattr(path)
+        with pytest.raises(FileNotFoundError):
+            os.stat(mount.path / f"missing {number % 100}")
+        with pytest.raises(OSError, match="Input/output error"):
+            open(mount.path / "gone", "rb")
+        if number % 10 == 0:
+            os.listdir(path.parent)
+            os.statvfs(mount.path)
+            mount.status()
+
+
+def test_a_daemon_that_is_used_does_not_grow(mounter: Mounter) -> None:
+    cache = Cache(mounter.home / "objects")
+    gone = b"this one is not there"
+    oid = cache.put_dataset({**FILES, "gone": gone})
+    cache.remove(md5(gone))
+    mount = mounter.mount(oid, "--cache", cache.root)
+    use_everything(mount, CYCLES)
+    before = resources(mount)
+    use_everything(mount, CYCLES)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (after := resources(mount))[0] > before[0]:  # the kernel closes in its own time
+        assert time.monotonic() < deadline, (before, after)
+        mount.status()
+    assert after[1] <= THREADS_AT_MOST
+    assert after[2] - before[2] < GROWTH_AT_MOST
+    log = mount.umount()
+    assert len(log) < 100_000, "a line that repeats is counted, not written again"
+
+
+def test_a_descriptor_that_was_open_at_the_end_is_closed(mounter: Mounter) -> None:
+    """A reader that is killed while it holds a file open leaves nothing in the daemon."""
+    mount = mounter.mount_files(FILES)
+    before = resources(mount)
+    for _ in range(5):
+        path = mount.path / "3" / "13"
+        reader = subprocess.Popen(["tail", "-f", path], stdout=subprocess.PIPE)
+        assert reader.stdout is not None
+        assert reader.stdout.read(100)
+        reader.kill()
+        reader.communicate()
+    deadline = time.monotonic() + WAIT_SECONDS
+    while resources(mount)[0] > before[0]:
+        assert time.monotonic() < deadline
+        mount.status()
