@@ -4,7 +4,7 @@ Top-down from the root, not through symlinks, past what `.dvcignore` hides (whic
 `.dvc` and subrepos) and past directories that a metafile read before tracks. What cannot be read is
 reported beside what can: one bad file does not take the rest down.
 
-Callers: `store.dvc.project`. Blocking; one thread per walk.
+Callers: `store.dvc.index`, `store.dvc.project`, `store.dvc.target`, commit. Blocking; one thread per walk.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from store.dvc.document import SIZE_LIMIT
-from store.dvc.files import Files, Item
+from store.dvc.files import Files, Item, join
 from store.dvc.ignore import IgnoreRules
 from store.dvc.metafile import Output, parse_dvc_file
 from store.errors import ConfigInvalid, MetafileInvalid
 
 SUFFIX: Final = ".dvc"
+STAGE_FILE: Final = "Dvcfile"
+"""A `.dvc` file of DVC 0.x without the suffix: the stage that `dvc repro` made by default."""
+PATTERNS: Final = (f"*{SUFFIX}", STAGE_FILE, f"*/{STAGE_FILE}")
+"""Of git, for what `is_metafile` accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Metafile:
 
     path: str
     outputs: tuple[Output, ...]
+    faults: tuple[str, ...] = ()
+    """Parts of it that could not be read, a line each."""
 
     def output_path(self, output: Output) -> str:
         """Where an output of this file lies, relative to the root; begins with `..` if outside."""
@@ -74,8 +80,13 @@ class ListedFiles:
         return self._files.exists(path)
 
 
+def is_metafile(name: str) -> bool:
+    """Whether a file of that name (without directories) tells what is tracked."""
+    return (name.endswith(SUFFIX) and name != SUFFIX) or name == STAGE_FILE
+
+
 def read_metafile(files: Files, path: str, where: str) -> Metafile | None:
-    """Read one `.dvc` file, called `where` in messages; None if it is not there.
+    """Read one metafile, called `where` in messages; None if it is not there.
 
     Raises `MetafileInvalid`.
     """
@@ -101,23 +112,24 @@ def discover(files: Files, *, below: bool = True) -> Iterator[Metafile | Broken]
             continue
         try:
             items = [item for item in files.list(directory) if _is_of_interest(item)]
-            items = [item for item in items if not rules.ignores(_join(directory, item.name), item.is_dir)]
+            items = [item for item in items if not rules.ignores(join(directory, item.name), item.is_dir)]
         except OSError as error:
             yield Broken(directory, f"directory {directory!r} cannot be read: {error.strerror}")
             continue
         except ConfigInvalid as error:
-            yield Broken(_join(directory, ".dvcignore"), str(error))
+            yield Broken(join(directory, ".dvcignore"), str(error))
             continue
-        for found in _read_all(files, (_join(directory, item.name) for item in items if not item.is_dir)):
+        for found in _read_all(files, (join(directory, item.name) for item in items if not item.is_dir)):
+            yield found
             if isinstance(found, Metafile):
                 outputs.update(found.output_path(output) for output in found.outputs if not output.external)
-            yield found
+                yield from (Broken(found.path, fault) for fault in found.faults)
         if below:
-            waiting.extend(_join(directory, item.name) for item in items if item.is_dir)
+            waiting.extend(join(directory, item.name) for item in items if item.is_dir)
 
 
 def _is_of_interest(item: Item) -> bool:
-    return item.is_dir or (item.name.endswith(SUFFIX) and item.name != SUFFIX)
+    return item.is_dir or is_metafile(item.name)
 
 
 def _read_all(files: Files, paths: Iterable[str]) -> Iterator[Metafile | Broken]:
@@ -129,7 +141,3 @@ def _read_all(files: Files, paths: Iterable[str]) -> Iterator[Metafile | Broken]
         else:
             if metafile:
                 yield metafile
-
-
-def _join(directory: str, name: str) -> str:
-    return f"{directory}/{name}" if directory else name

@@ -10,6 +10,7 @@ Callers: `store.dvc.ignore`, `store.dvc.discovery`, `store.dvc.target`. Blocking
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,32 @@ class WorkingFiles:
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(self.root / path)
+
+
+@dataclass(frozen=True, slots=True)
+class SubFiles:
+    """`Files` of the directory `root` within other files. `..` may lead out of it, not out of those."""
+
+    files: Files
+    root: str
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        return self.files.read(self._join(path), limit)
+
+    def list(self, path: str) -> list[Item]:
+        return self.files.list(self._join(path))
+
+    def exists(self, path: str) -> bool:
+        return self.files.exists(self._join(path))
+
+    def _join(self, path: str) -> str:
+        joined = posixpath.normpath(posixpath.join(self.root, path))
+        return "" if joined == "." else joined
+
+
+def join(directory: str, path: str) -> str:
+    """`path` in `directory`, which may be the root."""
+    return f"{directory}/{path}" if directory and path else directory or path
 
 
 def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None:

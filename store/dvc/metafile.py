@@ -1,5 +1,7 @@
 """`.dvc` files: bytes in, validated outputs out. Versions 0.x to 3.x of DVC; unknown keys are let be.
 
+The `Dvcfile` and the stage files of DVC 0.x (with `cmd` in them) are the same format.
+
     outs:
     - md5: 92ea5dc312bbab1be4c38c7b05d14fd6.dir
       size: 12
@@ -11,24 +13,23 @@
 its algorithm `md5-dos2unix`. A non-empty `files` list (remotes with versioned objects) stands in for
 the hash. Metafiles are hostile input; where an output's path leads is for the caller to judge.
 
-Callers: `store.dvc.discovery`, `store.dvc.target`. Pure functions, any thread.
+Callers: `store.dvc.discovery`, `store.dvc.pipeline`. Pure functions, any thread.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
 
-from store.dvc.document import Mapping, Value, parse_document
-from store.errors import InputError, MetafileInvalid
-from store.manifest import manifest_oid, serialize_manifest
+from store.dvc.document import Mapping, parse_document
+from store.dvc.fields import fault, read_boolean, read_mappings, read_number, read_text
+from store.dvc.import_source import ImportSource, parse_import_source
+from store.errors import InputError
+from store.manifest import Entry, manifest_oid, serialize_manifest
 from store.oid import MD5, MD5_DOS2UNIX, Oid
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
-_BOOLEANS: Final = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,24 @@ class Output:
     """Outside the repository: an absolute path or a URL."""
     files: tuple[CloudFile, ...] = ()
     cloud: CloudVersion | None = None
+    stage: str = ""
+    """The stage of a pipeline that makes it, as `dvc.yaml` names it; empty for a `.dvc` file's."""
+    source: ImportSource | None = None
+    """Where it was imported from."""
 
     @property
     def is_dir(self) -> bool:
         return bool((self.oid and self.oid.is_tree) or self.files or self.nfiles)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What a directory holds, where the metafile itself says so: `oid` then needs no manifest.
+
+        Empty where it does not, and where a file has no hash. Paths are unchecked.
+        """
+        listed = [(file.relpath, file.oid, file.size) for file in self.files]
+        known = tuple(Entry(relpath, oid.digest, size) for relpath, oid, size in listed if oid)
+        return known if len(known) == len(listed) else ()
 
 
 def parse_dvc_file(data: bytes, where: str) -> tuple[Output, ...]:
@@ -84,25 +99,34 @@ def parse_dvc_file(data: bytes, where: str) -> tuple[Output, ...]:
     Raises `MetafileInvalid`, which names file and line.
     """
     document = parse_document(data, where)
-    wdir = _text(document, "wdir", where)
-    return tuple(_parse_output(out, wdir, where) for out in _mappings(document, "outs", where))
+    wdir = read_text(document, "wdir", where)
+    source = parse_import_source(document, where)
+    outputs = (parse_output(out, wdir, where) for out in read_mappings(document, "outs", where))
+    return tuple(replace(output, source=source) if source else output for output in outputs)
 
 
-def _parse_output(out: Mapping, wdir: str, where: str) -> Output:
-    written = _text(out, "path", where)
-    if not written or "\0" in written or "\0" in wdir:
-        raise _fault(out, where, "an output without a path")
+def place_output(written: str, wdir: str) -> tuple[str, bool]:
+    """Where an output written as `written` lies, as `Output.path` has it; whether it is external."""
     external = bool(_URL.match(written)) or written.startswith("/") or wdir.startswith("/")
-    files = tuple(_parse_cloud_file(file, where) for file in _mappings(out, "files", where))
+    return written if external else posixpath.normpath(posixpath.join(wdir, written)), external
+
+
+def parse_output(out: Mapping, wdir: str, where: str) -> Output:
+    """One entry of `outs` in a `.dvc` file or a `dvc.lock`. Raises `MetafileInvalid`."""
+    written = read_text(out, "path", where)
+    if not written or "\0" in written or "\0" in wdir:
+        raise fault(out, where, "an output without a path")
+    path, external = place_output(written, wdir)
+    files = tuple(_parse_cloud_file(file, where) for file in read_mappings(out, "files", where))
     return Output(
-        path=written if external else posixpath.normpath(posixpath.join(wdir, written)),
+        path=path,
         oid=None if external else _output_oid(out, files, where),
-        size=_number(out, "size", where),
-        nfiles=_number(out, "nfiles", where),
-        isexec=_boolean(out, "isexec", False, where),
-        cached=_boolean(out, "cache", True, where),
-        push=_boolean(out, "push", True, where),
-        remote=_text(out, "remote", where),
+        size=read_number(out, "size", where),
+        nfiles=read_number(out, "nfiles", where),
+        isexec=read_boolean(out, "isexec", False, where),
+        cached=read_boolean(out, "cache", True, where),
+        push=read_boolean(out, "push", True, where),
+        remote=read_text(out, "remote", where),
         external=external,
         files=files,
         cloud=_parse_cloud(out, where),
@@ -119,24 +143,24 @@ def _output_oid(out: Mapping, files: tuple[CloudFile, ...], where: str) -> Oid |
 
 def _parse_oid(entry: Mapping, where: str, default: str = MD5_DOS2UNIX) -> Oid | None:
     """The entry's `md5`; its algorithm is `default` where the entry does not name one."""
-    digest = _text(entry, "md5", where)
+    digest = read_text(entry, "md5", where)
     if not digest:
         return None
-    algorithm = _text(entry, "hash", where) or default
+    algorithm = read_text(entry, "hash", where) or default
     if algorithm not in (MD5, MD5_DOS2UNIX):
-        raise _fault(entry, where, f"the hash {algorithm!r} is of a newer DVC than this program knows")
+        raise fault(entry, where, f"the hash {algorithm!r} is of a newer DVC than this program knows")
     try:
         return Oid.parse(digest, algorithm)
     except InputError:
-        raise _fault(entry, where, f"{digest[:80]!r} is not an MD5") from None
+        raise fault(entry, where, f"{digest[:80]!r} is not an MD5") from None
 
 
 def _parse_cloud_file(file: Mapping, where: str) -> CloudFile:
-    relpath = _text(file, "relpath", where)
+    relpath = read_text(file, "relpath", where)
     if not relpath:
-        raise _fault(file, where, "a file without a relpath")
+        raise fault(file, where, "a file without a relpath")
     return CloudFile(
-        relpath, _parse_oid(file, where, MD5), _number(file, "size", where), _parse_cloud(file, where)
+        relpath, _parse_oid(file, where, MD5), read_number(file, "size", where), _parse_cloud(file, where)
     )
 
 
@@ -146,54 +170,9 @@ def _parse_cloud(entry: Mapping, where: str) -> CloudVersion | None:
     if isinstance(cloud, Mapping):
         for remote, version in cloud.items():
             if isinstance(version, Mapping):
-                version_id = _text(version, "version_id", where)
-                return CloudVersion(remote, version_id, _text(version, "etag", where))
+                version_id = read_text(version, "version_id", where)
+                return CloudVersion(remote, version_id, read_text(version, "etag", where))
     elif cloud is not None:
-        raise _fault(entry, where, "cloud is not a mapping")
-    version_id = _text(entry, "version_id", where)
-    return CloudVersion("", version_id, _text(entry, "etag", where)) if version_id else None
-
-
-def _mappings(mapping: Mapping, key: str, where: str) -> list[Mapping]:
-    """The list of mappings under `key`; none where the key is absent or null."""
-    value = mapping.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _fault(mapping, where, f"{key} is not a list")
-    mappings = [item for item in value if isinstance(item, Mapping)]
-    if len(mappings) != len(value):
-        raise _fault(mapping, where, f"{key} holds something that is not a mapping")
-    return mappings
-
-
-def _text(mapping: Mapping, key: str, where: str) -> str:
-    """The text under `key`; empty where the key is absent or null."""
-    value: Value = mapping.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _fault(mapping, where, f"{key} is not text")
-    return value
-
-
-def _number(mapping: Mapping, key: str, where: str) -> int | None:
-    text = _text(mapping, key, where)
-    if not text:
-        return None
-    if not _NUMBER.fullmatch(text):
-        raise _fault(mapping, where, f"{key} is not a number of reasonable size")
-    return int(text)
-
-
-def _boolean(mapping: Mapping, key: str, default: bool, where: str) -> bool:
-    text = _text(mapping, key, where)
-    if not text:
-        return default
-    if text.lower() not in _BOOLEANS:
-        raise _fault(mapping, where, f"{key} is neither true nor false")
-    return _BOOLEANS[text.lower()]
-
-
-def _fault(mapping: Mapping, where: str, message: str) -> MetafileInvalid:
-    return MetafileInvalid(f"{where} line {mapping.line}: {message}")
+        raise fault(entry, where, "cloud is not a mapping")
+    version_id = read_text(entry, "version_id", where)
+    return CloudVersion("", version_id, read_text(entry, "etag", where)) if version_id else None

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from store.dvc.config import Config, home_directory, load_config
-from store.dvc.discovery import SUFFIX, Broken, ListedFiles, Metafile, discover
+from store.dvc.discovery import PATTERNS, Broken, ListedFiles, Metafile, discover
 from store.dvc.files import WorkingFiles, is_directory
 from store.git import work_tree
 
@@ -45,7 +45,7 @@ class Project:
         files = WorkingFiles(self.root)
         if self.kind is Kind.NONE:
             return discover(files, below=False)
-        listed = None if self.config.no_scm else work_tree.list_files(self.root, f"*{SUFFIX}")
+        listed = None if self.config.no_scm else work_tree.list_files(self.root, *PATTERNS)
         return discover(files if listed is None else ListedFiles(files, listed))
 
 

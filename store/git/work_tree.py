@@ -15,14 +15,14 @@ from store.errors import RepositoryUnusable, StoreTimeout
 from store.git import command
 
 
-def list_files(directory: Path, pattern: str) -> list[str] | None:
-    """Files below `directory` that match and are tracked or not ignored; None if git cannot tell.
+def list_files(directory: Path, *patterns: str) -> list[str] | None:
+    """Files below `directory` that match a pattern and are tracked or not ignored; None if git cannot tell.
 
     Paths are relative to `directory`, in no particular order; one that was deleted may be among them.
     """
     listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        done = command.run(listing, directory=directory, paths=[pattern], globs=True)
+        done = command.run(listing, directory=directory, paths=patterns, globs=True)
     except (RepositoryUnusable, StoreTimeout):
         return None
     if done.status != 0:

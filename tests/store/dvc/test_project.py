@@ -45,7 +45,7 @@ def test_a_repository_of_dvc(repository: Path) -> None:
 def test_without_git_the_walk_finds_the_same_and_what_git_ignores(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_tree, "list_files", lambda directory, pattern: None)
+    monkeypatch.setattr(work_tree, "list_files", lambda directory, *patterns: None)
     assert set(_found(find_project(repository))) == {
         "data.dvc", "tools/deep.dvc", "tools/run.sh.dvc", "scratch/x.dvc",
     }  # fmt: skip
