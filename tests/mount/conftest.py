@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.mount.mounts import WATCH, Mounter
 
-TEST_SECONDS = 90.0
+TEST_SECONDS = float(os.environ.get("FUSEFS_TEST_SECONDS", "90"))
 """Below the limit that pytest itself has, because Python cannot end a test that waits for a daemon."""
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fuse
 
 HALF = int(os.environ.get("FUSEFS_TEST_FILES", "100000")) // 2
 CONTENTS = [filler(100 + number, number) for number in range(50)]
-SECONDS = 80.0
+SECONDS = 600.0
 
 
 def flat_name(number: int) -> str:
