@@ -34,7 +34,7 @@ def lock_dvc(dvc_dir: Path, timeout: float, *, hardlink: bool) -> Iterator[None]
     """
     path = dvc_dir / "tmp" / "lock"
     try:
-        path.parent.mkdir(exist_ok=True)
+        _make_for_owner(path.parent)
         stack = _hardlink_lock(path, timeout) if hardlink else _file_lock(path, timeout)
     except OSError as error:
         raise CacheUnusable(f"cannot lock the repository with {str(path)!r}: {error.strerror}") from None
@@ -58,11 +58,28 @@ def _file_lock(path: Path, timeout: float) -> contextlib.ExitStack:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
+        _give_to_owner(fd, path.parent)
         _flock(fd, timeout, path)
         content = f" {os.getpid()}\n".encode()
         os.write(fd, content)
         os.ftruncate(fd, len(content))
         return stack.pop_all()
+
+
+def _make_for_owner(directory: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir()
+        if os.geteuid() == 0:
+            owner = directory.parent.stat()
+            os.chown(directory, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _give_to_owner(fd: int, directory: Path) -> None:
+    """A lock file that root made would lock the people of the repository out for good."""
+    if os.geteuid() == 0 and os.fstat(fd).st_uid == 0:
+        owner = directory.stat()
+        if owner.st_uid != 0:
+            os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def _hardlink_lock(path: Path, timeout: float) -> contextlib.ExitStack:

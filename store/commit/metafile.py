@@ -18,13 +18,12 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from store.dvc.document import parse_document
+from store.dvc.document import SIZE_LIMIT, parse_document
 from store.dvc.files import read_regular
 from store.errors import InputError, MetafileInvalid
 from store.oid import MD5, Oid
 
 SUFFIX: Final = ".dvc"
-SIZE_LIMIT: Final = 64 << 20
 _VALUE_KEYS: Final = (
     "md5", "size", "nfiles", "isexec", "hash", "etag", "checksum", "version_id", "files", "cloud",
 )  # fmt: skip
@@ -98,12 +97,9 @@ def read_metafile(path: Path) -> bytes | None:
     try:
         if path.is_symlink():
             raise InputError(f"{str(path)!r} is a symbolic link; put a file in its place")
-        data = read_regular(path, SIZE_LIMIT, follow=False)
+        return read_regular(path, SIZE_LIMIT, follow=False)
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    if data is None and path.exists():
-        raise InputError(f"{str(path)!r} is there and is not a file; the version cannot be recorded")
-    return data
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from store.commit import Committed, CommitOptions, commit
+from store.commit import CommitOptions, Committed, commit
 
 Run = Callable[..., str]
 Files = Mapping[str, bytes]

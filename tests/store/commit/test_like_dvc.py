@@ -188,9 +188,8 @@ def test_dvc_waits_for_us_and_we_for_dvc(repository: Path) -> None:
     from store.errors import LockTimeout
 
     path = repository / ".dvc/tmp/lock"
-    with lock_dvc(repository / ".dvc", 1, hardlink=False):
-        with pytest.raises(zc_lockfile.LockError):
-            zc_lockfile.LockFile(str(path))
+    with lock_dvc(repository / ".dvc", 1, hardlink=False), pytest.raises(zc_lockfile.LockError):
+        zc_lockfile.LockFile(str(path))
     theirs = zc_lockfile.LockFile(str(path))
     try:
         with pytest.raises(LockTimeout, match="lock"), lock_dvc(repository / ".dvc", 0, hardlink=False):
