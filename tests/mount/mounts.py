@@ -23,6 +23,7 @@ from typing import Any
 
 from tests.mount.datasets import Cache
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = (sys.executable, "-m", "fusefs.cli")
 COMMAND_SECONDS = 60.0
 END_SECONDS = 20.0
@@ -124,7 +125,8 @@ class Mounter:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
         names = ("CACHE", "CONFIG", "DATA", "STATE")
         private = {f"XDG_{name}_HOME": str(self.home / name.lower()) for name in names}
-        return {**kept, **private, "HOME": str(self.home), "GIT_CONFIG_SYSTEM": os.devnull}
+        ours = {"HOME": str(self.home), "GIT_CONFIG_SYSTEM": os.devnull, "PYTHONPATH": str(ROOT)}
+        return {**kept, **private, **ours}
 
     def run(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run `fusefs` with these arguments and return how that ended, whatever it was."""
