@@ -17,7 +17,7 @@ from typing import Final
 
 import pyfuse3
 
-from store.tree import DIRECTORY, EXECUTABLE, UNKNOWN, Tree
+from store.tree import DIRECTORY, EXECUTABLE, SYMLINK, UNKNOWN, Tree
 
 FOREVER: Final = 3600.0 * 24 * 365
 """Seconds. The kernel takes it as never: it drops entries for want of memory long before."""
@@ -44,10 +44,11 @@ class AttributeWriter:
         self._words_per_digest = tree.digest_width // WORD_BYTES
         self._flags = tree.flags
         self._directory_mode = stat.S_IFDIR | (0o777 & ~umask)
-        self._file_modes = (
-            stat.S_IFREG | (0o666 & ~umask),
-            stat.S_IFREG | (0o777 & ~umask),
-        )
+        self._file_modes = {
+            0: pyfuse3.ModeT(stat.S_IFREG | (0o666 & ~umask)),
+            EXECUTABLE: pyfuse3.ModeT(stat.S_IFREG | (0o777 & ~umask)),
+            SYMLINK: pyfuse3.ModeT(stat.S_IFLNK | 0o777),
+        }
         self._file = _blank(uid, gid)
         self._file.st_nlink = 1
         self._directory = _blank(uid, gid)
@@ -65,7 +66,7 @@ class AttributeWriter:
             entry.st_nlink = 2 + below
         else:
             entry = self._file
-            entry.st_mode = pyfuse3.ModeT(self._file_modes[1 if flags & EXECUTABLE else 0])
+            entry.st_mode = self._file_modes[flags & (EXECUTABLE | SYMLINK)]
             if size == UNKNOWN:
                 entry.st_size = entry.st_blocks = 0
                 entry.attr_timeout = 0

@@ -1,33 +1,62 @@
-"""`open_dataset`: what the user named → a compiled tree and the cache that its bytes are in.
+"""`open_dataset`: what the user named → a compiled tree, and where its bytes are.
 
-Called by the commands, never by the daemon: everything that can be wrong with a target is found
-here and raised as one line.
+Called by the commands, and by `fusefs.resolve` on a daemon's behalf; never in the daemon itself:
+everything that can be wrong with a target is found here and raised as one line.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from fusefs.directories import cache_directory
-from store.dvc.metafile import Output
-from store.dvc.project import find_project
+from store.dvc.project import Kind, Project, default_cache_dir, find_project
 from store.dvc.target import find_target
-from store.errors import InputError, NotTracked
+from store.errors import InputError, NotStored, NotTracked, RepositoryUnusable, RevisionUnknown
+from store.git.changes import find_change
+from store.git.clones import Clone, clones_directory
+from store.git.commit import Commit
+from store.git.files import GitFiles
+from store.git.repository import Repository
+from store.git.urls import parse_location
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.manifest import manifest_oid
 from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
+from store.revision import Located, RevisionMaterials, locate, place_outputs, told_manifests
 from store.tree_cache import TreeCache
-from store.version import Part, Version, obtain_tree
+from store.version import GitPart, Part, Version, obtain_tree
 
 _OID = re.compile(r"[0-9a-fA-F]{32}(\.dir)?")
 MANIFEST_LIMIT: Final = 1 << 32
 """Bytes. A manifest of forty million files; anything larger is not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user named. Empty is not given."""
+
+    target: str
+    """A `.dvc` file, a tracked path, a manifest file or an oid; with `@REV` behind, that at a revision."""
+    cache: str = ""
+    """The cache directory, instead of the project's."""
+    rev: str = ""
+    repo: str = ""
+    """Where `target` is a path: a repository's directory or URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How other versions of a dataset are named: a repository and a path in it."""
+
+    repo: str
+    """Absolute path or URL, without secrets."""
+    path: str
+    """`/`-separated, from the repository's root; empty for all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +71,11 @@ class Dataset:
     """The git commit that it was read from; empty where none is known."""
     tree: Path
     cache: Path
+    git_dirs: tuple[Path, ...] = ()
+    """Repositories that have the blobs of what git tracks in it."""
+    origin: Origin | None = None
+    """None for what lies in no repository."""
+    warnings: tuple[str, ...] = ()
 
 
 def compiled_trees() -> TreeCache:
@@ -49,45 +83,51 @@ def compiled_trees() -> TreeCache:
     return TreeCache(cache_directory() / "trees")
 
 
-def open_dataset(target: str, *, cache: str = "") -> Dataset:
-    """Resolve a `.dvc` file, a tracked path, a `.dir` manifest file or an oid. Raises `StoreError`.
-
-    `cache` overrides the cache directory that the target's project has.
-    """
+def open_dataset(request: Request) -> Dataset:
+    """Resolve what the user named. Raises `StoreError`."""
+    target = request.target
     if not target:
         raise InputError("an empty target names nothing; give a .dvc file, a tracked path or an oid")
+    if request.repo:
+        return _open_in_repository(request)
+    if request.rev:
+        return _open_revision(request, target, request.rev)
     path = Path(target)
-    if not os.path.lexists(path):
-        if _OID.fullmatch(target):
-            return _open_oid(target, cache)
-    elif path.name.endswith(TREE_SUFFIX) and path.is_file():
-        return _open_manifest_file(target, cache)
-    return _open_tracked(target, cache)
+    if os.path.lexists(path):
+        if path.name.endswith(TREE_SUFFIX) and path.is_file():
+            return _open_manifest_file(request)
+    elif _OID.fullmatch(target):
+        return _open_oid(request)
+    elif "@" in target:
+        return _open_split(request)
+    return _open_tracked(request)
 
 
-def _open_oid(target: str, cache: str) -> Dataset:
+def _open_oid(request: Request) -> Dataset:
     """An oid says nothing of its algorithm: DVC 3's place is tried first, then the older one."""
-    local = LocalCache(_chosen_cache(cache) or find_project(Path.cwd()).cache_dir)
-    candidates = [Oid.parse(target, algorithm) for algorithm in DVC_ALGORITHMS]
+    local = LocalCache(_chosen_cache(request) or find_project(_here()).cache_dir)
+    candidates = [Oid.parse(request.target, algorithm) for algorithm in DVC_ALGORITHMS]
     oid = next((oid for oid in candidates if local.has(oid)), candidates[0])
     version = Version((Part("" if oid.is_tree else str(oid), oid),))
     if not oid.is_tree:
         local.size(oid)  # a bare oid that is not there names nothing
-    return _dataset(target, version, local)
+    return _compile(request, Located(version), local)
 
 
-def _open_manifest_file(target: str, cache: str) -> Dataset:
+def _open_manifest_file(request: Request) -> Dataset:
     """A manifest by its file. In a cache the file's name is its oid, and must be right."""
-    path = Path(target).resolve()
+    path = Path(request.target).resolve()
     if path.stat().st_size > MANIFEST_LIMIT:
-        raise InputError(f"{target} is too large to be a manifest")
+        raise InputError(f"{request.target} is too large to be a manifest")
     named = _object_at(path)
     if named:
         oid, home = named
-    else:
-        oid, home = manifest_oid(_read_file(path, target)), find_project(path.parent).cache_dir
-    local = LocalCache(_chosen_cache(cache) or home)
-    return _dataset(target, Version((Part("", oid),)), local, read=lambda _: _read_file(path, target))
+        if compiled_trees().has(Version((Part("", oid),)).key):
+            return _compile(request, Located(Version((Part("", oid),))), _local(request, home))
+    data = _read_file(path, request.target)
+    if not named:
+        oid, home = manifest_oid(data), find_project(path.parent).cache_dir
+    return _compile(request, Located(Version((Part("", oid),)), (), {oid: data}), _local(request, home))
 
 
 def _object_at(path: Path) -> tuple[Oid, Path] | None:
@@ -110,37 +150,174 @@ def _read_file(path: Path, target: str) -> bytes:
         raise InputError(f"{target} cannot be read: {error.strerror}") from None
 
 
-def _open_tracked(target: str, cache: str) -> Dataset:
-    found = find_target(Path(target))
-    local = LocalCache(_chosen_cache(cache) or found.project.cache_dir)
-    return _dataset(target, Version(_place(found.outputs, target), found.inside), local)
-
-
-def _place(outputs: Sequence[Output], target: str) -> tuple[Part, ...]:
-    """Where the outputs stand: a lone directory is the root, a lone file its name, several their paths."""
-    parts = []
-    for output in outputs:
-        if output.oid is None:
-            raise NotTracked(f"{target}: {output.path!r} has no hash yet; run `dvc commit` or `dvc pull`")
-        path = output.path
-        if len(outputs) == 1:
-            path = "" if output.oid.is_tree else path.rpartition("/")[2]
-        elif path.startswith("../"):
-            raise InputError(f"{target}: {path!r} lies outside its directory; mount that output by its path")
-        parts.append(Part(path, output.oid, None if output.oid.is_tree else output.size, output.isexec))
-    return tuple(parts)
-
-
-def _dataset(
-    target: str, version: Version, local: LocalCache, *, read: Callable[[Oid], bytes] | None = None
-) -> Dataset:
+def _open_tracked(request: Request) -> Dataset:
+    """A path of the working tree; the root of a clean one is its last commit."""
+    path = Path(request.target)
     try:
-        tree = obtain_tree(version, read or local.read, compiled_trees(), target)
+        found = find_target(path)
+    except NotTracked:
+        if path.is_dir() and _is_in_git(path):
+            return _open_clean_directory(request)
+        raise
+    local = _local(request, found.project.cache_dir)
+    version = Version(place_outputs(found.outputs, request.target), found.inside)
+    located = Located(version, (), told_manifests(found.outputs))
+    return _compile(request, located, local, origin=_origin(found.project, path))
+
+
+def _open_clean_directory(request: Request) -> Dataset:
+    """A directory that is no output, without a revision: what is committed, if that is what is there."""
+    path = Path(request.target)
+    with Repository.open(path) as repository:
+        below = _below(repository, path)
+        files = GitFiles(repository, repository.resolve("HEAD"))
+        changed = find_change(files, repository.work_tree or path, below)
+    if changed:
+        raise InputError(
+            f"{request.target}: {changed!r} is not as the last commit has it; "
+            f"name a revision, for instance {request.target}@HEAD"
+        )
+    return _open_revision(request, request.target, "HEAD")
+
+
+def _open_split(request: Request) -> Dataset:
+    """`TARGET@REV`, split at the first `@` whose left side is tracked."""
+    failure: NotTracked | NotStored | RevisionUnknown | None = None
+    for path, rev in _splits(request.target):
+        if not _is_in_git(Path(path)):
+            continue
+        try:
+            return _open_revision(request, path, rev)
+        except NotTracked as error:
+            failure = failure or error
+        except RevisionUnknown as error:
+            # A tracked path before the sign, but no such revision: that is what is wrong.
+            failure = failure if isinstance(failure, RevisionUnknown) else error
+    try:
+        return _open_tracked(request)
+    except NotTracked:
+        if failure is not None:
+            raise failure from None
+        raise
+
+
+def _splits(text: str) -> Iterator[tuple[str, str]]:
+    """Every way to read `path@rev`, the shortest path first. An empty path is the current directory."""
+    place = text.find("@")
+    while place >= 0:
+        if text[place + 1 :]:
+            yield text[:place] or ".", text[place + 1 :]
+        place = text.find("@", place + 1)
+
+
+def _open_revision(request: Request, path: str, rev: str) -> Dataset:
+    """A path of the repository around it, at a revision."""
+    with Repository.open(Path(path)) as repository:
+        project = find_project(Path(path).absolute())
+        commit = repository.resolve(rev)
+        return _open_commit(request, repository, commit, _below(repository, Path(path)), project.cache_dir)
+
+
+def _open_in_repository(request: Request) -> Dataset:
+    """`--repo`: the target is a path from the root of another repository."""
+    path, rev = request.target, request.rev
+    if not rev and "@" in path:
+        path, _, rev = path.rpartition("@")
+    inner = os.path.normpath(path)
+    if inner.startswith(("/", "..")):
+        raise InputError(f"{path!r} is not a path from the root of {request.repo}")
+    inner = "" if inner == "." else inner
+    location = parse_location(request.repo, _here())
+    if location.local is not None:
+        with Repository.open(location.local) as repository:
+            project = find_project(location.local)
+            cache = project.cache_dir if project.kind is Kind.DVC else default_cache_dir(os.environ)
+            return _open_commit(request, repository, repository.resolve(rev or "HEAD"), inner, cache)
+    with Clone.open(location, clones_directory(os.environ)) as clone:
+        commit, notice = clone.resolve(rev or "HEAD")
+        cache = default_cache_dir(os.environ)
+        dataset = _open_commit(request, clone.repository, commit, inner, cache, repo=location.url)
+        return dataset if notice is None else replace(dataset, warnings=(*dataset.warnings, notice))
+
+
+def _open_commit(
+    request: Request, repository: Repository, commit: Commit, path: str, cache: Path, *, repo: str = ""
+) -> Dataset:
+    local = _local(request, cache)
+    materials = RevisionMaterials((local,), repository=repository)
+    located = locate(repository, commit, path, request.target, materials.has_manifest)
+    origin = Origin(repo or str(repository.work_tree or repository.git_dir), path)
+    return _compile(request, located, local, repository=repository, rev=commit.oid, origin=origin)
+
+
+def _compile(
+    request: Request,
+    located: Located,
+    local: LocalCache,
+    *,
+    repository: Repository | None = None,
+    rev: str = "",
+    origin: Origin | None = None,
+) -> Dataset:
+    parts = located.version.parts
+    materials = RevisionMaterials((local,), located.manifests, repository)
+    try:
+        tree = obtain_tree(located.version, materials, compiled_trees(), request.target)
     finally:
         local.close()
-    oid = str(version.parts[0].oid) if len(version.parts) == 1 else ""
-    return Dataset(target, oid, "", tree, local.root)
+    only = parts[0] if len(parts) == 1 else None
+    return Dataset(
+        target=request.target,
+        oid=str(only.oid) if isinstance(only, Part) else "",
+        rev=rev,
+        tree=tree,
+        cache=local.root,
+        git_dirs=tuple(dict.fromkeys(part.git_dir for part in parts if isinstance(part, GitPart))),
+        origin=origin,
+        warnings=located.warnings,
+    )
 
 
-def _chosen_cache(cache: str) -> Path | None:
-    return Path(cache).resolve() if cache else None
+def _origin(project: Project, path: Path) -> Origin | None:
+    """How the versions of a path of the working tree are named, where git has any."""
+    if not _is_in_git(path):
+        return None
+    try:
+        with Repository.open(path) as repository:
+            return Origin(str(repository.work_tree), _below(repository, path))
+    except (RepositoryUnusable, InputError):
+        return None  # the working tree can be mounted without git's leave
+
+
+def _below(repository: Repository, path: Path) -> str:
+    """A path of the working tree from the repository's root."""
+    if repository.work_tree is None:
+        raise InputError(f"{path} lies in a repository without a working tree; use --repo")
+    absolute = Path(os.path.normpath(path.absolute()))
+    resolved = Path(os.path.realpath(absolute.parent)) / absolute.name
+    for candidate in (absolute, resolved, Path(os.path.realpath(absolute))):
+        if candidate == repository.work_tree:
+            return ""
+        if candidate.is_relative_to(repository.work_tree):
+            return candidate.relative_to(repository.work_tree).as_posix()
+    raise InputError(f"{path} does not lie in the working tree {repository.work_tree}")
+
+
+def _is_in_git(path: Path) -> bool:
+    absolute = path.absolute()
+    return any(os.path.lexists(directory / ".git") for directory in (absolute, *absolute.parents))
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the current directory has been removed; change to another one") from None
+
+
+def _local(request: Request, home: Path) -> LocalCache:
+    return LocalCache(_chosen_cache(request) or home)
+
+
+def _chosen_cache(request: Request) -> Path | None:
+    return Path(request.cache).resolve() if request.cache else None

@@ -22,6 +22,7 @@ from fusefs.operations import Operations
 from fusefs.plan import MountPlan
 from fusefs.status import Status, resident_bytes
 from fusefs.tree_space import TreeSpace
+from store.blobs import BlobSource
 from store.content_store import ContentStore, Counters
 from store.fetcher import Fetcher
 from store.local_cache import LocalCache
@@ -96,7 +97,8 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
     started = time.monotonic()
     async with trio.open_nursery() as background:
         store = ContentStore(cache, blobs, threads, Fetcher(threads, background))
-        files = TreeFiles(tree, store)
+        git_dirs = [Path(git_dir) for git_dir in plan.git_dirs]
+        files = TreeFiles(tree, store, BlobSource(git_dirs, blobs.root) if git_dirs else None)
         reporter = StatusReporter(plan, files, store.counters, background)
         root = TreeSpace(
             files, number=0, uid=plan.uid, gid=plan.gid, umask=plan.umask, oid=plan.oid, rev=plan.rev

@@ -84,6 +84,8 @@ class MountOptions:
     mode: str = "auto"
     cache: str = ""
     """The cache's directory; empty for the one that the target's repository configures."""
+    rev: str = ""
+    repo: str = ""
     uid: int = -1
     gid: int = -1
     umask: int = 0o022
@@ -125,6 +127,8 @@ class Flag:
 FLAGS: Final = (
     Flag("mode", parse_mode, "how to mount: auto (default), fuse or native", "MODE"),
     Flag("cache", parse_path, "the cache directory, instead of the repository's", "DIR"),
+    Flag("rev", str, "the revision: a tag, branch, commit or experiment; also TARGET@REV", "REV"),
+    Flag("repo", str, "the repository that TARGET is a path in: a directory or a URL", "REPO"),
     Flag("uid", parse_user, "owner that the files show (default: you)", "USER"),
     Flag("gid", parse_group, "group that the files show (default: yours)", "GROUP"),
     Flag("umask", parse_mask, "permission bits that the files do not show (default: 022)", "MASK"),

@@ -29,6 +29,12 @@ class MountPlan:
     """The compiled tree's file (`store.tree`)."""
     cache: str
     """The cache's root directory (`store.layouts`)."""
+    git_dirs: tuple[str, ...]
+    """Repositories that have the blobs of what git tracks in the tree."""
+    repo: str
+    """Where other versions come from, a directory or a URL; empty where there are none."""
+    path: str
+    """The dataset's path in that repository; empty for all of it."""
     uid: int
     gid: int
     umask: int
@@ -43,4 +49,5 @@ class MountPlan:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MountPlan:
-        return cls(**msgpack.unpackb(data))
+        fields = msgpack.unpackb(data)
+        return cls(**{**fields, "git_dirs": tuple(fields["git_dirs"])})

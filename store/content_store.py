@@ -72,6 +72,11 @@ class ContentStore:
             await self._fetcher.bring(oid, source)
             opened = await self._open(oid, home)
             missed = True
+        if known not in (UNKNOWN, opened.size) and home is self._blobs and source is not None:
+            # What a crash left of a file of our own, which nothing else depends on.
+            self.close(opened)
+            await self._fetcher.bring(oid, source)
+            opened = await self._open(oid, home)
         if known not in (UNKNOWN, opened.size):
             self.close(opened)
             raise ObjectCorrupt(

@@ -1,6 +1,6 @@
-"""A version's parts → a compiled tree: which outputs stand where, and what they hold.
+"""A version's parts → a compiled tree: which outputs and git trees stand where, and what they hold.
 
-A part is an output at a path of the mount. A directory's manifest is read, proved to
+A part is an output of DVC's or a tree of git's at a path of the mount. A manifest is read, proved to
 be what its oid says, parsed as hostile input and compiled once; the tree is kept by what it was
 compiled from, so that the next mount opens a file and reads no manifest.
 """
@@ -10,19 +10,25 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Protocol
 
 import msgpack
 
 from store.errors import NotTracked, ObjectMissing
+from store.git.files import GitEntry
+from store.git.trees import Mode
+from store.layering import Layer, lay_over
 from store.manifest import Entry, check_manifest, parse_manifest
-from store.oid import MD5, Oid
-from store.tree import UNKNOWN
+from store.oid import DIGEST_BYTES, GIT_SHA1, GIT_SHA256, MD5, Oid
+from store.tree import DIRECTORY, UNKNOWN
 from store.tree_cache import TreeCache
 from store.tree_compiler import Leaf, compile_tree, leaf_flags
+
+SHA1_DIGITS: Final = 2 * DIGEST_BYTES[GIT_SHA1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +42,72 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """What is to be mounted. `inside` picks a directory or file below the only part, a directory."""
+class GitPart:
+    """What git tracks at `path` of a commit, shown at `path` of the mount."""
 
-    parts: tuple[Part, ...]
+    path: str
+    git_dir: Path
+    commit: str
+    source: str
+    """The path in the commit, a file's or a directory's; empty for its root."""
+    oid: str
+    """Git's name of the tree or blob there: what the part's content follows from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What is to be mounted. Of two parts that claim a path the earlier one has it.
+
+    `inside` picks a directory or file below them.
+    """
+
+    parts: tuple[Part | GitPart, ...]
     inside: str = ""
 
     @property
     def key(self) -> str:
         """The name under which the compiled tree is kept: the oid where that says everything."""
-        (first, *others) = self.parts
-        if not others and not self.inside and not first.path and first.oid.is_tree:
-            suffix = "" if first.oid.algorithm == MD5 else f"-{first.oid.algorithm}"
-            return first.oid.digest + suffix
-        parts = [(p.path, str(p.oid), p.oid.algorithm, p.size, p.isexec) for p in self.parts]
-        packed = msgpack.packb((parts, self.inside), unicode_errors="surrogateescape")
+        match self.parts:
+            case (Part(path="", oid=Oid(is_tree=True) as oid),) if not self.inside:
+                return oid.digest if oid.algorithm == MD5 else f"{oid.digest}-{oid.algorithm}"
+        packed = msgpack.packb(
+            ([_identity(part) for part in self.parts], self.inside), unicode_errors="surrogateescape"
+        )
         return hashlib.sha256(packed).hexdigest()
 
 
-def obtain_tree(version: Version, read: Callable[[Oid], bytes], trees: TreeCache, name: str) -> Path:
+def _identity(part: Part | GitPart) -> tuple[object, ...]:
+    """What of a part the tree follows from: not where a repository lies on this machine."""
+    if isinstance(part, GitPart):
+        return (part.path, part.oid)
+    return (part.path, str(part.oid), part.oid.algorithm, part.size, part.isexec)
+
+
+class Materials(Protocol):
+    """What a version is compiled from."""
+
+    def read_manifest(self, oid: Oid) -> bytes:
+        """A manifest's bytes, unproved. Raises `ObjectMissing`."""
+
+    def list_git(self, part: GitPart) -> Iterable[GitEntry]:
+        """Everything that git tracks at and below a part's source. Raises `RepositoryUnusable`."""
+
+
+def obtain_tree(version: Version, materials: Materials, trees: TreeCache, name: str) -> Path:
     """The compiled tree's file, compiled now if it is not kept. `name` is the target, for messages.
 
-    `read` brings a manifest's bytes; it is not called when the tree is there. Raises what it raises
-    (`ObjectMissing`, …), `ObjectCorrupt` for a manifest of other content than its oid promises,
-    `ManifestInvalid` for what is in it, `NotTracked` where nothing is at `inside`, `CacheUnusable`
-    where the tree cannot be kept.
+    `materials` are not asked when the tree is there. Raises what they raise, `ObjectCorrupt` for a
+    manifest of other content than its oid promises, `ManifestInvalid` for what is in it,
+    `NotTracked` where nothing is at `inside`, `CacheUnusable` where the tree cannot be kept.
     """
-    if not trees.has(version.key):
+    key = version.key
+    if not trees.has(key):
         with _without_collector():
-            leaves = _select(_leaves(version, read, name), version.inside, name)
-            image = compile_tree(leaves, name)
-        trees.put(version.key, image)
-    return trees.path(version.key)
+            layers = [Layer(part.path, _leaves(part, materials, name)) for part in version.parts]
+            leaves = layers[0].leaves if len(layers) == 1 else lay_over(layers)
+            image = compile_tree(_select(leaves, version.inside, name), name)
+        trees.put(key, image)
+    return trees.path(key)
 
 
 def keep_tree(oid: Oid, entries: Sequence[Entry], trees: TreeCache) -> Path:
@@ -83,21 +123,19 @@ def keep_tree(oid: Oid, entries: Sequence[Entry], trees: TreeCache) -> Path:
     return trees.put(version.key, image)
 
 
-def _leaves(version: Version, read: Callable[[Oid], bytes], name: str) -> list[Leaf]:
-    leaves: list[Leaf] = []
-    for part in version.parts:
-        if part.oid.is_tree:
-            leaves += _entry_leaves(part.path, _read_manifest(part.oid, read, name), part.oid)
-        else:
-            flags = leaf_flags(executable=part.isexec, algorithm=part.oid.algorithm)
-            size = UNKNOWN if part.size is None else part.size
-            leaves.append(Leaf(os.fsencode(part.path), part.oid.raw, size, flags))
-    return leaves
+def _leaves(part: Part | GitPart, materials: Materials, name: str) -> list[Leaf]:
+    if isinstance(part, GitPart):
+        return _git_leaves(part, materials.list_git(part))
+    if part.oid.is_tree:
+        return _entry_leaves(part.path, _read_manifest(part.oid, materials, name), part.oid)
+    flags = leaf_flags(executable=part.isexec, algorithm=part.oid.algorithm)
+    size = UNKNOWN if part.size is None else part.size
+    return [Leaf(os.fsencode(part.path), part.oid.raw, size, flags)]
 
 
-def _read_manifest(oid: Oid, read: Callable[[Oid], bytes], name: str) -> list[Entry]:
+def _read_manifest(oid: Oid, materials: Materials, name: str) -> list[Entry]:
     try:
-        data = read(oid)
+        data = materials.read_manifest(oid)
     except ObjectMissing as error:
         raise ObjectMissing(f"{name}: its manifest is missing: {error}; `dvc fetch` would bring it") from None
     check_manifest(data, oid)
@@ -109,7 +147,7 @@ def _entry_leaves(place: str, entries: Sequence[Entry], oid: Oid) -> list[Leaf]:
     prefix = os.fsencode(place) + b"/" if place else b""
     plain = leaf_flags(algorithm=oid.algorithm)
     executable = leaf_flags(executable=True, algorithm=oid.algorithm)
-    return [
+    leaves = [
         Leaf(
             prefix + entry.relpath.encode("utf-8", "surrogateescape"),
             bytes.fromhex(entry.md5),
@@ -118,6 +156,30 @@ def _entry_leaves(place: str, entries: Sequence[Entry], oid: Oid) -> list[Leaf]:
         )
         for entry in entries
     ]
+    if not leaves and prefix:
+        leaves.append(Leaf(prefix[:-1], flags=DIRECTORY))
+    return leaves
+
+
+def _git_leaves(part: GitPart, entries: Iterable[GitEntry]) -> list[Leaf]:
+    """The leaves of what git tracks: submodules are empty directories, as in a plain checkout."""
+    above = len(os.fsencode(part.source)) + 1 if part.source else 0
+    prefix = os.fsencode(part.path)
+    leaves = []
+    for entry in entries:
+        below = entry.path[above:]
+        path = b"/".join(piece for piece in (prefix, below) if piece)
+        if entry.mode is Mode.SUBMODULE:
+            leaves.append(Leaf(path, flags=DIRECTORY))
+            continue
+        flags = leaf_flags(
+            executable=entry.mode is Mode.EXECUTABLE,
+            symlink=entry.mode is Mode.SYMLINK,
+            algorithm=GIT_SHA1 if len(entry.oid) == SHA1_DIGITS else GIT_SHA256,
+        )
+        size = UNKNOWN if entry.size is None else entry.size
+        leaves.append(Leaf(path, bytes.fromhex(entry.oid), size, flags))
+    return leaves
 
 
 def _select(leaves: list[Leaf], inside: str, name: str) -> list[Leaf]:

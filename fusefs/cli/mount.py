@@ -10,7 +10,7 @@ from typing import Any
 from fusefs import kernel_mount
 from fusefs.bounded import call_bounded
 from fusefs.cli import print_error
-from fusefs.dataset import Dataset, open_dataset
+from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted, MountFailed
 from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, start_background
@@ -61,7 +61,9 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     Raises `StoreError`; then nothing is left mounted.
     """
     place = claim_mountpoint(mountpoint, nonempty=options.nonempty)
-    dataset = open_dataset(target, cache=options.cache)
+    dataset = open_dataset(Request(target, cache=options.cache, rev=options.rev, repo=options.repo))
+    for warning in dataset.warnings:
+        print_error(f"warning: {warning}")
     forbid_overlap(place, dataset.cache)
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
     plan = make_plan(dataset, place, options, log)
@@ -105,6 +107,9 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         mode="fuse",
         tree=str(dataset.tree),
         cache=str(dataset.cache),
+        git_dirs=tuple(str(git_dir) for git_dir in dataset.git_dirs),
+        repo=dataset.origin.repo if dataset.origin else "",
+        path=dataset.origin.path if dataset.origin else "",
         uid=options.uid,
         gid=options.gid,
         umask=options.umask,

@@ -15,7 +15,7 @@ from typing import Any, Final
 from fusefs import kernel_mount, namespaces
 from fusefs.cli import print_error
 from fusefs.cli.mount import make_plan
-from fusefs.dataset import open_dataset
+from fusefs.dataset import Request, open_dataset
 from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted
 from fusefs.launch import Launch, end_daemon, start_background
@@ -82,7 +82,10 @@ def run_command(target: str, arguments: Sequence[str], options: MountOptions) ->
     mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, []))
     try:
         with interruptible():
-            dataset = open_dataset(target, cache=options.cache)
+            request = Request(target, cache=options.cache, rev=options.rev, repo=options.repo)
+            dataset = open_dataset(request)
+            for warning in dataset.warnings:
+                print_error(f"warning: {warning}")
             with held_back() as let_go:
                 run = _Run(_make_directory(), mask)
                 try:
