@@ -91,6 +91,11 @@ def find_metafile(target: Target) -> Place:
             if output.external:
                 continue
             tracked = metafile.output_path(output)
+            if tracked == wanted and output.stage:
+                raise InputError(
+                    f"{wanted!r} is made by the stage {output.stage!r} of {metafile.path!r}; "
+                    f"`dvc commit` records what a pipeline made"
+                )
             if tracked == wanted:
                 if place:
                     raise InputError(

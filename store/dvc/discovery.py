@@ -19,12 +19,13 @@ from store.dvc.document import SIZE_LIMIT
 from store.dvc.files import Files, Item, join
 from store.dvc.ignore import IgnoreRules
 from store.dvc.metafile import Output, parse_dvc_file
+from store.dvc.pipeline import PIPELINE, read_pipeline
 from store.errors import ConfigInvalid, MetafileInvalid
 
 SUFFIX: Final = ".dvc"
 STAGE_FILE: Final = "Dvcfile"
 """A `.dvc` file of DVC 0.x without the suffix: the stage that `dvc repro` made by default."""
-PATTERNS: Final = (f"*{SUFFIX}", STAGE_FILE, f"*/{STAGE_FILE}")
+PATTERNS: Final = (f"*{SUFFIX}", *(f"{way}{name}" for name in (STAGE_FILE, PIPELINE) for way in ("", "*/")))
 """Of git, for what `is_metafile` accepts."""
 
 
@@ -82,7 +83,7 @@ class ListedFiles:
 
 def is_metafile(name: str) -> bool:
     """Whether a file of that name (without directories) tells what is tracked."""
-    return (name.endswith(SUFFIX) and name != SUFFIX) or name == STAGE_FILE
+    return (name.endswith(SUFFIX) and name != SUFFIX) or name in (STAGE_FILE, PIPELINE)
 
 
 def read_metafile(files: Files, path: str, where: str) -> Metafile | None:
@@ -90,6 +91,9 @@ def read_metafile(files: Files, path: str, where: str) -> Metafile | None:
 
     Raises `MetafileInvalid`.
     """
+    if posixpath.basename(path) == PIPELINE:
+        pipeline = read_pipeline(files, path, where)
+        return Metafile(path, pipeline.outputs, pipeline.faults) if pipeline else None
     try:
         data = files.read(path, SIZE_LIMIT)
     except OSError as error:

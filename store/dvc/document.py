@@ -3,12 +3,13 @@
 DVC writes YAML 1.2, in which `path: no` and `path: 12:30:45` are text; readers of YAML 1.1 make
 booleans and numbers of them, and an unquoted all-digit hash loses its zeros in either. So nothing
 is guessed here: whoever knows what a key means converts it. Only a plain null is told apart, for
-an absent value may be written so.
+an absent value may be written so; and, for those who have to print a number as DVC does, on demand
+whether a scalar stood there without quotes.
 
 The library is PyYAML for its events: over libyaml they come at about 15 MB a second, where the pure
 parser that DVC uses makes a fifth of one. A `dvc.lock` can have megabytes.
 
-Callers: `store.dvc.metafile`. Pure functions, any thread.
+Callers: whatever reads metafiles, pipelines, parameters and logged runs. Pure functions, any thread.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ class Mapping(dict[str, "Value"]):
         self.line = line
 
 
+class Plain(str):
+    """A scalar that stood there without quotes, as numbers and booleans do: the text as written."""
+
+    __slots__ = ()
+
+
 Value: TypeAlias = "str | list[Value] | Mapping | None"
 
 
@@ -58,12 +65,13 @@ class _Open:
     merges: list[Value] = field(default_factory=list)
 
 
-def parse_document(data: bytes, where: str) -> Mapping:
+def parse_document(data: bytes, where: str, *, mark_plain: bool = False) -> Mapping:
     """The mapping that the document `data`, called `where` in messages, consists of.
 
-    An empty document is an empty mapping. Anchors, aliases and merge keys work as in YAML. Raises
-    `MetafileInvalid` with the line for anything else: duplicate keys, conflict markers of a merge,
-    several documents, and what is too large, too deep, or grows too much by its aliases.
+    With `mark_plain` every scalar without quotes is a `Plain`. An empty document is an empty mapping.
+    Anchors, aliases and merge keys work as in YAML. Raises `MetafileInvalid` with the line for
+    anything else: duplicate keys, conflict markers of a merge, several documents, and what is too
+    large, too deep, or grows too much by its aliases.
     """
     if len(data) > SIZE_LIMIT:
         raise MetafileInvalid(f"{where} has more than {SIZE_LIMIT >> 20} MiB; DVC does not write such files")
@@ -72,7 +80,7 @@ def parse_document(data: bytes, where: str) -> Mapping:
         line = data.count(b"\n", 0, conflict.start()) + 1
         raise MetafileInvalid(f"{where} line {line}: a merge conflict that is not resolved")
     try:
-        root = _Composer(where, max(len(data), ALIASED_NODES)).compose(data)
+        root = _Composer(where, max(len(data), ALIASED_NODES), mark_plain).compose(data)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -91,11 +99,12 @@ def parse_document(data: bytes, where: str) -> Mapping:
 class _Composer:
     """Builds values from the parser's events, without recursion."""
 
-    __slots__ = ("_anchors", "_budget", "_root", "_seen_root", "_stack", "_where")
+    __slots__ = ("_anchors", "_budget", "_mark_plain", "_root", "_seen_root", "_stack", "_where")
 
-    def __init__(self, where: str, budget: int) -> None:
+    def __init__(self, where: str, budget: int, mark_plain: bool) -> None:
         self._where = where
         self._budget = budget
+        self._mark_plain = mark_plain
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Value, int]] = {}
         self._root: Value = None
@@ -105,8 +114,7 @@ class _Composer:
         for event in yaml.parse(data, Loader=_LOADER):
             match event:
                 case yaml.ScalarEvent():
-                    is_null = event.implicit[0] and event.value in _NULLS
-                    self._add(None if is_null else event.value, 1, event, event.anchor)
+                    self._add(self._scalar(event), 1, event, event.anchor)
                 case yaml.MappingStartEvent():
                     self._open(Mapping(event.start_mark.line + 1), event)
                 case yaml.SequenceStartEvent():
@@ -120,6 +128,15 @@ class _Composer:
                 case yaml.DocumentStartEvent() if self._seen_root:
                     raise self._fault(event, "a second document")
         return self._root
+
+    def _scalar(self, event: Any) -> str | None:
+        text: str = event.value
+        if event.implicit[0]:
+            if text in _NULLS:
+                return None
+            if self._mark_plain:
+                return Plain(text)
+        return text
 
     def _open(self, content: list[Value] | Mapping, event: Any) -> None:
         if len(self._stack) >= DEPTH_LIMIT:
