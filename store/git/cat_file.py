@@ -4,6 +4,10 @@ Callers: `store.git.objects`. Blocking; any thread, one at a time behind the loc
 holds. Every wait has a deadline; a process that died is replaced, and one that was late, or whose
 answer was not taken to its end, is ended.
 
+It is told nothing of the repository but where its objects lie: for the rest it gets an empty git
+directory. So no configuration but ours reaches it, and an object that a partial clone lacks is simply
+missing; knowing of the promise git would search all packs for it and then give up with an error.
+
 Source of the format: git-cat-file(1), "Batch output".
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +34,10 @@ so that neither side waits for the other."""
 
 _READ_SIZE: Final = 1 << 17
 _HEADER_LIMIT: Final = 1024
+_CONFIGURATIONS: Final = {
+    "sha1": "[core]\n\tbare = true\n\trepositoryformatversion = 0\n",
+    "sha256": "[core]\n\tbare = true\n\trepositoryformatversion = 1\n[extensions]\n\tobjectFormat = sha256\n",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +50,11 @@ class Header:
 
 
 class CatFile:
-    """A process for the repository at `git_dir`, started when it is first asked."""
+    """A process for an object directory that is hashed with `hash_name`, started when it is first asked."""
 
-    def __init__(self, git_dir: Path, mode: str) -> None:
-        self._git_dir = git_dir
+    def __init__(self, objects: Path, hash_name: str, mode: str) -> None:
+        self._objects = objects
+        self._hash_name = hash_name
         self._mode = mode
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,14 +85,14 @@ class CatFile:
         """The next answer's first line; None if git does not have the object."""
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > _HEADER_LIMIT:
-                raise ObjectCorrupt(f"git cat-file does not answer as it should in {self._git_dir}")
+                raise ObjectCorrupt(f"git cat-file does not answer as it should in {self._objects}")
             self._fill(oid)
         fields = self._buffer[:end].decode("ascii", "replace").split(" ")
         del self._buffer[: end + 1]
         if fields == [oid, "missing"]:
             return None
         if len(fields) != 3 or fields[0] != oid or not fields[2].isdecimal():
-            raise ObjectCorrupt(f"git cat-file does not answer as it should in {self._git_dir}")
+            raise ObjectCorrupt(f"git cat-file does not answer as it should in {self._objects}")
         return Header(fields[1], int(fields[2]))
 
     def take(self, oid: str, most: int) -> bytes:
@@ -96,7 +106,7 @@ class CatFile:
     def finish(self, oid: str) -> None:
         """Take the line's end that follows an object."""
         if self.take(oid, 1) != b"\n":
-            raise ObjectCorrupt(f"git cat-file does not answer as it should in {self._git_dir}")
+            raise ObjectCorrupt(f"git cat-file does not answer as it should in {self._objects}")
 
     def close(self) -> None:
         """End the process when nobody is asking. What is asked later starts another."""
@@ -105,23 +115,34 @@ class CatFile:
 
     def _ask(self, questions: bytes) -> None:
         for _ in range(2):
-            process = self._running()
-            assert process.stdin is not None
             try:
-                process.stdin.write(questions)
-                self._fill("")
+                if self._process is None:
+                    self._begin(questions)
+                else:
+                    self._write(questions)
                 return
             except (BrokenPipeError, ObjectCorrupt):
                 # It died, perhaps long ago; a new one may do better.
                 self._end()
-        raise ObjectCorrupt(f"git cat-file ends without an answer in {self._git_dir}")
+        raise ObjectCorrupt(f"git cat-file ends without an answer in {self._objects}")
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._process = command.start(["cat-file", self._mode], git_dir=self._git_dir)
+    def _begin(self, questions: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="fusefs-git-") as name:
+            git_dir = Path(name)
+            (git_dir / "refs").mkdir()
+            (git_dir / "HEAD").write_text("ref: refs/heads/none\n")
+            (git_dir / "config").write_text(_CONFIGURATIONS[self._hash_name])
+            self._process = command.start(["cat-file", self._mode], git_dir=git_dir, objects=self._objects)
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
-        return self._process
+            # With its first answer git has read all there is in the directory, and it can go.
+            self._write(questions)
+
+    def _write(self, questions: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(questions)
+        self._fill("")
 
     def _fill(self, oid: str) -> None:
         """Read some of what git says. Raises `ObjectCorrupt` at its end."""
@@ -132,10 +153,10 @@ class CatFile:
         poll.register(descriptor, select.POLLIN)
         left = max(0.0, self._deadline - time.monotonic())
         if not poll.poll(left * 1000):
-            raise StoreTimeout(f"git cat-file did not answer within {self._seconds:g} s in {self._git_dir}")
+            raise StoreTimeout(f"git cat-file did not answer within {self._seconds:g} s in {self._objects}")
         part = os.read(descriptor, _READ_SIZE)
         if not part:
-            raise ObjectCorrupt(f"git cannot read its object {oid} in {self._git_dir}; try git fsck")
+            raise ObjectCorrupt(f"git cannot read its object {oid} in {self._objects}; try git fsck")
         self._buffer += part
 
     def _end(self) -> None:

@@ -183,12 +183,16 @@ def run(
     return Done(process.returncode, output, _complaint(text), text)
 
 
-def start(arguments: Sequence[str], *, git_dir: Path) -> subprocess.Popen[bytes]:
-    """Start a command that answers requests; the caller speaks with it through pipes, and `end`s it."""
+def start(arguments: Sequence[str], *, git_dir: Path, objects: Path) -> subprocess.Popen[bytes]:
+    """Start a command that answers requests about what lies in the object directory `objects`.
+
+    The caller speaks with it through pipes, and `end`s it. Raises `RepositoryUnusable`.
+    """
+    env = _environment(git_dir, network=False, globs=False, secret=None)
     return _start(
         _command(arguments, (), None),
         git_dir,
-        _environment(git_dir, network=False, globs=False, secret=None),
+        env | {"GIT_OBJECT_DIRECTORY": str(objects)},
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         held=(),

@@ -29,7 +29,8 @@ SIZE_LIMIT: Final = 256 << 20
 
 _PART: Final = 1 << 17
 _OID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_HASHES: Final = {40: "sha1", 64: "sha256"}
+_OID_LENGTHS: Final = {"sha1": 40, "sha256": 64}
+"""The hashes that git knows."""
 
 Fetch = Callable[[Sequence[str]], None]
 """Brings objects that are not here. Raises `RepositoryUnusable`, `StoreTimeout`."""
@@ -41,13 +42,17 @@ def is_oid(text: str) -> bool:
 
 
 class Objects:
-    """The objects of the repository at `git_dir`; `fetch` brings those that a partial clone lacks."""
+    """The objects of a repository, from its object directory; `hash_name` is `sha1` or `sha256`.
 
-    def __init__(self, git_dir: Path, fetch: Fetch | None = None) -> None:
-        self._git_dir = git_dir
+    `fetch` brings those that a partial clone lacks.
+    """
+
+    def __init__(self, directory: Path, hash_name: str, fetch: Fetch | None = None) -> None:
+        self._directory = directory
+        self._hash_name = hash_name
         self._fetch = fetch
-        self._contents = CatFile(git_dir, "--batch")
-        self._headers = CatFile(git_dir, "--batch-check")
+        self._contents = CatFile(directory, hash_name, "--batch")
+        self._headers = CatFile(directory, hash_name, "--batch-check")
 
     def close(self) -> None:
         """End the processes. What is asked later starts them again."""
@@ -95,7 +100,7 @@ class Objects:
         if size <= length:
             return self.read(oid, limit=length)
         beginning = bytearray()
-        process = CatFile(self._git_dir, "--batch")
+        process = CatFile(self._directory, self._hash_name, "--batch")
         try:
             with process.asking(oid, seconds=SECONDS):
                 process.take_header(oid)
@@ -112,7 +117,7 @@ class Objects:
         throws away what is written if this raises. Raises as `read` does, and `OSError` from writing.
         """
         header = Header("blob", self._size_of(oid, "blob"))
-        process = CatFile(self._git_dir, "--batch")
+        process = CatFile(self._directory, self._hash_name, "--batch")
         try:
             # Closed first: a stream that is left in the middle holds the process.
             with closing(self._stream(process, oid, header, seconds)) as parts:
@@ -147,7 +152,7 @@ class Objects:
         self, process: CatFile, oid: str, header: Header, seconds: float
     ) -> Generator[bytes, None, None]:
         """The object's bytes; the last part comes after the whole of it was found right."""
-        hashed = hashlib.new(_HASHES[len(oid)], usedforsecurity=False)
+        hashed = hashlib.new(self._hash_name, usedforsecurity=False)
         hashed.update(f"{header.kind} {header.size}\0".encode())
         left = header.size
         last = b""
@@ -164,13 +169,13 @@ class Objects:
             process.finish(oid)
         if hashed.hexdigest() != oid:
             raise ObjectCorrupt(
-                f"git object {oid} in {self._git_dir} is not what its name says; try git fsck"
+                f"git object {oid} in {self._directory} is not what its name says; try git fsck"
             )
         yield last
 
     def _all_headers(self, oids: Sequence[str]) -> list[Header | None]:
         for oid in oids:
-            if not is_oid(oid):
+            if not is_oid(oid) or len(oid) != _OID_LENGTHS[self._hash_name]:
                 raise RepositoryUnusable(f"{command.printable(oid)!r} is not the name of a git object")
         headers: list[Header | None] = []
         for start in range(0, len(oids), AT_ONCE):
@@ -181,6 +186,6 @@ class Objects:
 
     def _missing(self, oid: str) -> ObjectMissing:
         return ObjectMissing(
-            f"git object {oid} is not in {self._git_dir}; if that is a partial or shallow clone, "
+            f"git object {oid} is not in {self._directory}; if that is a partial or shallow clone, "
             "check the revision out there once, or name the URL it was cloned from"
         )

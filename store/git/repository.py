@@ -49,13 +49,17 @@ class Repository:
         git refuses because somebody else owns it, and `StoreTimeout`.
         """
         start = _nearest_directory(path)
-        found = command.run(["rev-parse", "--absolute-git-dir"], directory=start, limit=1 << 16)
+        found = _ask(start, None, "--show-object-format", "--absolute-git-dir")
         if found.status != 0:
             raise _unusable(path, found)
-        git_dir = Path(_one_path(found.output))
-        inside = command.run(["rev-parse", "--show-toplevel"], directory=start, limit=1 << 16)
+        hash_name, _, git_dir_path = _one_path(found.output).partition("\n")
+        git_dir = Path(git_dir_path)
+        inside = _ask(start, None, "--show-toplevel")
         work_tree = Path(_one_path(inside.output)) if inside.status == 0 else None
-        objects = Objects(git_dir, fetch)
+        stored = _ask(git_dir, git_dir, "--git-path", "objects")
+        if stored.status != 0 or hash_name not in ("sha1", "sha256"):
+            raise _unusable(path, stored)
+        objects = Objects(git_dir / _one_path(stored.output), hash_name, fetch)
         return cls(git_dir, work_tree, objects, Trees(objects))
 
     def __enter__(self) -> Self:
@@ -139,6 +143,10 @@ def _nearest_directory(path: Path) -> Path:
         except OSError:  # denied, or a name that is too long: what is above may do
             continue
     return Path("/")
+
+
+def _ask(directory: Path, git_dir: Path | None, *questions: str) -> command.Done:
+    return command.run(["rev-parse", *questions], directory=directory, git_dir=git_dir, limit=1 << 16)
 
 
 def _one_path(output: bytes) -> str:

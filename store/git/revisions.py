@@ -66,11 +66,9 @@ def list_names(git_dir: Path) -> list[str]:
     """Tags and branches by their short names; with `tags/` and `heads/` where one would mean both."""
     refs = [name for name, _ in list_refs(git_dir, "refs/tags", "refs/heads")]
     shorts = [short(name) for name in refs]
-    seen: set[str] = set()
-    doubled = {name for name in shorts if name in seen or seen.add(name)}
-    return sorted(
-        ref.removeprefix("refs/") if name in doubled else name for ref, name in zip(refs, shorts, strict=True)
-    )
+    times = Counter(shorts)
+    names = zip(refs, shorts, strict=True)
+    return sorted(ref.removeprefix("refs/") if times[name] > 1 else name for ref, name in names)
 
 
 def short(ref: str) -> str:
