@@ -37,9 +37,19 @@ class AttributeWriter:
     `fill` returns the same object every time: use it before the next checkpoint.
     """
 
-    def __init__(self, tree: Tree, *, uid: int, gid: int, umask: int, first_inode: int) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        uid: int,
+        gid: int,
+        umask: int,
+        first_inode: int,
+        entry_timeout: float = FOREVER,
+    ) -> None:
         self._tree = tree
-        self.first_inode = first_inode
+        self._first_inode = first_inode
+        self._entry_timeout = entry_timeout
         self._words = tree.digest_words
         self._words_per_digest = tree.digest_width // WORD_BYTES
         self._flags = tree.flags
@@ -49,9 +59,9 @@ class AttributeWriter:
             EXECUTABLE: pyfuse3.ModeT(stat.S_IFREG | (0o777 & ~umask)),
             SYMLINK: pyfuse3.ModeT(stat.S_IFLNK | 0o777),
         }
-        self._file = _blank(uid, gid)
+        self._file = _blank(uid, gid, entry_timeout)
         self._file.st_nlink = 1
-        self._directory = _blank(uid, gid)
+        self._directory = _blank(uid, gid, entry_timeout)
         self._directory.st_mode = pyfuse3.ModeT(self._directory_mode)
         self._directory.st_size = DIRECTORY_BYTES
 
@@ -64,6 +74,7 @@ class AttributeWriter:
             # A directory's flags are that one bit and nothing else, so its subdirectories can be counted.
             below = bytes(self._flags[children.start : children.stop]).count(DIRECTORY)
             entry.st_nlink = 2 + below
+            entry.entry_timeout = self._entry_timeout
         else:
             entry = self._file
             entry.st_mode = self._file_modes[flags & (EXECUTABLE | SYMLINK)]
@@ -74,7 +85,7 @@ class AttributeWriter:
                 entry.st_size = size
                 entry.st_blocks = -(-size // BLOCK_BYTES)
                 entry.attr_timeout = FOREVER
-        entry.st_ino = pyfuse3.InodeT(row + self.first_inode)
+        entry.st_ino = pyfuse3.InodeT(row + self._first_inode)
         digest = self._words[row * self._words_per_digest]
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = (
             TIME_FIRST + digest % TIME_SPAN
@@ -82,12 +93,13 @@ class AttributeWriter:
         return entry
 
 
-def _blank(uid: int, gid: int) -> pyfuse3.EntryAttributes:
+def _blank(uid: int, gid: int, entry_timeout: float) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     entry.st_uid = uid
     entry.st_gid = gid
     entry.st_blksize = PREFERRED_READ
-    entry.entry_timeout = entry.attr_timeout = FOREVER
+    entry.entry_timeout = entry_timeout
+    entry.attr_timeout = FOREVER
     return entry
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import pyfuse3
 
@@ -22,8 +22,10 @@ NAMES: Final = (b".fusefs", b".fusefs-control")
 DIRECTORY_ROW: Final = 0
 
 
-def control_name(tree: Tree) -> bytes:
+def control_name(tree: Tree | None) -> bytes:
     """The name that the data leaves free; empty where it takes both."""
+    if tree is None:
+        return NAMES[0]
     return next((name for name in NAMES if tree.lookup(ROOT_ROW, name) is None), b"")
 
 
@@ -55,10 +57,25 @@ class ListedDirectory:
                 return
 
 
-class ControlSpace:
-    """Names, attributes and contents of the control files."""
+class HasDirectory(Protocol):
+    """A space that is entered through the control directory."""
 
-    def __init__(self, files: Mapping[bytes, Callable[[], bytes]], *, uid: int, gid: int) -> None:
+    def directory(self) -> pyfuse3.EntryAttributes:
+        """The attributes of its first directory."""
+
+
+class ControlSpace:
+    """Names, attributes and contents of the control files, and the directories that stand beside them."""
+
+    def __init__(
+        self,
+        files: Mapping[bytes, Callable[[], bytes]],
+        directories: Mapping[bytes, HasDirectory],
+        *,
+        uid: int,
+        gid: int,
+    ) -> None:
+        self._directories = directories
         self._names = tuple(files)
         self._makers = tuple(files.values())
         self._uid = uid
@@ -79,6 +96,8 @@ class ControlSpace:
     async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
         if name in self._names:
             return self._attributes(1 + self._names.index(name))
+        if name in self._directories:
+            return self._directories[name].directory()
         return self._attributes(row) if name == b"." else absent()
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
@@ -89,7 +108,8 @@ class ControlSpace:
 
     def opendir(self, row: int) -> ListedDirectory:
         named = [(name, self._attributes(place)) for place, name in enumerate(self._names, 1)]
-        return ListedDirectory([(b".", self.directory()), (b"..", self.directory()), *named])
+        beside = [(name, space.directory()) for name, space in self._directories.items()]
+        return ListedDirectory([(b".", self.directory()), (b"..", self.directory()), *named, *beside])
 
     async def open(self, row: int) -> OpenFile:
         if row == DIRECTORY_ROW:
@@ -101,3 +121,6 @@ class ControlSpace:
 
     async def xattr(self, row: int, name: bytes) -> bytes | None:
         return None
+
+    def capacity(self) -> tuple[int, int]:
+        return 0, len(self._names)

@@ -69,7 +69,8 @@ class Dataset:
     """What it resolved to, as DVC prints it; empty for several outputs."""
     rev: str
     """The git commit that it was read from; empty where none is known."""
-    tree: Path
+    tree: Path | None
+    """The compiled tree; None for revisions side by side."""
     cache: Path
     git_dirs: tuple[Path, ...] = ()
     """Repositories that have the blobs of what git tracks in it."""
@@ -101,6 +102,37 @@ def open_dataset(request: Request) -> Dataset:
     elif "@" in target:
         return _open_split(request)
     return _open_tracked(request)
+
+
+def open_revisions(request: Request) -> Dataset:
+    """All versions of a path, for a mount that shows them side by side. Raises `StoreError`."""
+    if request.rev:
+        raise InputError("--rev names one version and --revs many: give one of them")
+    if request.repo:
+        location = parse_location(request.repo, _here())
+        if location.local is None:
+            with Clone.open(location, clones_directory(os.environ)):
+                cache, origin = default_cache_dir(os.environ), Origin(location.url, _inner(request.target))
+        else:
+            with Repository.open(location.local) as repository:
+                cache, origin = _own_cache(location.local), Origin(_home(repository), _inner(request.target))
+    else:
+        path = Path(request.target)
+        with Repository.open(path) as repository:
+            cache = find_project(path.absolute()).cache_dir
+            origin = Origin(_home(repository), _below(repository, path))
+    return Dataset(request.target, "", "", None, _local(request, cache).root, origin=origin)
+
+
+def list_names(repo: str, pattern: str) -> list[str]:
+    """Tags and branches of a repository that match the glob, of a clone as they were seen last."""
+    location = parse_location(repo, _here())
+    if location.local is not None:
+        with Repository.open(location.local) as repository:
+            return repository.names(pattern)
+    with Clone.open(location, clones_directory(os.environ)) as clone:
+        clone.resolve("HEAD")  # which refreshes what is old
+        return clone.repository.names(pattern)
 
 
 def _open_oid(request: Request) -> Dataset:
@@ -223,16 +255,12 @@ def _open_in_repository(request: Request) -> Dataset:
     path, rev = request.target, request.rev
     if not rev and "@" in path:
         path, _, rev = path.rpartition("@")
-    inner = os.path.normpath(path)
-    if inner.startswith(("/", "..")):
-        raise InputError(f"{path!r} is not a path from the root of {request.repo}")
-    inner = "" if inner == "." else inner
+    inner = _inner(path)
     location = parse_location(request.repo, _here())
     if location.local is not None:
         with Repository.open(location.local) as repository:
-            project = find_project(location.local)
-            cache = project.cache_dir if project.kind is Kind.DVC else default_cache_dir(os.environ)
-            return _open_commit(request, repository, repository.resolve(rev or "HEAD"), inner, cache)
+            commit = repository.resolve(rev or "HEAD")
+            return _open_commit(request, repository, commit, inner, _own_cache(location.local))
     with Clone.open(location, clones_directory(os.environ)) as clone:
         commit, notice = clone.resolve(rev or "HEAD")
         cache = default_cache_dir(os.environ)
@@ -246,7 +274,7 @@ def _open_commit(
     local = _local(request, cache)
     materials = RevisionMaterials((local,), repository=repository)
     located = locate(repository, commit, path, request.target, materials.has_manifest)
-    origin = Origin(repo or str(repository.work_tree or repository.git_dir), path)
+    origin = Origin(repo or _home(repository), path)
     return _compile(request, located, local, repository=repository, rev=commit.oid, origin=origin)
 
 
@@ -284,9 +312,27 @@ def _origin(project: Project, path: Path) -> Origin | None:
         return None
     try:
         with Repository.open(path) as repository:
-            return Origin(str(repository.work_tree), _below(repository, path))
+            return Origin(_home(repository), _below(repository, path))
     except (RepositoryUnusable, InputError):
         return None  # the working tree can be mounted without git's leave
+
+
+def _inner(path: str) -> str:
+    """A path from the root of `--repo`, normalised; empty for the root."""
+    inner = os.path.normpath(path)
+    if inner == ".." or inner.startswith(("/", "../")):
+        raise InputError(f"{path!r} is not a path from the root of the repository")
+    return "" if inner == "." else inner
+
+
+def _own_cache(directory: Path) -> Path:
+    """The cache of a repository on this machine; one without DVC has the default one."""
+    project = find_project(directory)
+    return project.cache_dir if project.kind is Kind.DVC else default_cache_dir(os.environ)
+
+
+def _home(repository: Repository) -> str:
+    return str(repository.work_tree or repository.git_dir)
 
 
 def _below(repository: Repository, path: Path) -> str:

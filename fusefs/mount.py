@@ -7,83 +7,122 @@ served until the kernel ends it (umount) or the surrounding cancel scope does (a
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyfuse3
 import trio
 
 from fusefs.control import ControlSpace
+from fusefs.control_socket import new_name, serve_control
 from fusefs.directories import blob_directory
+from fusefs.kernel_caches import forget_names
 from fusefs.operations import Operations
 from fusefs.plan import MountPlan
-from fusefs.status import Status, resident_bytes
+from fusefs.revisions import RevisionsSpace
+from fusefs.spaces import CONTROL_SPACE, FIRST_TREE, REVISIONS_SPACE, Space
+from fusefs.status_reporter import StatusReporter
 from fusefs.tree_space import TreeSpace
-from store.blobs import BlobSource
-from store.content_store import ContentStore, Counters
+from fusefs.versions import Versions, make_space
+from store.content_store import ContentStore
+from store.errors import StoreError
 from store.fetcher import Fetcher
 from store.local_cache import LocalCache
 from store.threads import Threads
-from store.tree import Tree
-from store.tree_files import TreeFiles
+from store.tree import ROOT_ROW, Tree
 
 log = logging.getLogger(__name__)
 
 MAX_TASKS: Final = 1000
 """Requests in flight. A parked request holds one; too few and a slow read delays a `stat`."""
 
-MEASURE_PAUSE: Final = 20
-"""The cache is measured again after this many times as long as the last measurement took."""
+SETTLE_SECONDS: Final = 1.0
+"""After a switch: an answer that was on its way then may have put an old name into the kernel's cache."""
 
 
-class StatusReporter:
-    """Says how the mount is doing; measures the cache in the background when somebody asks."""
+class Mount:
+    """What a daemon serves: the version at the root, and everything that hangs in `.fusefs`."""
 
-    def __init__(self, plan: MountPlan, files: TreeFiles, counters: Counters, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, plan: MountPlan, fuse_fd: int, store: ContentStore, threads: Threads, nursery: trio.Nursery
+    ) -> None:
         self._plan = plan
-        self._files = files
-        self._counters = counters
+        self._fuse_fd = fuse_fd
+        self._threads = threads
         self._nursery = nursery
-        self._cache_bytes: int | None = None
-        self._measure_after = 0.0
+        self._switching = trio.Lock()
+        self.control_name = new_name()
+        self.operations = Operations(store.counters)
+        blobs = blob_directory()
+        self._versions = Versions(plan, store, threads, blobs, nursery, self.operations.add)
+        self._reporter = StatusReporter(plan, store.counters, self.control_name, nursery)
+        owner = {"uid": plan.uid, "gid": plan.gid}
+        revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
+        control = ControlSpace({b"status": self._reporter.report}, {b"revs": revisions}, **owner)
+        self.operations.add(CONTROL_SPACE, control)
+        self.operations.add(REVISIONS_SPACE, revisions)
+        self._shown: TreeSpace | None = None
+        if plan.revs:
+            root: Space = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
+            self.operations.add(0, root)
+            self.operations.show(root)
+        else:
+            tree = Tree.open(Path(plan.tree))
+            space = make_space(
+                plan,
+                tree,
+                store,
+                blobs,
+                number=FIRST_TREE,
+                oid=plan.oid,
+                rev=plan.rev,
+                git_dirs=list(plan.git_dirs),
+            )
+            self._versions.adopt(space, plan.tree)
+            self._show(space)
 
-    def report(self) -> bytes:
-        """The JSON of `.fusefs/status`."""
-        if trio.current_time() >= self._measure_after:
-            self._measure_after = float("inf")
-            self._nursery.start_soon(self._measure)
-        plan, files, counters = self._plan, self._files, self._counters
-        return Status(
-            mountpoint=plan.mountpoint,
-            target=plan.target,
-            oid=plan.oid or None,
-            rev=plan.rev or None,
-            mode=plan.mode,
-            pid=os.getpid(),
-            since=plan.since,
-            files=files.tree.files,
-            bytes=None if files.sizes_unknown else files.bytes_known,
-            hits=counters.hits,
-            misses=counters.misses,
-            errors=counters.errors,
-            bytes_cache=counters.bytes_cache,
-            bytes_remote=counters.bytes_remote,
-            cache_bytes=self._cache_bytes,
-            rss_bytes=resident_bytes(),
-            log=plan.log or None,
-        ).to_json()
+    def _show(self, space: TreeSpace) -> None:
+        if self._shown is not None:
+            self._shown.supersede()
+        space.restore()
+        self._shown = space
+        self.operations.show(space)
+        self._reporter.show(space)
 
-    async def _measure(self) -> None:
-        begin = trio.current_time()
+    async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request of the control socket: `{"switch": REV}`."""
+        rev = request.get("switch")
+        if not isinstance(rev, str):
+            return {"error": "an unknown request; the command is of another version than the daemon"}
         try:
-            self._cache_bytes = await self._files.measure_cached()
-        except Exception:  # a figure that cannot be had must not end the mount
-            log.exception("the cache could not be measured")
-        now = trio.current_time()
-        self._measure_after = now + max(1.0, MEASURE_PAUSE * (now - begin))
+            async with self._switching:
+                space = await self.switch(rev)
+        except StoreError as error:
+            return {"error": str(error)}
+        return {"rev": space.rev, "oid": space.oid, "files": space.tree.files}
+
+    async def switch(self, rev: str) -> TreeSpace:
+        """Show another version at the root. What is open keeps the old one. Raises `StoreError`."""
+        before = self._shown
+        if before is None:
+            raise StoreError("this mount shows revisions side by side; there is nothing to switch")
+        space = await self._versions.open(rev)
+        if space is not before:
+            self._show(space)
+            names = {tree.name(row) for tree in (before.tree, space.tree) for row in tree.children(ROOT_ROW)}
+            await self._threads.on_disk(forget_names, self._fuse_fd, names)
+            self._nursery.start_soon(self._forget_again, names)
+            log.info("switched to %s, commit %s", rev, space.rev)
+        return space
+
+    async def _forget_again(self, names: set[bytes]) -> None:
+        await trio.sleep(SETTLE_SECONDS)
+        try:
+            await self._threads.on_disk(forget_names, self._fuse_fd, names)
+        except (StoreError, OSError) as error:
+            log.warning("names of the former version may be remembered: %s", error)
 
 
 async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> None:
@@ -91,28 +130,21 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened. The descriptor is used up.
     """
-    tree = Tree.open(Path(plan.tree))
     cache, blobs = LocalCache(Path(plan.cache)), LocalCache(blob_directory())
     threads = Threads()
     started = time.monotonic()
     async with trio.open_nursery() as background:
         store = ContentStore(cache, blobs, threads, Fetcher(threads, background))
-        git_dirs = [Path(git_dir) for git_dir in plan.git_dirs]
-        files = TreeFiles(tree, store, BlobSource(git_dirs, blobs.root) if git_dirs else None)
-        reporter = StatusReporter(plan, files, store.counters, background)
-        root = TreeSpace(
-            files, number=0, uid=plan.uid, gid=plan.gid, umask=plan.umask, oid=plan.oid, rev=plan.rev
-        )
-        control = ControlSpace({b"status": reporter.report}, uid=plan.uid, gid=plan.gid)
-        operations = Operations(root, control, store.counters)
-        pyfuse3.init(operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
+        mount = Mount(plan, fuse_fd, store, threads, background)
+        pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
         try:
+            background.start_soon(serve_control, mount.control_name, mount.handle)
             log.info("serving %s on %s", plan.target, plan.mountpoint)
             ready()
             await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         finally:
             background.cancel_scope.cancel()
-            operations.close_all()
+            mount.operations.close_all()
             pyfuse3.close(unmount=False)
             cache.close()
             blobs.close()

@@ -86,6 +86,8 @@ class MountOptions:
     """The cache's directory; empty for the one that the target's repository configures."""
     rev: str = ""
     repo: str = ""
+    revs: str = ""
+    """A glob of revisions to show side by side; empty for one version."""
     uid: int = -1
     gid: int = -1
     umask: int = 0o022
@@ -129,6 +131,7 @@ FLAGS: Final = (
     Flag("cache", parse_path, "the cache directory, instead of the repository's", "DIR"),
     Flag("rev", str, "the revision: a tag, branch, commit or experiment; also TARGET@REV", "REV"),
     Flag("repo", str, "the repository that TARGET is a path in: a directory or a URL", "REPO"),
+    Flag("revs", str, "show all revisions that match, each in a directory", "GLOB", of_the_process=True),
     Flag("uid", parse_user, "owner that the files show (default: you)", "USER"),
     Flag("gid", parse_group, "group that the files show (default: yours)", "GROUP"),
     Flag("umask", parse_mask, "permission bits that the files do not show (default: 022)", "MASK"),

@@ -14,7 +14,7 @@ from typing import Final, cast
 import pyfuse3
 
 from fusefs.attributes import DIRECTORY_BYTES
-from fusefs.control import ControlSpace, control_name
+from fusefs.control import DIRECTORY_ROW, control_name
 from fusefs.errnos import ENAMETOOLONG, ENODATA, answering
 from fusefs.spaces import CONTROL_SPACE, OpenDirectory, OpenFile, Space, locate
 from fusefs.tree_space import TreeSpace
@@ -28,18 +28,26 @@ XATTR: Final = b"user.fusefs."
 
 
 class Operations(pyfuse3.Operations):
-    """Serves a version at the root, the control directory in it, and whatever spaces are added."""
+    """Serves whatever space is shown at the root, the control directory in it, and those that are added."""
 
-    def __init__(self, root: TreeSpace, control: ControlSpace, counters: Counters) -> None:
+    def __init__(self, counters: Counters) -> None:
         super().__init__()
         self._counters = counters
-        self._control = control
-        self._spaces: dict[int, Space] = {0: root, CONTROL_SPACE: control}
-        self._root = root
-        self._control_name = control_name(root.tree)
+        self._spaces: dict[int, Space] = {}
+        self._root: Space
+        self._control_name = b""
         self._files: dict[int, OpenFile] = {}
         self._directories: dict[int, OpenDirectory] = {}
         self._last_handle = 0
+
+    def add(self, number: int, space: Space) -> None:
+        """Answer for the inodes of a space from now on."""
+        self._spaces[number] = space
+
+    def show(self, root: Space) -> None:
+        """Show a space's first row at the root, instead of what was shown there."""
+        self._root = root
+        self._control_name = control_name(root.tree if isinstance(root, TreeSpace) else None)
 
     def failed(self, message: str) -> None:
         """Count a failed request and say why in the log. Called by `answering`."""
@@ -69,7 +77,7 @@ class Operations(pyfuse3.Operations):
         if len(name) > NAME_MAX:  # the kernel stops at 1024 only
             raise pyfuse3.FUSEError(ENAMETOOLONG)
         if parent_inode == pyfuse3.ROOT_INODE and name == self._control_name:
-            return self._control.directory()
+            return await self._spaces[CONTROL_SPACE].getattr(DIRECTORY_ROW)
         space, row = self._at(parent_inode)
         return await space.lookup(row, name)
 
@@ -146,9 +154,10 @@ class Operations(pyfuse3.Operations):
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = DIRECTORY_BYTES
-        data.f_blocks = -(-self._root.files.bytes_known // DIRECTORY_BYTES)
+        size, entries = self._root.capacity()
+        data.f_blocks = -(-size // DIRECTORY_BYTES)
         data.f_bfree = data.f_bavail = 0
-        data.f_files = self._root.tree.rows
+        data.f_files = entries
         data.f_ffree = data.f_favail = 0
         data.f_namemax = NAME_MAX
         return data

@@ -26,7 +26,9 @@ class MountPlan:
     mode: str
     """`fuse` or `native`: how the mount works, never `auto`."""
     tree: str
-    """The compiled tree's file (`store.tree`)."""
+    """The compiled tree's file (`store.tree`); empty where `revs` says what is shown."""
+    revs: str
+    """A glob of revisions to show side by side; empty for one version."""
     cache: str
     """The cache's root directory (`store.layouts`)."""
     git_dirs: tuple[str, ...]

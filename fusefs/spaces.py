@@ -14,12 +14,16 @@ import pyfuse3
 
 SPACE_BITS: Final = 32
 ROW_MASK: Final = (1 << SPACE_BITS) - 1
+FIRST_TREE: Final = 1
+"""Trees count up from here. Inode 1, of space 0, is whatever is shown at the root: the kernel admits it
+nowhere else, and a version may stand under `revs` as well."""
 CONTROL_SPACE: Final = 1 << 20
-"""The control directory's number; trees count up from 0 and never get there."""
+"""The control directory's number; trees never get there."""
+REVISIONS_SPACE: Final = CONTROL_SPACE + 1
 
 
 def first_inode(number: int) -> int:
-    """The inode of row 0. That of space 0 is 1, FUSE's root."""
+    """The inode of row 0."""
     return (number << SPACE_BITS) + 1
 
 
@@ -65,3 +69,6 @@ class Space(Protocol):
     def xattr_names(self, row: int) -> tuple[bytes, ...]: ...
 
     async def xattr(self, row: int, name: bytes) -> bytes | None: ...
+
+    def capacity(self) -> tuple[int, int]:
+        """Bytes and entries, for `df`."""

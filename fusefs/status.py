@@ -40,6 +40,8 @@ class Status:
     """What the objects of this version that are in the cache have together."""
     rss_bytes: int | None
     log: str | None
+    control: str | None = None
+    """The name of the daemon's control socket, `@` for a zero byte."""
 
     def to_json(self) -> builtins.bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

@@ -5,6 +5,7 @@ Lives on the event loop; a method without an `await` is atomic.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import pyfuse3
@@ -50,28 +51,35 @@ class TreeFile:
 class TreeDirectory:
     """A directory of a tree that is being listed."""
 
-    def __init__(self, files: TreeFiles, writer: AttributeWriter, row: int) -> None:
-        self._files = files
-        self._writer = writer
+    def __init__(self, space: TreeSpace, row: int) -> None:
+        self._space = space
+        self._files = space.files
         self._row = row
         self._asked = 0
         """The sizes of so many children have been asked for."""
 
     async def list(self, start: int, token: pyfuse3.ReaddirToken) -> None:
-        tree, fill, sizes = self._files.tree, self._writer.fill, self._files.sizes
+        if self._files.sizes_unknown:
+            await self._learn_sizes(start)
+        # Asked for last: while something is awaited another version may be put in this one's place.
+        fill = self._space.writer_for_listing(self._row).fill
+        tree, sizes = self._files.tree, self._files.sizes
         reply, name_of = pyfuse3.readdir_reply, tree.name
         for place in range(start, len(DOTS)):
             row = tree.parent[self._row] if place else self._row
             if not reply(token, DOTS[place], fill(row, UNKNOWN), place + 1):
                 return
         rows, first = tree.children(self._row), max(start - len(DOTS), 0)
-        if self._files.sizes_unknown and first >= self._asked:
-            self._asked = first + SIZES_AHEAD
-            await self._files.learn_sizes(rows[first : self._asked])
         for place in range(first, len(rows)):
             row = rows[place]
             if not reply(token, name_of(row), fill(row, sizes[row]), len(DOTS) + place + 1):
                 return
+
+    async def _learn_sizes(self, start: int) -> None:
+        first = max(start - len(DOTS), 0)
+        if first >= self._asked:
+            self._asked = first + SIZES_AHEAD
+            await self._files.learn_sizes(self._files.tree.children(self._row)[first : self._asked])
 
 
 class TreeSpace:
@@ -84,9 +92,28 @@ class TreeSpace:
         self.tree = files.tree
         self.oid = oid
         self.rev = rev
-        self._writer = AttributeWriter(
-            files.tree, uid=uid, gid=gid, umask=umask, first_inode=first_inode(number)
+        self._new_writer = partial(
+            AttributeWriter, files.tree, uid=uid, gid=gid, umask=umask, first_inode=first_inode(number)
         )
+        self._writer = self._new_writer()
+        self._expiring: AttributeWriter | None = None
+
+    def supersede(self) -> None:
+        """Another version is shown at the mount's root now: what is listed here must not be kept there."""
+        self._expiring = self._expiring or self._new_writer(entry_timeout=0)
+
+    def restore(self) -> None:
+        """This version is shown at the mount's root (again)."""
+        self._expiring = None
+
+    def writer_for_listing(self, row: int) -> AttributeWriter:
+        """Fills the entries of a directory's listing. That of a former root outlives a switch, and
+        its entries would be taken for the new root's: they share the root's inode."""
+        return self._expiring if self._expiring is not None and row == ROOT_ROW else self._writer
+
+    def capacity(self) -> tuple[int, int]:
+        """Bytes, as far as they are known, and entries."""
+        return self.files.bytes_known, self.tree.rows
 
     async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
         if name in DOTS:  # asked for only when the mount is exported by NFS
@@ -98,9 +125,11 @@ class TreeSpace:
         size = UNKNOWN if self.tree.is_directory(row) else await self.files.size(row)
         return self._writer.fill(row, size)
 
-    def root(self) -> pyfuse3.EntryAttributes:
-        """The attributes of the tree's root."""
-        return self._writer.fill(ROOT_ROW, UNKNOWN)
+    def root(self, timeout: float) -> pyfuse3.EntryAttributes:
+        """The tree's root, under a name that holds for `timeout` seconds."""
+        entry = self._writer.fill(ROOT_ROW, UNKNOWN)
+        entry.entry_timeout = timeout
+        return entry
 
     async def readlink(self, row: int) -> bytes:
         opened = await self.files.open(row)
@@ -112,7 +141,7 @@ class TreeSpace:
             self.files.close(opened)
 
     def opendir(self, row: int) -> TreeDirectory:
-        return TreeDirectory(self.files, self._writer, row)
+        return TreeDirectory(self, row)
 
     async def open(self, row: int) -> OpenFile:
         return TreeFile(self.files, row, await self.files.open(row))

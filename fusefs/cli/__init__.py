@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "commit": "fusefs.cli.commit",
     "mount": "fusefs.cli.mount",
     "run": "fusefs.cli.run",
+    "switch": "fusefs.cli.switch",
     "umount": "fusefs.cli.umount",
     "status": "fusefs.cli.status",
     "list": "fusefs.cli.list",

@@ -10,7 +10,7 @@ from typing import Any
 from fusefs import kernel_mount
 from fusefs.bounded import call_bounded
 from fusefs.cli import print_error
-from fusefs.dataset import Dataset, Request, open_dataset
+from fusefs.dataset import Dataset, Request, open_dataset, open_revisions
 from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted, MountFailed
 from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, start_background
@@ -61,7 +61,8 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     Raises `StoreError`; then nothing is left mounted.
     """
     place = claim_mountpoint(mountpoint, nonempty=options.nonempty)
-    dataset = open_dataset(Request(target, cache=options.cache, rev=options.rev, repo=options.repo))
+    request = Request(target, cache=options.cache, rev=options.rev, repo=options.repo)
+    dataset = open_revisions(request) if options.revs else open_dataset(request)
     for warning in dataset.warnings:
         print_error(f"warning: {warning}")
     forbid_overlap(place, dataset.cache)
@@ -105,7 +106,8 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         rev=dataset.rev,
         mountpoint=place,
         mode="fuse",
-        tree=str(dataset.tree),
+        tree=str(dataset.tree or ""),
+        revs=options.revs,
         cache=str(dataset.cache),
         git_dirs=tuple(str(git_dir) for git_dir in dataset.git_dirs),
         repo=dataset.origin.repo if dataset.origin else "",

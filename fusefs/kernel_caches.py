@@ -1,0 +1,31 @@
+"""Makes the kernel ask for names again: after a switch of versions, what it has cached is another tree's.
+
+Since Linux 6.16 one notification outdates every name of a mount. Older kernels must be told each
+name; of a directory of a million that takes seconds. Blocking, for a worker thread: the kernel may
+wait for a look-up that the event loop has yet to answer.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+import pyfuse3
+
+_NOTIFICATION: Final = struct.Struct("<IiQ")  # length, code, and zero: not an answer to a request
+_INC_EPOCH: Final = 8
+
+
+def forget_names(fuse_fd: int, names: Iterable[bytes]) -> None:
+    """Outdate what is cached of the root: its attributes, and `names` in it, there or not."""
+    pyfuse3.invalidate_inode(pyfuse3.ROOT_INODE, attr_only=True)
+    try:
+        os.write(fuse_fd, _NOTIFICATION.pack(_NOTIFICATION.size, _INC_EPOCH, 0))
+    except OSError:  # a kernel that does not know it
+        for name in names:
+            try:
+                pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, pyfuse3.FileNameT(name))
+            except OSError:
+                pass  # not cached
