@@ -5,10 +5,11 @@ From weak to strong: system (`/etc/xdg/dvc/config`), global (`~/.config/dvc/conf
 ConfigObj's: names are lower-cased, unquoted commas make lists, `%(name)s` is replaced. Relative
 paths are relative to the directory of the file that holds them.
 
-The repo file comes with a clone and may name any directory as cache, as it may for DVC; a caller
-that trusts less looks at the `level` of the `Setting`. No message quotes a line: it may hold a secret.
+At a revision the repo file is the one that is committed there, the others are today's. Whoever commits
+it is not whoever reads it: what it says of the cache's place is not followed, and `store.dvc.project`
+judges what a working tree says of it. No message quotes a line: it may hold a secret.
 
-Callers: `store.dvc.project`, later remotes. Blocking reads, frozen results, any thread.
+Callers: `store.dvc.project`, what reads revisions, later remotes. Blocking reads, frozen results, any thread.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import io
 import os
 import pwd
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from configobj import (
     ConfigObj,
@@ -32,7 +33,7 @@ from configobj import (
     NestingError,
 )
 
-from store.dvc.files import read_regular
+from store.dvc.files import Files, join, read_regular
 from store.errors import ConfigInvalid
 
 SIZE_LIMIT: Final = 1 << 20
@@ -59,11 +60,13 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 
 class Level(Enum):
-    """Which of the four files."""
+    """Which of the files."""
 
     SYSTEM = "system"
     GLOBAL = "global"
     REPO = "repo"
+    REVISION = "revision"
+    """The repo file as it is committed at a revision."""
     LOCAL = "local"
 
 
@@ -74,9 +77,13 @@ class Setting:
     value: str | tuple[str, ...]
     level: Level
     file: Path
+    """Absolute; at a revision `REV:PATH`, as git writes it."""
 
+
+_TRUST: Final = (Level.REVISION, Level.REPO, Level.LOCAL, Level.GLOBAL, Level.SYSTEM)
 
 Section = Mapping[str, Setting]
+_Sections: TypeAlias = dict[str, dict[str, Setting]]
 _EMPTY: Section = MappingProxyType({})
 
 
@@ -95,15 +102,22 @@ class Config:
         return self.sections.get(section, _EMPTY).get(option)
 
     @property
-    def cache_dir(self) -> Path | None:
-        """`cache.dir`, absolute; None where it is not set. DVC 0.x names a remote in `cache.local`."""
-        setting = self.get("cache", "dir")
+    def cache_setting(self) -> Setting | None:
+        """What says where the cache is: `cache.dir`, or the remote that DVC 0.x names in `cache.local`."""
         named = self.get("cache", "local")
-        if named:
-            setting = self.remotes.get(_text(named, "cache.local").lower(), _EMPTY).get("url")
-            if not setting:
-                raise _fault(named, "cache.local names a remote that has no url")
+        if not named:
+            return self.get("cache", "dir")
+        setting = self.remotes.get(_text(named, "cache.local").lower(), _EMPTY).get("url")
         if not setting:
+            raise _fault(named, "cache.local names a remote that has no url")
+        # Two files have a say: the one that is trusted less counts.
+        return min(setting, replace(setting, level=named.level, file=named.file), key=_trust)
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """The cache's directory, absolute; None where it is not set, or only at a revision."""
+        setting = self.cache_setting
+        if not setting or setting.level is Level.REVISION:
             return None
         path = Path(_text(setting, "cache.dir"))
         if not path.is_absolute():
@@ -157,10 +171,38 @@ def load_config(dvc_dir: Path | None, env: Mapping[str, str]) -> Config:
     `DVC_SYSTEM_CONFIG_DIR`, `DVC_GLOBAL_CONFIG_DIR`. Raises `ConfigInvalid`. The files of a project
     must not be symlinks, which a clone could point at any file; one's own may well be.
     """
+    home = home_directory(env)
+    return _merge(_read(file, level, home) for level, file in _config_files(dvc_dir, env))
+
+
+def load_config_at(
+    files: Files, rev: str, dvc_dir: Path | None, env: Mapping[str, str], *, root: str = ""
+) -> Config:
+    """As `load_config`, with the repo file as `files` have it: a revision called `rev`.
+
+    `root` is the DVC root in it. Relative paths of the repo file are relative to today's `.dvc`, as are
+    those of the local one; without (`dvc_dir` None: a clone) they stay as written. Raises `ConfigInvalid`.
+    """
+    home = home_directory(env)
+    found = [(level, _read(file, level, home)) for level, file in _config_files(dvc_dir, env)]
+    path = join(root, ".dvc/config")
+    file = Path(f"{rev}:{path}")
+    try:
+        data = files.read(path, SIZE_LIMIT)
+    except OSError as error:
+        raise ConfigInvalid(f"{file} cannot be read: {error.strerror}") from None
+    committed = _parse_sections(data, file, Level.REVISION, dvc_dir, home) if data else {}
+    local = [sections for level, sections in found if level is Level.LOCAL]
+    below = [sections for level, sections in found if level in (Level.SYSTEM, Level.GLOBAL)]
+    return _merge([*below, committed, *local])
+
+
+def _merge(files: Iterable[_Sections]) -> Config:
+    """One configuration of several, the weakest first."""
     sections: dict[str, dict[str, Setting]] = {}
     remotes: dict[str, dict[str, Setting]] = {}
-    for level, file in _config_files(dvc_dir, env):
-        for name, options in _read(file, level, home_directory(env)).items():
+    for found in files:
+        for name, options in found.items():
             remote = _REMOTE.fullmatch(name)
             group, key = (remotes, remote[1]) if remote else (sections, name)
             group.setdefault(key, {}).update(options)
@@ -186,7 +228,7 @@ def _config_files(dvc_dir: Path | None, env: Mapping[str, str]) -> list[tuple[Le
     return files
 
 
-def _read(file: Path, level: Level, home: Path) -> dict[str, dict[str, Setting]]:
+def _read(file: Path, level: Level, home: Path) -> _Sections:
     """The sections of one file; empty where it is not there."""
     own = level in (Level.REPO, Level.LOCAL)
     if own and file.is_symlink():
@@ -195,9 +237,13 @@ def _read(file: Path, level: Level, home: Path) -> dict[str, dict[str, Setting]]
         data = read_regular(file, SIZE_LIMIT, follow=not own)
     except OSError as error:
         raise ConfigInvalid(f"{file} cannot be read: {error.strerror}") from None
-    parsed = _parse(data, file) if data else {}
-    sections: dict[str, dict[str, Setting]] = {}
-    for section, options in parsed.items():
+    return _parse_sections(data, file, level, file.parent, home) if data else {}
+
+
+def _parse_sections(data: bytes, file: Path, level: Level, directory: Path | None, home: Path) -> _Sections:
+    """The sections in the bytes of a file. Relative paths are of `directory`, if there is one."""
+    sections: _Sections = {}
+    for section, options in _parse(data, file).items():
         # Options outside of any section are read by nobody.
         if not isinstance(options, dict):
             continue
@@ -210,7 +256,7 @@ def _read(file: Path, level: Level, home: Path) -> dict[str, dict[str, Setting]]
                 settings[key] = Setting(tuple(value), level, file)
             elif isinstance(value, str):
                 is_path = (is_remote and key in _PATH_OPTIONS) or (name == "cache" and key == "dir")
-                text = _resolve(value, file.parent, home) if is_path and value else value
+                text = _resolve(value, directory, home) if is_path and value else value
                 settings[key] = Setting(text, level, file)
     return sections
 
@@ -248,8 +294,8 @@ def _reason(error: ConfigObjError) -> str:
     return "neither [section] nor name = value"
 
 
-def _resolve(path: str, directory: Path, home: Path) -> str:
-    """A path option, absolute; URLs are left as they are."""
+def _resolve(path: str, directory: Path | None, home: Path) -> str:
+    """A path option, absolute; URLs are left as they are, and relative paths of no directory."""
     if _URL.match(path):
         return path
     if path == "~" or path.startswith("~/"):
@@ -258,7 +304,13 @@ def _resolve(path: str, directory: Path, home: Path) -> str:
         expanded = Path(path).expanduser()
     except RuntimeError:
         expanded = Path(path)  # `~name` of nobody is a directory of that name
+    if directory is None:
+        return str(expanded)
     return os.path.normpath(directory.absolute() / expanded)
+
+
+def _trust(setting: Setting) -> int:
+    return _TRUST.index(setting.level)
 
 
 def _text(setting: Setting, name: str) -> str:

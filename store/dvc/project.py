@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from store.dvc.config import Config, home_directory, load_config
+from store.dvc.config import Config, Level, home_directory, load_config
 from store.dvc.discovery import PATTERNS, Broken, ListedFiles, Metafile, discover
 from store.dvc.files import WorkingFiles, is_directory
+from store.errors import ConfigInvalid
 from store.git import work_tree
 
 
@@ -32,9 +33,37 @@ class Project:
     root: Path
     kind: Kind
     config: Config
-    cache_dir: Path
-    """Absolute; it need not exist. In a DVC repository `cache.dir`, else its `.dvc/cache`; for what is
-    none `default_cache_dir`, because the cache that a user may share with DVC is DVC's to clean."""
+    home_cache: Path
+    """Where the cache is unless something is configured: of a DVC repository its `.dvc/cache`, else
+    `default_cache_dir`, because the cache that a user may share with DVC is DVC's to clean."""
+
+    @property
+    def cache_dir(self) -> Path:
+        """Absolute; it need not exist. `cache.dir` in a DVC repository, else `home_cache`.
+
+        Raises `ConfigInvalid` for a directory that a repository of another user names outside of itself:
+        root, who may go anywhere, must not be sent there. One's own configuration may name any.
+        """
+        if self.kind is not Kind.DVC:
+            return self.home_cache
+        setting = self.config.cache_setting
+        directory = self.config.cache_dir or self.home_cache
+        if setting and setting.level in (Level.GLOBAL, Level.SYSTEM):
+            return directory
+        if not _lies_in(directory, self.root) and not self._is_own(setting.file if setting else self.root):
+            raise ConfigInvalid(
+                f"{self.root} belongs to another user, and its cache {str(directory)!r} lies outside of it; "
+                f"if you want that one, say so with `dvc config --global cache.dir` or --cache"
+            )
+        return directory
+
+    def _is_own(self, file: Path) -> bool:
+        """Whether `file` and the project are this user's to write, or root's, who may everything anyway."""
+        try:
+            owners = {path.lstat().st_uid for path in (file, self.root / ".dvc")}
+        except OSError:
+            return False
+        return owners <= {os.geteuid(), 0}
 
     def metafiles(self) -> Iterator[Metafile | Broken]:
         """Every metafile of the working tree, and what could not be read, outer directories first.
@@ -61,7 +90,7 @@ def find_project(path: Path, env: Mapping[str, str] | None = None) -> Project:
     for directory in above:
         if is_directory(directory / ".dvc"):
             config = load_config(directory / ".dvc", environment)
-            return Project(directory, Kind.DVC, config, config.cache_dir or directory / ".dvc/cache")
+            return Project(directory, Kind.DVC, config, directory / ".dvc/cache")
     config = load_config(None, environment)
     cache = default_cache_dir(environment)
     for directory in above:
@@ -69,6 +98,11 @@ def find_project(path: Path, env: Mapping[str, str] | None = None) -> Project:
         if os.path.lexists(directory / ".git"):
             return Project(directory, Kind.GIT, config, cache)
     return Project(above[0], Kind.NONE, config, cache)
+
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    """Whether `path` leads to something in `directory`, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
 def default_cache_dir(env: Mapping[str, str]) -> Path:
