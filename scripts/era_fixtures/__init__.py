@@ -1,0 +1,1 @@
+"""Makes the repositories in `tests/fixtures/eras`: see `scripts/make_era_fixtures`."""
