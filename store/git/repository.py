@@ -56,6 +56,8 @@ class Repository:
         git_dir = Path(git_dir_path)
         inside = _ask(start, None, "--show-toplevel")
         work_tree = Path(_one_path(inside.output)) if inside.status == 0 else None
+        if work_tree is not None and not start.resolve().is_relative_to(work_tree.resolve()):
+            work_tree = None  # `core.worktree` may say anything
         stored = _ask(git_dir, git_dir, "--git-path", "objects")
         if stored.status != 0 or hash_name not in ("sha1", "sha256"):
             raise _unusable(path, stored)
@@ -84,9 +86,7 @@ class Repository:
                 kind = self.objects.header(oid).kind
             except ObjectMissing:
                 if is_oid(rev):  # which git takes for a revision whether it is there or not
-                    raise RevisionUnknown(
-                        f"no commit {rev} in {self.git_dir}; fetch it there first"
-                    ) from None
+                    raise RevisionUnknown(f"no commit {rev} in {self.git_dir}; git fetch it first") from None
                 raise
             if kind == "commit":
                 return self.commit(oid)
@@ -117,7 +117,8 @@ class Repository:
         """
         oid = self.resolve(start).oid
         listing = ["rev-list", f"--max-count={max(limit, 0)}"]
-        done = command.run(listing, directory=self.git_dir, git_dir=self.git_dir, operands=[oid], paths=paths)
+        # From the root directory, because paths count from where one stands if `core.worktree` is above.
+        done = command.run(listing, directory=Path("/"), git_dir=self.git_dir, operands=[oid], paths=paths)
         if done.status != 0:
             raise RepositoryUnusable(f"the history of {self.git_dir} cannot be read: {done.complaint}")
         return [self.commit(line) for line in done.lines()]
