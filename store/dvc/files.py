@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from store.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -107,6 +109,14 @@ def read_regular(path: Path, limit: int, *, follow: bool = True) -> bytes | None
     finally:
         os.close(fd)
     return b"".join(parts)
+
+
+def absolute_path(path: Path) -> Path:
+    """`path` from the top. Raises `InputError` where it is relative to a directory that was removed."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise InputError("the current directory was removed; change to one that exists") from None
 
 
 def is_directory(path: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from store.dvc.config import Config, Level, home_directory, load_config
 from store.dvc.discovery import PATTERNS, Broken, ListedFiles, Metafile, discover
-from store.dvc.files import WorkingFiles, is_directory
+from store.dvc.files import WorkingFiles, absolute_path, is_directory
 from store.errors import ConfigInvalid
 from store.git import work_tree
 
@@ -82,10 +82,10 @@ def find_project(path: Path, env: Mapping[str, str] | None = None) -> Project:
     """The project that `path` lies in, by walking up from it; `path` need not exist.
 
     The nearest directory that holds `.dvc` wins over any `.git`, as for DVC. `env` is the process's
-    environment if not given. Raises `ConfigInvalid`.
+    environment if not given. Raises `ConfigInvalid`, and `InputError` as `absolute_path` does.
     """
     environment = os.environ if env is None else env
-    start = path.absolute()
+    start = absolute_path(path)
     above = [directory for directory in (start, *start.parents) if is_directory(directory)]
     for directory in above:
         if is_directory(directory / ".dvc"):

@@ -1,8 +1,9 @@
-"""`find_target`: the path that a user names → the outputs of a metafile.
+"""`find_target`: the path that a user names → the outputs of a metafile, in the working tree.
 
-A target is a `.dvc` file, a path that one tracks, or a path inside a tracked directory. It is looked
-for where it almost always is, in the metafiles beside the path and beside its parents, before the
-whole project is searched.
+A target is a metafile (a `.dvc` file, a `dvc.yaml`), a path that one tracks, or a path inside a tracked
+directory. It is looked for where it almost always is, in the metafiles beside the path and beside its
+parents, before the whole project is searched. Of outputs that overlap, which DVC refuses to have, the
+one whose metafile is nearer is found.
 
 Callers: `fusefs.dataset`. Blocking; any thread.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.dvc.discovery import SUFFIX, Broken, Metafile, read_metafile
-from store.dvc.files import WorkingFiles, is_directory
+from store.dvc.discovery import STAGE_FILE, SUFFIX, Broken, Metafile, is_metafile, read_metafile
+from store.dvc.files import WorkingFiles, absolute_path, is_directory, join
+from store.dvc.index import TrackedOutput, make_index
 from store.dvc.metafile import Output
+from store.dvc.pipeline import PIPELINE
 from store.dvc.project import Kind, Project, find_project
 from store.errors import MetafileInvalid, NotStored, NotTracked
 
@@ -37,13 +40,6 @@ class Target:
     """Where the target lies below its output, a directory; empty for the output itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    metafile: str
-    output: Output
-    inside: str
-
-
 def find_target(target: Path) -> Target:
     """Resolve what the user named; it need not exist in the working tree.
 
@@ -52,9 +48,9 @@ def find_target(target: Path) -> Target:
     """
     # As typed comes first: a tracked file may be a link into the cache, a tracked directory one to a
     # larger disk. Its parents may be links that lead into the project, though.
-    typed = Path(os.path.normpath(target.absolute()))
+    typed = Path(os.path.normpath(absolute_path(target)))
     resolved = Path(os.path.realpath(typed.parent)) / typed.name
-    if typed.name.endswith(SUFFIX) and os.path.lexists(typed) and not is_directory(typed):
+    if is_metafile(typed.name) and os.path.lexists(typed) and not is_directory(typed):
         return _open_metafile(typed, target)
     broken: list[Broken] = []
     tracked: list[Path] = []
@@ -62,12 +58,12 @@ def find_target(target: Path) -> Target:
         project = find_project(path.parent)
         # Outside of any repository parents may track the path up to the top.
         base = Path(path.anchor) if project.kind is Kind.NONE else project.root
-        match = _look_near(base, _relative(path, base), broken)
-        if not match:
+        found = _look_near(base, _relative(path, base), broken)
+        if not found:
             base = project.root
-            match = _look_everywhere(project, _relative(path, base), broken, tracked)
-        if match:
-            return _choose(base / match.metafile, match, target)
+            found = _look_everywhere(project, _relative(path, base), broken, tracked)
+        if found:
+            return _choose(base, *found, target)
     own = [fault for fault in broken if Path(fault.path).name == typed.name + SUFFIX]
     if own:
         raise MetafileInvalid(own[0].message)
@@ -78,20 +74,23 @@ def find_target(target: Path) -> Target:
 
 
 def _open_metafile(path: Path, target: Path) -> Target:
-    metafile = read_metafile(WorkingFiles(path.parent), path.name, str(target))
+    project = find_project(path.parent)
+    files = WorkingFiles(project.root)
+    metafile = read_metafile(files, _relative(path, project.root), str(target))
     if not metafile or not metafile.outputs:
-        raise NotTracked(f"{target} tracks nothing: it has no outs")
+        fault = f": {metafile.faults[0]}" if metafile and metafile.faults else ": it has no outs"
+        raise NotTracked(f"{target} tracks nothing{fault}")
     stored = tuple(output for output in metafile.outputs if not _fault(output))
     if not stored:
         raise NotStored(f"{target}: {_fault(metafile.outputs[0])}")
     return _target(path, stored, "")
 
 
-def _choose(metafile: Path, match: _Match, target: Path) -> Target:
-    fault = _fault(match.output)
+def _choose(base: Path, tracked: TrackedOutput, inside: str, target: Path) -> Target:
+    fault = _fault(tracked.output)
     if fault:
         raise NotStored(f"{target}: {fault}")
-    return _target(metafile, (match.output,), match.inside)
+    return _target(base / tracked.metafile, (tracked.output,), inside)
 
 
 def _target(metafile: Path, outputs: tuple[Output, ...], inside: str) -> Target:
@@ -111,47 +110,53 @@ def _fault(output: Output) -> str:
     return ""
 
 
-def _look_near(base: Path, wanted: str, broken: list[Broken]) -> _Match | None:
+def _look_near(base: Path, wanted: str, broken: list[Broken]) -> tuple[TrackedOutput, str] | None:
     """Search beside `wanted` (relative to `base`) and beside its parents, the nearest first.
 
-    What bears the name of one of them comes before all others, for listing a directory may be long.
+    What bears the name of one of them comes before all others, for listing a directory may be long,
+    and so may be the reading of what is in it.
     """
     files = WorkingFiles(base)
     named = [f"{path}{SUFFIX}" for path in _upwards(wanted)]
     for candidate in (path for path in named if files.exists(path)):
-        match = _match(_read_all(files, [candidate], broken), wanted)
-        if match:
-            return match
+        found = make_index(_read_all(files, [candidate], broken)).find(wanted)
+        if found:
+            return found
     for path in _upwards(wanted):
         directory, _, _ = path.rpartition("/")
-        prefix = f"{directory}/" if directory else ""
+        stages = [join(directory, name) for name in (PIPELINE, STAGE_FILE)]
+        found = make_index(_read_all(files, stages, broken)).find(wanted)
+        if found:
+            return found
+    for path in _upwards(wanted):
+        directory, _, _ = path.rpartition("/")
         try:
             items = files.list(directory)
         except OSError:
             continue  # not there, or closed to us: the named files were tried
-        others = [prefix + item.name for item in items if item.name.endswith(SUFFIX) and not item.is_dir]
-        match = _match(_read_all(files, [other for other in others if other not in named], broken), wanted)
-        if match:
-            return match
+        paths = [
+            join(directory, item.name) for item in items if item.name.endswith(SUFFIX) and not item.is_dir
+        ]
+        found = make_index(_read_all(files, (path for path in paths if path not in named), broken)).find(
+            wanted
+        )
+        if found:
+            return found
     return None
 
 
 def _look_everywhere(
     project: Project, wanted: str, broken: list[Broken], tracked: list[Path]
-) -> _Match | None:
+) -> tuple[TrackedOutput, str] | None:
     """Search all metafiles of the project. Appends to `tracked` what they track, for a message."""
-    metafiles = []
-    for found in project.metafiles():
-        if isinstance(found, Broken):
-            broken.append(found)
-        else:
-            metafiles.append(found)
-            paths = (found.output_path(output) for output in found.outputs if not output.external)
-            tracked += [project.root / path for path in paths]
-    return _match(metafiles, wanted)
+    found = list(project.metafiles())
+    broken += [fault for fault in found if isinstance(fault, Broken)]
+    index = make_index(found)
+    tracked += [project.root / output.path for output in index.outputs]
+    return index.find(wanted)
 
 
-def _read_all(files: WorkingFiles, paths: list[str], broken: list[Broken]) -> Iterator[Metafile]:
+def _read_all(files: WorkingFiles, paths: Iterable[str], broken: list[Broken]) -> Iterator[Metafile]:
     for path in paths:
         try:
             metafile = read_metafile(files, path, str(files.root / path))
@@ -159,23 +164,8 @@ def _read_all(files: WorkingFiles, paths: list[str], broken: list[Broken]) -> It
             broken.append(Broken(path, str(error)))
         else:
             if metafile:
+                broken += [Broken(path, fault) for fault in metafile.faults]
                 yield metafile
-
-
-def _match(metafiles: Iterator[Metafile] | list[Metafile], wanted: str) -> _Match | None:
-    """The output that `wanted` is or lies in; of several, one in another, the innermost."""
-    best: tuple[int, _Match] | None = None
-    for metafile in metafiles:
-        for output in metafile.outputs:
-            if output.external:
-                continue
-            path = metafile.output_path(output)
-            if path == wanted:
-                return _Match(metafile.path, output, "")
-            below = "" if path == "." else f"{path}/"
-            if wanted.startswith(below) and output.is_dir and (best is None or len(below) > best[0]):
-                best = (len(below), _Match(metafile.path, output, wanted[len(below) :]))
-    return best[1] if best else None
 
 
 def _upwards(path: str) -> Iterator[str]:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from store.dvc import discovery
 from store.dvc import target as target_module
-from store.dvc.project import Kind
+from store.dvc.discovery import Metafile
+from store.dvc.files import WorkingFiles
+from store.dvc.project import Kind, find_project
 from store.dvc.target import find_target
-from store.errors import MetafileInvalid, NotStored, NotTracked
+from store.errors import InputError, MetafileInvalid, NotStored, NotTracked
 
 DIGEST = "92ea5dc312bbab1be4c38c7b05d14fd6"
 
@@ -199,3 +202,95 @@ def test_any_name_gets_an_answer(tmp_path: Path, name: str) -> None:
     (tmp_path / ".dvc").mkdir()
     with pytest.raises(NotTracked):
         find_target(tmp_path / name)
+
+
+PIPELINE = """\
+stages:
+  train:
+    foreach: [a, b]
+    do:
+      cmd: make
+      wdir: work
+      outs: ["model-${item}", "scores-${item}": {cache: false}]
+"""
+LOCK = f"""\
+schema: '2.0'
+stages:
+  train@a:
+    cmd: make
+    outs:
+    - {{path: model-a, hash: md5, md5: {DIGEST}.dir}}
+    - {{path: scores-a, hash: md5, md5: {DIGEST}}}
+"""
+
+
+def _pipeline(root: Path) -> Path:
+    (root / ".dvc").mkdir()
+    (root / "sub").mkdir()
+    (root / "sub/dvc.yaml").write_text(PIPELINE)
+    (root / "sub/dvc.lock").write_text(LOCK)
+    return root
+
+
+def test_outputs_of_pipelines(tmp_path: Path) -> None:
+    root = _pipeline(tmp_path)
+    for name, inside in {"model-a": "", "model-a/x/y": "x/y"}.items():
+        found = find_target(root / "sub/work" / name)
+        assert (found.metafile, found.inside) == (root / "sub/dvc.yaml", inside)
+        assert [(output.stage, output.path) for output in found.outputs] == [("train@a", "work/model-a")]
+    assert [output.path for output in find_target(root / "sub/dvc.yaml").outputs] == ["work/model-a"]
+    with pytest.raises(NotStored, match="'work/model-b' has no hash"):
+        find_target(root / "sub/work/model-b")
+    with pytest.raises(NotStored, match=r"'work/scores-a' is kept in git"):
+        find_target(root / "sub/work/scores-a")
+
+
+def test_outputs_of_pipelines_far_away(tmp_path: Path) -> None:
+    root = _pipeline(tmp_path)
+    text = (root / "sub/dvc.yaml").read_text()
+    (root / "sub/dvc.yaml").write_text(text.replace("wdir: work", "wdir: ../other"))
+    assert find_target(root / "other/model-a/x").metafile == root / "sub/dvc.yaml"
+
+
+def test_a_pipeline_that_is_broken_is_named(tmp_path: Path) -> None:
+    root = _pipeline(tmp_path)
+    (root / "sub/dvc.yaml").write_text("stages: 3\n")
+    with pytest.raises(
+        NotTracked, match=r"not everything could be read: .*sub/dvc\.yaml line 1: stages is not"
+    ):
+        find_target(root / "sub/work/model-a")
+    with pytest.raises(MetafileInvalid, match=r"dvc\.yaml line 1"):
+        find_target(root / "sub/dvc.yaml")
+    (root / "sub/dvc.yaml").write_text("stages: {a: 3}\n")
+    with pytest.raises(NotTracked, match=r"tracks nothing: .*stage 'a': .*not a mapping"):
+        find_target(root / "sub/dvc.yaml")
+
+
+def test_a_metafile_of_the_right_name_needs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _pipeline(tmp_path)
+    _write(root / "sub/data.dvc", _out("data", tree=True))
+    for number in range(20):
+        _write(root / f"sub/other{number}.dvc", _out(f"other{number}"))
+    read: list[str] = []
+
+    def read_metafile(files: WorkingFiles, path: str, where: str) -> Metafile | None:
+        read.append(path)
+        return discovery.read_metafile(files, path, where)
+
+    monkeypatch.setattr(target_module, "read_metafile", read_metafile)
+    assert find_target(root / "sub/data/x/y").inside == "x/y"
+    assert read == ["sub/data.dvc"]
+    read.clear()
+    find_target(root / "sub/data.dvc")
+    assert read == ["sub/data.dvc"]
+
+
+def test_a_current_directory_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for ask in (find_target, find_project):
+        with pytest.raises(
+            InputError, match=r"^the current directory was removed; change to one that exists$"
+        ):
+            ask(Path("data"))
