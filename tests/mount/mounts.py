@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = (sys.executable, "-m", "fusefs.cli")
 COMMAND_SECONDS = 60.0
 END_SECONDS = 20.0
+STATUS_BYTES = 1 << 16
 
 
 class Watch:
@@ -63,7 +64,12 @@ WATCH = Watch()
 
 def read_status(control: Path) -> dict[str, Any]:
     """What the mount says of itself in its control directory."""
-    found: dict[str, Any] = json.loads((control / "status").read_bytes())
+    content = b""
+    with open(control / "status", "rb", buffering=0) as file:
+        while part := file.read(STATUS_BYTES):
+            content += part
+            assert len(content) < STATUS_BYTES, "the status has no end"
+    found: dict[str, Any] = json.loads(content)
     return found
 
 
