@@ -59,27 +59,28 @@ class TreeDirectory:
         """The sizes of so many children have been asked for."""
 
     async def list(self, start: int, token: pyfuse3.ReaddirToken) -> None:
-        if self._files.sizes_unknown:
-            await self._learn_sizes(start)
-        # Asked for last: while something is awaited another version may be put in this one's place.
-        fill = self._space.writer_for_listing(self._row).fill
         tree, sizes = self._files.tree, self._files.sizes
+        fill = self._space.writer_for_listing(self._row).fill
         reply, name_of = pyfuse3.readdir_reply, tree.name
         for place in range(start, len(DOTS)):
             row = tree.parent[self._row] if place else self._row
             if not reply(token, DOTS[place], fill(row, UNKNOWN), place + 1):
                 return
         rows, first = tree.children(self._row), max(start - len(DOTS), 0)
-        for place in range(first, len(rows)):
-            row = rows[place]
-            if not reply(token, name_of(row), fill(row, sizes[row]), len(DOTS) + place + 1):
-                return
-
-    async def _learn_sizes(self, start: int) -> None:
-        first = max(start - len(DOTS), 0)
-        if first >= self._asked:
-            self._asked = first + SIZES_AHEAD
-            await self._files.learn_sizes(self._files.tree.children(self._row)[first : self._asked])
+        while first < len(rows):
+            last = len(rows)
+            if self._files.sizes_unknown:
+                if first >= self._asked:
+                    self._asked = first + SIZES_AHEAD
+                    await self._files.learn_sizes(rows[first : self._asked])
+                    # Meanwhile another version may have been put in this one's place.
+                    fill = self._space.writer_for_listing(self._row).fill
+                last = min(last, self._asked)
+            for place in range(first, last):
+                row = rows[place]
+                if not reply(token, name_of(row), fill(row, sizes[row]), len(DOTS) + place + 1):
+                    return
+            first = last
 
 
 class TreeSpace:
