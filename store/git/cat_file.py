@@ -20,12 +20,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from store.errors import ObjectCorrupt, StoreTimeout
+from store.errors import ObjectCorrupt, RepositoryUnusable, StoreTimeout
 from store.git import command
 
 AT_ONCE: Final = 50
@@ -127,11 +127,7 @@ class CatFile:
         raise ObjectCorrupt(f"git cat-file ends without an answer in {self._objects}")
 
     def _begin(self, questions: bytes) -> None:
-        with tempfile.TemporaryDirectory(prefix="fusefs-git-") as name:
-            git_dir = Path(name)
-            (git_dir / "refs").mkdir()
-            (git_dir / "HEAD").write_text("ref: refs/heads/none\n")
-            (git_dir / "config").write_text(_CONFIGURATIONS[self._hash_name])
+        with _empty_git_dir(self._hash_name) as git_dir:
             self._process = command.start(["cat-file", self._mode], git_dir=git_dir, objects=self._objects)
             assert self._process.stdout is not None
             os.set_blocking(self._process.stdout.fileno(), False)
@@ -164,3 +160,20 @@ class CatFile:
             command.end(self._process)
             self._process = None
         self._buffer.clear()
+
+
+@contextmanager
+def _empty_git_dir(hash_name: str) -> Iterator[Path]:
+    """A git directory with nothing in it. Raises `RepositoryUnusable` if it cannot be made."""
+    with ExitStack() as stack:
+        try:
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusefs-git-"))
+            git_dir = Path(name)
+            (git_dir / "refs").mkdir()
+            (git_dir / "HEAD").write_text("ref: refs/heads/none\n")
+            (git_dir / "config").write_text(_CONFIGURATIONS[hash_name])
+        except OSError as error:
+            raise RepositoryUnusable(
+                f"git cannot be asked: no temporary directory: {error.strerror}"
+            ) from None
+        yield git_dir

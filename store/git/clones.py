@@ -33,21 +33,17 @@ from store.git.commit import Commit
 from store.git.file_lock import lock_file
 from store.git.objects import is_oid
 from store.git.repository import Repository
+from store.git.transfer import Fetcher, ask_hash_name, fetch_refs
 from store.git.urls import Location
 
 CLONE_SECONDS: Final = 1800.0
 """Deadline for a first clone: all history, without contents."""
 
 REFRESH_SECONDS: Final = 600.0
-FETCH_SECONDS: Final = 600.0
 MAX_AGE: Final = 60.0
 """Seconds for which a branch is taken to be where it was."""
 
-_ASK_SECONDS: Final = 60.0
 _REFRESHED: Final = "fusefs-refreshed"
-_HEAD: Final = "refs/fusefs/head"
-"""Where HEAD goes that is on no branch."""
-
 _CONFIGURATION: Final = """\
 [core]
 \tbare = true
@@ -59,7 +55,6 @@ _CONFIGURATION: Final = """\
 \tpromisor = true
 \tpartialclonefilter = blob:none
 """
-_REFSPECS: Final = tuple(f"+refs/{space}/*:refs/{space}/*" for space in ("heads", "tags", "exps"))
 
 
 def clones_directory(env: Mapping[str, str]) -> Path:
@@ -96,7 +91,7 @@ class Clone:
             with lock_file(lock, CLONE_SECONDS) as held:
                 if not directory.is_dir():  # somebody else may have made it in the meantime
                     _make(location, clones, name, held)
-        fetch = None if offline else _Fetcher(location, directory)
+        fetch = None if offline else Fetcher(location, directory)
         return cls(location, directory, Repository.open(directory, fetch), offline, lock)
 
     def __enter__(self) -> Self:
@@ -149,7 +144,8 @@ class Clone:
         before = self._refreshed()
         with lock_file(self._lock, REFRESH_SECONDS) as held:
             if self._refreshed() == before:  # nobody else did while this one waited
-                _fetch_refs(self.location, self.directory, held, REFRESH_SECONDS)
+                fetch_refs(self.location, self.directory, held, REFRESH_SECONDS)
+                (self.directory / _REFRESHED).touch()
 
     def _refreshed(self) -> float:
         try:
@@ -174,52 +170,6 @@ class Clone:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Fetcher:
-    """Brings objects that a clone lacks; as `Fetch` of `store.git.objects`."""
-
-    location: Location
-    directory: Path
-
-    def __call__(self, oids: Sequence[str]) -> None:
-        # As git itself fetches what a partial clone lacks: no negotiation, no refs, nothing but these.
-        arguments = [
-            *("-c", "fetch.negotiationAlgorithm=noop"),
-            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
-            *("--no-recurse-submodules", "--filter=blob:none", "--refmap=", "--stdin", "origin"),
-        ]
-        wanted = "".join(f"{oid}\n" for oid in oids).encode()
-        done = _ask(self.location, arguments, self.directory, stdin=wanted, seconds=FETCH_SECONDS)
-        if done.status != 0:
-            raise _unreachable(self.location, done)
-
-
-def _ask(
-    location: Location,
-    arguments: Sequence[str],
-    directory: Path,
-    *,
-    operands: Sequence[str] = (),
-    stdin: bytes = b"",
-    held: Sequence[int] = (),
-    seconds: float,
-) -> command.Done:
-    try:
-        return command.run(
-            arguments,
-            directory=directory,
-            git_dir=directory,
-            operands=operands,
-            stdin=stdin,
-            network=True,
-            secret=location.secret(),
-            held=held,
-            seconds=seconds,
-        )
-    except StoreTimeout:
-        raise StoreTimeout(f"{location.url} did not send everything within {seconds:g} s") from None
-
-
 def _make(location: Location, clones: Path, name: str, held: int) -> None:
     """Make the clone under another name and rename it. The caller holds its lock."""
     prefix = f".{name}."
@@ -228,7 +178,7 @@ def _make(location: Location, clones: Path, name: str, held: int) -> None:
     new = Path(tempfile.mkdtemp(prefix=prefix, dir=clones))
     try:
         _initialize(new, "sha1")
-        hash_name = _ask_hash_name(location, new, held)
+        hash_name = ask_hash_name(location, new, held)
         if hash_name != "sha1":
             shutil.rmtree(new)
             new.mkdir(mode=0o700)
@@ -237,7 +187,8 @@ def _make(location: Location, clones: Path, name: str, held: int) -> None:
         # A quoted value: anything printable may stand in a URL.
         quoted = '"' + location.url.replace("\\", "\\\\").replace('"', '\\"') + '"'
         (new / "config").write_text(_CONFIGURATION.format(format=extension, url=quoted))
-        _fetch_refs(location, new, held, CLONE_SECONDS)
+        fetch_refs(location, new, held, CLONE_SECONDS)
+        (new / _REFRESHED).touch(mode=0o600)
         new.rename(clones / name)
     except OSError as error:
         raise RepositoryUnusable(f"no clone can be made in {clones}: {error.strerror}") from None
@@ -250,53 +201,6 @@ def _initialize(directory: Path, hash_name: str) -> None:
     made = command.run(arguments, directory=directory, git_dir=directory)
     if made.status != 0:
         raise RepositoryUnusable(f"no clone can be made in {directory.parent}: {made.complaint}")
-
-
-def _fetch_refs(location: Location, directory: Path, held: int, seconds: float) -> None:
-    lines = _ask_refs(location, directory, held, "HEAD")
-    refspecs = [*_REFSPECS, f"+HEAD:{_HEAD}"] if lines else _REFSPECS  # asked for in vain it is an error
-    arguments = [
-        *("fetch", "--quiet", "--prune", "--force", "--no-tags", "--no-write-fetch-head"),
-        *("--no-auto-maintenance", "--no-recurse-submodules", "--no-show-forced-updates"),
-    ]
-    done = _ask(location, arguments, directory, operands=["origin", *refspecs], held=[held], seconds=seconds)
-    if done.status != 0:
-        raise _unreachable(location, done)
-    branches = [what.removeprefix("ref: ") for what, _ in lines if what.startswith("ref: refs/heads/")]
-    pointed = command.run(
-        ["symbolic-ref", "HEAD", branches[0] if branches else _HEAD],
-        directory=directory,
-        git_dir=directory,
-        held=[held],
-    )
-    if pointed.status != 0:
-        raise RepositoryUnusable(f"the clone {directory} cannot be written: {pointed.complaint}")
-    (directory / _REFRESHED).touch(mode=0o600)
-
-
-def _ask_hash_name(location: Location, directory: Path, held: int) -> str:
-    """What the server hashes with, told by the length of an oid."""
-    lines = _ask_refs(location, directory, held, "HEAD") or _ask_refs(location, directory, held)
-    for what, _ in lines:
-        if is_oid(what):
-            return "sha1" if len(what) == 40 else "sha256"
-    raise RepositoryUnusable(f"{location.url} has no commits yet")
-
-
-def _ask_refs(location: Location, directory: Path, held: int, *names: str) -> list[tuple[str, str]]:
-    """The server's references by those names, or all: (oid, or where it points as `ref: …`; name)."""
-    done = _ask(
-        location,
-        ["ls-remote", "--quiet", "--symref"],
-        directory,
-        operands=[location.url, *names],
-        held=[held],
-        seconds=_ASK_SECONDS,
-    )
-    if done.status != 0:
-        raise _unreachable(location, done)
-    fields = (line.partition("\t") for line in done.lines())
-    return [(what, name) for what, _, name in fields if not names or name in names]
 
 
 def _name(url: str) -> str:
@@ -317,10 +221,6 @@ def _prepare(clones: Path) -> None:
         raise RepositoryUnusable(
             f"no clones are kept in {clones}: others can write there; set XDG_CACHE_HOME to a place of yours"
         )
-
-
-def _unreachable(location: Location, done: command.Done) -> RepositoryUnusable:
-    return RepositoryUnusable(f"{location.url} cannot be read: {location.conceal(done.complaint)}")
 
 
 def _ago(seconds: float) -> str:

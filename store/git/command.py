@@ -32,8 +32,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -164,17 +164,10 @@ def run(
     descriptors (of locks) that the process keeps open for as long as it lives. Raises
     `RepositoryUnusable` where git cannot be run or says more than `limit` bytes, and `StoreTimeout`.
     """
-    with tempfile.TemporaryFile() as file:
-        file.write(stdin)
-        file.seek(0)
-        process = _start(
-            _command(arguments, operands, paths),
-            directory,
-            _environment(git_dir, network=network, globs=globs, secret=secret),
-            stdin=file,
-            stderr=subprocess.PIPE,
-            held=held,
-        )
+    command = _command(arguments, operands, paths)
+    env = _environment(git_dir, network=network, globs=globs, secret=secret)
+    with _as_file(stdin) as file:
+        process = _start(command, directory, env, stdin=file, stderr=subprocess.PIPE, held=held)
     try:
         output, errors = _collect(process, arguments[0], time.monotonic() + seconds, seconds, limit)
     finally:
@@ -283,6 +276,22 @@ def _start(
         )
     except OSError as error:
         raise RepositoryUnusable(f"git cannot be run in {directory}: {error.strerror}") from None
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[IO[bytes] | int]:
+    """`data` to be read from a file: who writes it to a pipe has to read from another meanwhile."""
+    if not data:
+        yield subprocess.DEVNULL
+        return
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - what is raised inside is not about it
+        file.write(data)
+        file.seek(0)
+    except OSError as error:
+        raise RepositoryUnusable(f"git cannot be asked: no temporary file: {error.strerror}") from None
+    with file:
+        yield file
 
 
 def _collect(

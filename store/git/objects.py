@@ -98,7 +98,7 @@ class Objects:
         """
         size = self._size_of(oid, "blob")
         if size <= length:
-            return self.read(oid, limit=length)
+            return b"".join(self._stream(self._contents, oid, Header("blob", size), SECONDS))
         beginning = bytearray()
         process = CatFile(self._directory, self._hash_name, "--batch")
         try:
