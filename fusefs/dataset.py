@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from fusefs.directories import cache_directory
-from store.dvc.project import Kind, Project, default_cache_dir, find_project
+from fusefs.place import (
+    Place,
+    current_directory,
+    is_in_git,
+    name_repository,
+    open_place,
+    path_below,
+    split_target,
+)
+from store.dvc.project import Project, find_project
 from store.dvc.target import find_target
 from store.errors import InputError, NotStored, NotTracked, RepositoryUnusable, RevisionUnknown
 from store.git.changes import find_change
 from store.git.clones import Clone, clones_directory
-from store.git.commit import Commit
 from store.git.files import GitFiles
 from store.git.repository import Repository
 from store.git.urls import parse_location
@@ -108,25 +115,13 @@ def open_revisions(request: Request) -> Dataset:
     """All versions of a path, for a mount that shows them side by side. Raises `StoreError`."""
     if request.rev:
         raise InputError("--rev names one version and --revs many: give one of them")
-    if request.repo:
-        location = parse_location(request.repo, _here())
-        if location.local is None:
-            with Clone.open(location, clones_directory(os.environ)):
-                cache, origin = default_cache_dir(os.environ), Origin(location.url, _inner(request.target))
-        else:
-            with Repository.open(location.local) as repository:
-                cache, origin = _own_cache(location.local), Origin(_home(repository), _inner(request.target))
-    else:
-        path = Path(request.target)
-        with Repository.open(path) as repository:
-            cache = find_project(path.absolute()).cache_dir
-            origin = Origin(_home(repository), _below(repository, path))
-    return Dataset(request.target, "", "", None, _local(request, cache).root, origin=origin)
+    with open_place(request.target, request.repo, _chosen_cache(request)) as place:
+        return Dataset(request.target, "", "", None, place.cache, origin=Origin(place.repo, place.path))
 
 
 def list_names(repo: str, pattern: str) -> list[str]:
     """Tags and branches of a repository that match the glob, of a clone as they were seen last."""
-    location = parse_location(repo, _here())
+    location = parse_location(repo, current_directory())
     if location.local is not None:
         with Repository.open(location.local) as repository:
             return repository.names(pattern)
@@ -137,7 +132,7 @@ def list_names(repo: str, pattern: str) -> list[str]:
 
 def _open_oid(request: Request) -> Dataset:
     """An oid says nothing of its algorithm: DVC 3's place is tried first, then the older one."""
-    local = LocalCache(_chosen_cache(request) or find_project(_here()).cache_dir)
+    local = LocalCache(_chosen_cache(request) or find_project(current_directory()).cache_dir)
     candidates = [Oid.parse(request.target, algorithm) for algorithm in DVC_ALGORITHMS]
     oid = next((oid for oid in candidates if local.has(oid)), candidates[0])
     version = Version((Part("" if oid.is_tree else str(oid), oid),))
@@ -188,7 +183,7 @@ def _open_tracked(request: Request) -> Dataset:
     try:
         found = find_target(path)
     except NotTracked:
-        if path.is_dir() and _is_in_git(path):
+        if path.is_dir() and is_in_git(path):
             return _open_clean_directory(request)
         raise
     local = _local(request, found.project.cache_dir)
@@ -201,7 +196,7 @@ def _open_clean_directory(request: Request) -> Dataset:
     """A directory that is no output, without a revision: what is committed, if that is what is there."""
     path = Path(request.target)
     with Repository.open(path) as repository:
-        below = _below(repository, path)
+        below = path_below(repository, path)
         files = GitFiles(repository, repository.resolve("HEAD"))
         changed = find_change(files, repository.work_tree or path, below)
     if changed:
@@ -215,8 +210,8 @@ def _open_clean_directory(request: Request) -> Dataset:
 def _open_split(request: Request) -> Dataset:
     """`TARGET@REV`, split at the first `@` whose left side is tracked."""
     failure: NotTracked | NotStored | RevisionUnknown | None = None
-    for path, rev in _splits(request.target):
-        if not _is_in_git(Path(path)):
+    for path, rev in split_target(request.target):
+        if not is_in_git(Path(path)):
             continue
         try:
             return _open_revision(request, path, rev)
@@ -233,21 +228,10 @@ def _open_split(request: Request) -> Dataset:
         raise
 
 
-def _splits(text: str) -> Iterator[tuple[str, str]]:
-    """Every way to read `path@rev`, the shortest path first. An empty path is the current directory."""
-    place = text.find("@")
-    while place >= 0:
-        if text[place + 1 :]:
-            yield text[:place] or ".", text[place + 1 :]
-        place = text.find("@", place + 1)
-
-
 def _open_revision(request: Request, path: str, rev: str) -> Dataset:
     """A path of the repository around it, at a revision."""
-    with Repository.open(Path(path)) as repository:
-        project = find_project(Path(path).absolute())
-        commit = repository.resolve(rev)
-        return _open_commit(request, repository, commit, _below(repository, Path(path)), project.cache_dir)
+    with open_place(path, cache=_chosen_cache(request)) as place:
+        return _open_at(request, place, rev)
 
 
 def _open_in_repository(request: Request) -> Dataset:
@@ -255,27 +239,19 @@ def _open_in_repository(request: Request) -> Dataset:
     path, rev = request.target, request.rev
     if not rev and "@" in path:
         path, _, rev = path.rpartition("@")
-    inner = _inner(path)
-    location = parse_location(request.repo, _here())
-    if location.local is not None:
-        with Repository.open(location.local) as repository:
-            commit = repository.resolve(rev or "HEAD")
-            return _open_commit(request, repository, commit, inner, _own_cache(location.local))
-    with Clone.open(location, clones_directory(os.environ)) as clone:
-        commit, notice = clone.resolve(rev or "HEAD")
-        cache = default_cache_dir(os.environ)
-        dataset = _open_commit(request, clone.repository, commit, inner, cache, repo=location.url)
-        return dataset if notice is None else replace(dataset, warnings=(*dataset.warnings, notice))
+    with open_place(path, request.repo, _chosen_cache(request)) as place:
+        return _open_at(request, place, rev or "HEAD")
 
 
-def _open_commit(
-    request: Request, repository: Repository, commit: Commit, path: str, cache: Path, *, repo: str = ""
-) -> Dataset:
-    local = _local(request, cache)
-    materials = RevisionMaterials((local,), repository=repository)
-    located = locate(repository, commit, path, request.target, materials.has_manifest)
-    origin = Origin(repo or _home(repository), path)
-    return _compile(request, located, local, repository=repository, rev=commit.oid, origin=origin)
+def _open_at(request: Request, place: Place, rev: str) -> Dataset:
+    commit, notice = place.resolve(rev)
+    local = LocalCache(place.cache)
+    materials = RevisionMaterials((local,), repository=place.repository)
+    located = locate(place.repository, commit, place.path, request.target, materials.has_manifest)
+    if notice is not None:
+        located = replace(located, warnings=(*located.warnings, notice))
+    origin = Origin(place.repo, place.path)
+    return _compile(request, located, local, repository=place.repository, rev=commit.oid, origin=origin)
 
 
 def _compile(
@@ -308,57 +284,13 @@ def _compile(
 
 def _origin(project: Project, path: Path) -> Origin | None:
     """How the versions of a path of the working tree are named, where git has any."""
-    if not _is_in_git(path):
+    if not is_in_git(path):
         return None
     try:
         with Repository.open(path) as repository:
-            return Origin(_home(repository), _below(repository, path))
+            return Origin(name_repository(repository), path_below(repository, path))
     except (RepositoryUnusable, InputError):
         return None  # the working tree can be mounted without git's leave
-
-
-def _inner(path: str) -> str:
-    """A path from the root of `--repo`, normalised; empty for the root."""
-    inner = os.path.normpath(path)
-    if inner == ".." or inner.startswith(("/", "../")):
-        raise InputError(f"{path!r} is not a path from the root of the repository")
-    return "" if inner == "." else inner
-
-
-def _own_cache(directory: Path) -> Path:
-    """The cache of a repository on this machine; one without DVC has the default one."""
-    project = find_project(directory)
-    return project.cache_dir if project.kind is Kind.DVC else default_cache_dir(os.environ)
-
-
-def _home(repository: Repository) -> str:
-    return str(repository.work_tree or repository.git_dir)
-
-
-def _below(repository: Repository, path: Path) -> str:
-    """A path of the working tree from the repository's root."""
-    if repository.work_tree is None:
-        raise InputError(f"{path} lies in a repository without a working tree; use --repo")
-    absolute = Path(os.path.normpath(path.absolute()))
-    resolved = Path(os.path.realpath(absolute.parent)) / absolute.name
-    for candidate in (absolute, resolved, Path(os.path.realpath(absolute))):
-        if candidate == repository.work_tree:
-            return ""
-        if candidate.is_relative_to(repository.work_tree):
-            return candidate.relative_to(repository.work_tree).as_posix()
-    raise InputError(f"{path} does not lie in the working tree {repository.work_tree}")
-
-
-def _is_in_git(path: Path) -> bool:
-    absolute = path.absolute()
-    return any(os.path.lexists(directory / ".git") for directory in (absolute, *absolute.parents))
-
-
-def _here() -> Path:
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        raise InputError("the current directory has been removed; change to another one") from None
 
 
 def _local(request: Request, home: Path) -> LocalCache:
