@@ -35,10 +35,13 @@ from store.local_cache import LocalCache
 from store.manifest import manifest_oid
 from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
 from store.revision import Located, RevisionMaterials, locate, place_outputs, told_manifests
+from store.run_outputs import locate_run
 from store.tree_cache import TreeCache
 from store.version import GitPart, Part, Version, obtain_tree
 
 _OID = re.compile(r"[0-9a-fA-F]{32}(\.dir)?")
+RUN: Final = "run:"
+"""Begins a target that is a logged run."""
 MANIFEST_LIMIT: Final = 1 << 32
 """Bytes. A manifest of forty million files; anything larger is not one."""
 
@@ -48,7 +51,8 @@ class Request:
     """What the user named. Empty is not given."""
 
     target: str
-    """A `.dvc` file, a tracked path, a manifest file or an oid; with `@REV` behind, that at a revision."""
+    """A `.dvc` file, a tracked path, a manifest file or an oid; with `@REV` behind, that at a revision.
+    Or a logged run: `run:KEY`, `run:KEY:OUT`."""
     cache: str = ""
     """The cache directory, instead of the project's."""
     rev: str = ""
@@ -96,11 +100,13 @@ def open_dataset(request: Request) -> Dataset:
     target = request.target
     if not target:
         raise InputError("an empty target names nothing; give a .dvc file, a tracked path or an oid")
+    path = Path(target)
+    if target.startswith(RUN) and not os.path.lexists(path):
+        return _open_run(request)
     if request.repo:
         return _open_in_repository(request)
     if request.rev:
         return _open_revision(request, target, request.rev)
-    path = Path(target)
     if os.path.lexists(path):
         if path.name.endswith(TREE_SUFFIX) and path.is_file():
             return _open_manifest_file(request)
@@ -139,6 +145,19 @@ def _open_oid(request: Request) -> Dataset:
     if not oid.is_tree:
         local.size(oid)  # a bare oid that is not there names nothing
     return _compile(request, Located(version), local)
+
+
+def _open_run(request: Request) -> Dataset:
+    """What a logged run left in the cache: `run:KEY`, or one output of it, `run:KEY:OUT`."""
+    if request.rev:
+        raise InputError(f"{request.target} is in no revision; leave --rev out")
+    if request.repo:
+        with open_place("", request.repo, _chosen_cache(request)) as place:
+            cache = place.cache
+    else:
+        cache = _chosen_cache(request) or find_project(current_directory()).cache_dir
+    key, _, out = request.target.removeprefix(RUN).partition(":")
+    return _compile(request, locate_run(cache, key, out, request.target), LocalCache(cache))
 
 
 def _open_manifest_file(request: Request) -> Dataset:
