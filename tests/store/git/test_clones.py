@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from store.errors import LockTimeout, ObjectMissing, RepositoryUnusable, RevisionUnknown
+from store.errors import LockTimeout, ObjectMissing, RepositoryUnusable, RevisionUnknown, StoreTimeout
+from store.git import command
 from store.git.clones import Clone, clones_directory
 from store.git.file_lock import lock_file
 from store.git.files import GitFiles
@@ -300,3 +302,46 @@ def test_a_clone_is_closed_to_others(plain: Plain, daemon: Server, tmp_path: Pat
 def test_where_clones_are() -> None:
     assert clones_directory({"XDG_CACHE_HOME": "/c", "HOME": "/h"}) == Path("/c/fusefs/clones")
     assert clones_directory({"XDG_CACHE_HOME": "c", "HOME": "/h"}) == Path("/h/.cache/fusefs/clones")
+
+
+def test_the_users_own_ssh_is_used(
+    plain: Plain, clones: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for ssh that drops the host and runs the rest here."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nwhile [ "$1" != example.invalid ]; do shift; done; shift; exec sh -c "$*"\n')
+    ssh.chmod(0o755)
+    plain.commit("one", a="A\n")
+    (home / ".gitconfig").write_text(f"[core]\n\tsshCommand = {ssh}\n[ssh]\n\tvariant = ssh\n")
+    with Clone.open(locate(f"ssh://example.invalid{plain.path}"), clones) as clone:
+        assert clone.resolve("main")[0].subject == "one"
+    (home / ".gitconfig").unlink()
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with Clone.open(locate(f"example.invalid:{plain.path}"), clones) as clone:
+        assert clone.resolve("main")[0].subject == "one"
+
+
+def test_a_server_that_says_nothing(clones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.git.transfer._ASK_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(StoreTimeout, match=rf"{url} did not send everything within 0\.2 s"):
+            Clone.open(locate(url), clones)
+    assert [path.suffix for path in clones.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("url", ["file:///x", "ext::touch x", "/x"])
+def test_git_itself_is_let_use_no_other_transport(url: str, plain: Plain) -> None:
+    done = command.run(["ls-remote"], directory=plain.path, operands=[url], network=True)
+    assert done.status != 0
+    assert "not allowed" in done.complaint
+
+
+def test_submodules_are_not_followed(plain: Plain, daemon: Server, clones: Path, tmp_path: Path) -> None:
+    inner = new_repository(plain.path / "module")
+    inner.commit("inside", x="X\n")
+    plain.commit("one", _dot_gitmodules='[submodule "m"]\n\tpath = module\n\turl = ext::touch x\n')
+    with Clone.open(locate(daemon.add(plain)), clones) as clone:
+        files = GitFiles(clone.repository, clone.resolve()[0])
+        assert files.list("module") == []
+        assert not (clone.directory / "modules").exists()

@@ -48,6 +48,14 @@ def test_what_is_opened(plain: Plain, tmp_path: Path, history: dict[str, str]) -
             assert repository.resolve("v1").oid == history["one"]
 
 
+def test_a_work_tree_that_is_not_around_the_path(plain: Plain, tmp_path: Path) -> None:
+    plain.commit("one", a="A\n")
+    plain("config", "core.worktree", "/etc")
+    with Repository.open(plain.path) as repository:
+        assert repository.work_tree is None
+        assert [commit.subject for commit in repository.commits(["a"], 9)] == ["one"]
+
+
 def test_what_is_not(tmp_path: Path) -> None:
     with pytest.raises(RepositoryUnusable, match="is in no git repository"):
         Repository.open(tmp_path)
