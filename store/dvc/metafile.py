@@ -118,11 +118,12 @@ def parse_output(out: Mapping, wdir: str, where: str) -> Output:
         raise fault(out, where, "an output without a path")
     path, external = place_output(written, wdir)
     files = tuple(_parse_cloud_file(file, where) for file in read_mappings(out, "files", where))
+    size = read_number(out, "size", where)
     return Output(
         path=path,
         oid=None if external else _output_oid(out, files, where),
-        size=read_number(out, "size", where),
-        nfiles=read_number(out, "nfiles", where),
+        size=_total_size(files) if size is None else size,
+        nfiles=len(files) or read_number(out, "nfiles", where),
         isexec=read_boolean(out, "isexec", False, where),
         cached=read_boolean(out, "cache", True, where),
         push=read_boolean(out, "push", True, where),
@@ -131,6 +132,12 @@ def parse_output(out: Mapping, wdir: str, where: str) -> Output:
         files=files,
         cloud=_parse_cloud(out, where),
     )
+
+
+def _total_size(files: tuple[CloudFile, ...]) -> int | None:
+    """What the files have together, where that is known of each; DVC does not write it beside them."""
+    known = [file.size for file in files if file.size is not None]
+    return sum(known) if files and len(known) == len(files) else None
 
 
 def _output_oid(out: Mapping, files: tuple[CloudFile, ...], where: str) -> Oid | None:
