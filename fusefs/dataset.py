@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,7 @@ from store.version import GitPart, Part, Version, obtain_tree
 _OID = re.compile(r"[0-9a-fA-F]{32}(\.dir)?")
 RUN: Final = "run:"
 """Begins a target that is a logged run."""
+_READ_FIRST: Final = frozenset({".dvcignore", "Dvcfile", "dvc.lock", "dvc.yaml", "params.yaml"})
 MANIFEST_LIMIT: Final = 1 << 32
 """Bytes. A manifest of forty million files; anything larger is not one."""
 
@@ -266,11 +268,28 @@ def _open_at(request: Request, place: Place, rev: str) -> Dataset:
     commit, notice = place.resolve(rev)
     local = LocalCache(place.cache)
     materials = RevisionMaterials((local,), repository=place.repository)
+    files = GitFiles(place.repository, commit)
+    if place.clone is not None:
+        files.prefetch(_is_of_dvc)  # in one go: each by itself is a round trip
     located = locate(place.repository, commit, place.path, request.target, materials.has_manifest)
+    if place.clone is not None:
+        for part in located.version.parts:
+            if isinstance(part, GitPart):  # their sizes are shown, and the daemon fetches nothing
+                files.prefetch(partial(_is_below, part.source))
     if notice is not None:
         located = replace(located, warnings=(*located.warnings, notice))
     origin = Origin(place.repo, place.path)
     return _compile(request, located, local, repository=place.repository, rev=commit.oid, origin=origin)
+
+
+def _is_of_dvc(path: str) -> bool:
+    """Is it read to find out what is tracked? One that is not named here is fetched by itself."""
+    name = path.rpartition("/")[2]
+    return name.endswith(".dvc") or name in _READ_FIRST or path.endswith(".dvc/config")
+
+
+def _is_below(directory: str, path: str) -> bool:
+    return not directory or path == directory or path.startswith(f"{directory}/")
 
 
 def _compile(

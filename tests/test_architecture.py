@@ -61,7 +61,17 @@ def test_only_the_table_and_the_mount_calls_deal_in_errnos() -> None:
 
 def test_pyfuse3_stays_in_the_daemon() -> None:
     """So that a command that only asks something starts fast and runs where libfuse is absent."""
-    daemon = {"attributes", "control", "errnos", "mount", "operations", "spaces", "tree_space"}
+    daemon = {
+        "attributes",
+        "control",
+        "errnos",
+        "mount",
+        "kernel_caches",
+        "operations",
+        "revisions",
+        "spaces",
+        "tree_space",
+    }
     assert importers("fusefs", "pyfuse3") <= {f"fusefs/{name}.py" for name in daemon}
 
 
