@@ -120,7 +120,7 @@ class TreeFiles:
     def _explain(self, row: int, error: StoreError) -> StoreError:
         """The same error with the file's path and, for a miss, what would help."""
         message = f"{self.tree.path(row)!r}: {error}"
-        if isinstance(error, ObjectMissing):
+        if isinstance(error, ObjectMissing) and self.tree.algorithm(row) in DVC_ALGORITHMS:
             message += "; `dvc fetch` would bring it"
         return type(error)(message)
 

@@ -126,15 +126,14 @@ class GitFiles:
                 yield GitEntry(path, entry.mode, entry.oid, size)
 
     def prefetch(self, wanted: Callable[[str], bool]) -> None:
-        """In a partial clone, fetch at once the files whose paths are `wanted` (metafiles, say).
+        """In a partial clone, fetch at once the files and symlinks whose paths are `wanted` (metafiles, say).
 
         Raises what `Objects.prefetch` and `entries` raise.
         """
-        regular = (Mode.FILE, Mode.EXECUTABLE)
         oids = [
             entry.oid
             for path, entry in islice(self._leaves(""), ENTRIES_LIMIT)
-            if entry.mode in regular and wanted(os.fsdecode(path))
+            if entry.mode is not Mode.SUBMODULE and wanted(os.fsdecode(path))
         ]
         self.repository.objects.prefetch(oids)
 
