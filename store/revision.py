@@ -98,14 +98,20 @@ def _locate_metafile(files: GitFiles, path: str, where: str) -> Located:
 
 def _find_output(files: GitFiles, path: str) -> tuple[Index, tuple[TrackedOutput, str] | None]:
     """The index around `path`, with full paths, and the output that `path` is or lies in."""
-    root = path
-    while root and not files.exists(posixpath.join(root, ".dvc")):
-        root = root.rpartition("/")[0]
+    root = dvc_root(files, path)
     index = read_index(files, root=root)
     if not root:
         return index, index.find(path)
     below = "" if path == root else path[len(root) + 1 :]
     return index, index.find(below) if below else None
+
+
+def dvc_root(files: GitFiles, path: str) -> str:
+    """The DVC repository that a path belongs to; empty for the root, also where there is none."""
+    root = path
+    while root and not files.exists(posixpath.join(root, ".dvc")):
+        root = root.rpartition("/")[0]
+    return root
 
 
 def _locate_directory(files: GitFiles, path: str, tree: str, has_manifest: Callable[[Oid], bool]) -> Located:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -47,6 +47,13 @@ class Kind(Enum):
     REMOVED = "removed"
     CHANGED = "changed"
     RENAMED = "renamed"
+
+
+class Tally(NamedTuple):
+    """So many files, and the bytes of all together; None for what is not known."""
+
+    files: int | None
+    size: int | None
 
 
 class Side(NamedTuple):
@@ -103,14 +110,31 @@ class Differences:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def tally(self, cache: LocalCache) -> dict[Kind, Tally]:
+        """How many differences there are of each kind, and the bytes of the new files, or those removed."""
+        rows = {kind: array("q") for kind in Kind}
+        for old, new in self.pairs:
+            rows[self._kind(old, new)].append(old if new == NOTHING else new)
+        return {
+            kind: Tally(len(some), measure(self.old if kind is Kind.REMOVED else self.new, some, cache))
+            for kind, some in rows.items()
+        }
+
     def changes(self, cache: LocalCache) -> Iterator[Change]:
         """The differences with paths and sizes; `cache` is asked for the sizes that the trees lack."""
         rows = iter(self.pairs)
         while some := list(islice(rows, _SIZED_AT_ONCE)):
             olds = _sides(self.old, [row for row, _ in some], cache)
             news = _sides(self.new, [row for _, row in some], cache)
-            for old, new in zip(olds, news, strict=True):
-                yield Change(_kind(old, new), old, new)
+            for (row, other), old, new in zip(some, olds, news, strict=True):
+                yield Change(self._kind(row, other), old, new)
+
+    def _kind(self, old: int, new: int) -> Kind:
+        if old == NOTHING:
+            return Kind.ADDED
+        if new == NOTHING:
+            return Kind.REMOVED
+        return Kind.CHANGED if self.old.path(old) == self.new.path(new) else Kind.RENAMED
 
 
 def diff_trees(old: Tree, new: Tree, *, renames: bool = True) -> Differences:
@@ -137,6 +161,18 @@ def learn_sizes(tree: Tree, rows: Sequence[int], cache: LocalCache) -> list[int 
     return [None if size == UNKNOWN else size for size in known]
 
 
+def measure(tree: Tree, rows: Iterable[int], cache: LocalCache) -> int | None:
+    """The bytes of files together; None where one is not known."""
+    total = 0
+    waiting = iter(rows)
+    while some := list(islice(waiting, _SIZED_AT_ONCE)):
+        for size in learn_sizes(tree, some, cache):
+            if size is None:
+                return None
+            total += size
+    return total
+
+
 def _sides(tree: Tree, rows: list[int], cache: LocalCache) -> list[Side | None]:
     present = [row for row in rows if row != NOTHING]
     sizes = iter(learn_sizes(tree, present, cache))
@@ -146,14 +182,6 @@ def _sides(tree: Tree, rows: list[int], cache: LocalCache) -> list[Side | None]:
 def _side(tree: Tree, row: int, size: int | None) -> Side:
     flags = tree.flags[row]
     return Side(tree.path(row), tree.oid(row), size, bool(flags & EXECUTABLE), bool(flags & SYMLINK))
-
-
-def _kind(old: Side | None, new: Side | None) -> Kind:
-    if old is None:
-        return Kind.ADDED
-    if new is None:
-        return Kind.REMOVED
-    return Kind.CHANGED if old.path == new.path else Kind.RENAMED
 
 
 def _walk(old: Tree, new: Tree) -> Iterator[tuple[int, int]]:

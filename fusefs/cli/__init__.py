@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "umount": "fusefs.cli.umount",
     "status": "fusefs.cli.status",
     "list": "fusefs.cli.list",
+    "log": "fusefs.cli.log",
     "doctor": "fusefs.cli.doctor",
 }
 """Sub-commands in the order of the help, and where they live."""

@@ -15,7 +15,8 @@ from store.git import command
 from store.git.repository import Repository
 
 _FIRST: Final = 256
-"""Commits that are asked for first; each further question is for twice as many."""
+_MOST: Final = 1 << 17
+"""Commits that are asked for first, and at once; each question is for twice as many as the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +53,4 @@ def walk_history(repository: Repository, start: str, paths: Sequence[str]) -> It
             yield Step(oid, tuple(parents))
         if len(lines) < most:
             return
-        skipped, most = skipped + most, 2 * most
+        skipped, most = skipped + most, min(2 * most, _MOST)
