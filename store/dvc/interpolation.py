@@ -81,7 +81,7 @@ def resolve_path(text: str, context: Names) -> str:
 
 def has_expression(text: str) -> bool:
     """Whether anything in `text` would be replaced."""
-    return any(True for _ in _find_references(text))
+    return _OPEN in text and any(True for _ in _find_references(text))
 
 
 def render(value: str) -> str:

@@ -22,11 +22,11 @@ from store.dvc.parameters import SIZE_LIMIT, parse_parameters
 from store.errors import MetafileInvalid
 
 DEFAULT_FILE: Final = "params.yaml"
-WORK_LIMIT: Final = 1_000_000
+WORK_LIMIT: Final = 250_000
 """Steps that one `dvc.yaml` may take: about one for an output and for a name that is merged. The
 largest pipelines that people generate have some ten thousand outputs."""
 
-_BYTES_A_STEP = 64
+CHARACTERS_A_STEP: Final = 64
 
 
 class Work:
@@ -36,6 +36,11 @@ class Work:
 
     def __init__(self) -> None:
         self._left = WORK_LIMIT
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there are no more steps."""
+        return self._left < 0
 
     def spend(self, steps: int) -> None:
         """Raises `MetafileInvalid` once they are used up."""
@@ -125,7 +130,7 @@ class ContextReader:
             raise MetafileInvalid(f"{path} cannot be read: {error.strerror}") from None
         if data is None:
             raise MetafileInvalid(f"vars names {item!r}, which does not exist")
-        self._work.spend(len(data) // _BYTES_A_STEP)
+        self._work.spend(len(data) // CHARACTERS_A_STEP)
         values = self._known[path] = parse_parameters(data, path)
         return values
 

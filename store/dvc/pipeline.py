@@ -25,7 +25,7 @@ from store.dvc.fields import fault, read_mapping, read_mappings, read_text
 from store.dvc.files import Files
 from store.dvc.interpolation import Names, has_expression, is_boolean, render, resolve, resolve_path
 from store.dvc.metafile import Output, parse_output, place_output
-from store.dvc.parameter_context import Context, ContextReader, Work
+from store.dvc.parameter_context import CHARACTERS_A_STEP, Context, ContextReader, Work
 from store.errors import MetafileInvalid
 
 PIPELINE: Final = "dvc.yaml"
@@ -66,6 +66,8 @@ def read_pipeline(files: Files, path: str, where: str) -> Pipeline | None:
     reader = _Reader(files, posixpath.dirname(path), where, document)
     for name, definition in stages.items():
         reader.add(name, definition)
+        if reader.is_done:
+            break
     return Pipeline(tuple(reader.outputs), tuple(reader.faults))
 
 
@@ -90,10 +92,16 @@ class _Reader:
         self._lock_where = where.removesuffix(PIPELINE) + LOCK
         self._lock = self._read_lock(files)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether more has been made than can be listed: then there is no end to it."""
+        return self._work.is_done
+
     def add(self, name: str, definition: Value) -> None:
         """Add the outputs of a stage, or of all that it stands for."""
         made: set[str] = set()
         try:
+            self._work.spend(1)
             if not isinstance(definition, Mapping):
                 raise fault(self._document, self._where, "a stage that is not a mapping")
             for stage, body, context in self._unroll(name, definition):
@@ -169,9 +177,10 @@ class _Reader:
             below = posixpath.join(self._directory, resolve_path(wdir, common.values))
             names = self._contexts.extend(common, definition.get("vars"), below).values
         wdir = resolve_path(wdir, names)
-        written = [_Written(*(resolve_path(text, names) for text in output)) for output in written]
+        for place, output in enumerate(written):
+            resolved = written[place] = _Written(*(resolve_path(text, names) for text in output))
+            self._work.spend(1 + sum(map(len, (wdir, *resolved))) // CHARACTERS_A_STEP)
         locked = self._locked_outputs(stage)
-        self._work.spend(len(written))
         # All or none: what is left out here is taken from the lock.
         self.outputs += [self._join(stage, output, wdir, locked.get(output.path)) for output in written]
 

@@ -324,6 +324,7 @@ MANY = "[" + ",".join(str(number) for number in range(2000)) + "]"
         f"{{matrix: {{a: &m {MANY}, b: *m, c: *m}}, outs: [x]}}",
         "{matrix: {" + ", ".join(f"a{number}: [1, 2]" for number in range(40)) + "}, outs: [x]}",
         f"{{foreach: &m {MANY}, do: {{outs: *m}}}}",
+        f"{{foreach: {MANY}, do: {{outs: ['{'x' * 10_000}${{item}}']}}}}",
         f"{{foreach: {MANY}, do: {{vars: ['big.json'], outs: ['${{item}}', '${{k1}}']}}}}",
     ],
 )
@@ -333,6 +334,16 @@ def test_explosions_are_refused(tmp_path: Path, stage: str, monkeypatch: pytest.
     pipeline = _pipeline(tmp_path, f"stages:\n  s: {stage}\n", **{"big.json": big})
     assert pipeline.faults == ("dvc.yaml: stage 's': it makes more stages and outputs than can be listed",)
     assert len(pipeline.outputs) < 100_000
+
+
+def test_many_faults_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameter_context, "WORK_LIMIT", 100)
+    stages = "".join(f"  s{number}: 3\n" for number in range(1000))
+    pipeline = _pipeline(tmp_path, f"stages:\n{stages}")
+    assert len(pipeline.faults) == 101
+    assert (
+        pipeline.faults[-1] == "dvc.yaml: stage 's100': it makes more stages and outputs than can be listed"
+    )
 
 
 @pytest.mark.parametrize(
