@@ -10,7 +10,6 @@ Callers: `store.dvc.ignore`, `store.dvc.discovery`, `store.dvc.target`. Blocking
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,23 +62,19 @@ class WorkingFiles:
 
 @dataclass(frozen=True, slots=True)
 class SubFiles:
-    """`Files` of the directory `root` within other files. `..` may lead out of it, not out of those."""
+    """`Files` of the directory `root` within other files."""
 
     files: Files
     root: str
 
     def read(self, path: str, limit: int) -> bytes | None:
-        return self.files.read(self._join(path), limit)
+        return self.files.read(join(self.root, path), limit)
 
     def list(self, path: str) -> list[Item]:
-        return self.files.list(self._join(path))
+        return self.files.list(join(self.root, path))
 
     def exists(self, path: str) -> bool:
-        return self.files.exists(self._join(path))
-
-    def _join(self, path: str) -> str:
-        joined = posixpath.normpath(posixpath.join(self.root, path))
-        return "" if joined == "." else joined
+        return self.files.exists(join(self.root, path))
 
 
 def join(directory: str, path: str) -> str:
