@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
@@ -50,6 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     work = options.work.absolute()
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     _OUTPUT.mkdir(parents=True, exist_ok=True)
+    lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"make_era_fixtures: another one works in {work}", file=sys.stderr)
+        return 1
     try:
         for era in options.eras or ERAS:
             for name in import_history(era).RELEASES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from era_fixtures import steps
-from era_fixtures.samples import write_long_texts
+from era_fixtures.samples import ODD_NAMES, write_long_texts
 from era_fixtures.workshop import Workshop
 
 RELEASES: Final = ("0.94.1",)
@@ -65,7 +65,8 @@ def build(workshop: Workshop) -> None:
     project.dvc("remove", "bin/tool.sh.dvc", "--purge", "--force")
     project.dvc("unlock", "prepare.dvc")
     project.dvc("repro", "--all-pipelines")
-    steps.add_odd_names(project)
+    # 0.94 writes these two names, but does not read what it wrote.
+    steps.add_odd_names(project, [name for name in ODD_NAMES if name not in ("no", "12:30:45")])
     project.tag("v6", "Move a file, remove another, run what had changed, names that YAML mistakes")
     project.dvc("push")
 

@@ -5,6 +5,7 @@ Callers: the histories.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from era_fixtures.pipelines import EXTRA_VARS, PARAMS
@@ -94,11 +95,11 @@ def move_things(project: Repository) -> None:
     add_odd_names(project)
 
 
-def add_odd_names(project: Repository) -> None:
+def add_odd_names(project: Repository, names: Sequence[str] = ODD_NAMES) -> None:
     """Outputs whose names must be quoted in YAML, or must not be mistaken for something else."""
-    for name in ODD_NAMES:
+    for name in names:
         project.write(f"odd/{name}", f"named {name}\n")
-    project.dvc("add", *(f"odd/{name}" for name in ODD_NAMES))
+    project.dvc("add", *(f"odd/{name}" for name in names))
 
 
 def add_subrepo(project: Repository) -> None:
