@@ -23,9 +23,10 @@ from fusefs.place import (
     path_below,
     split_target,
 )
+from store.dvc.discovery import SUFFIX
 from store.dvc.project import Project, find_project
 from store.dvc.target import find_target
-from store.errors import InputError, NotStored, NotTracked, RepositoryUnusable, RevisionUnknown
+from store.errors import InputError, NotTracked, RepositoryUnusable, RevisionUnknown
 from store.git.changes import find_change
 from store.git.clones import Clone, clones_directory
 from store.git.files import GitFiles
@@ -112,11 +113,15 @@ def open_dataset(request: Request) -> Dataset:
     if os.path.lexists(path):
         if path.name.endswith(TREE_SUFFIX) and path.is_file():
             return _open_manifest_file(request)
+        try:
+            return _open_tracked(request)
+        except NotTracked:
+            if "@" not in target:
+                raise
+            # Something stands there that is nobody's, called as a version is.
     elif _OID.fullmatch(target):
         return _open_oid(request)
-    elif "@" in target:
-        return _open_split(request)
-    return _open_tracked(request)
+    return _open_split(request)
 
 
 def open_revisions(request: Request) -> Dataset:
@@ -230,7 +235,7 @@ def _open_clean_directory(request: Request) -> Dataset:
 
 def _open_split(request: Request) -> Dataset:
     """`TARGET@REV`, split at the first `@` whose left side is tracked."""
-    failure: NotTracked | NotStored | RevisionUnknown | None = None
+    failure: NotTracked | RevisionUnknown | None = None
     for path, rev in split_target(request.target):
         if not is_in_git(Path(path)):
             continue
@@ -239,14 +244,20 @@ def _open_split(request: Request) -> Dataset:
         except NotTracked as error:
             failure = failure or error
         except RevisionUnknown as error:
-            # A tracked path before the sign, but no such revision: that is what is wrong.
-            failure = failure if isinstance(failure, RevisionUnknown) else error
+            # Where there is something before the sign, and no such revision, that is what is wrong.
+            if _is_named(path) or not isinstance(failure, RevisionUnknown):
+                failure = error
     try:
         return _open_tracked(request)
     except NotTracked:
         if failure is not None:
             raise failure from None
         raise
+
+
+def _is_named(path: str) -> bool:
+    """Whether there is such a path, or an output that is called so."""
+    return os.path.lexists(path) or os.path.lexists(path.rstrip("/") + SUFFIX)
 
 
 def _open_revision(request: Request, path: str, rev: str) -> Dataset:
