@@ -34,8 +34,9 @@ from store.local_cache import LocalCache
 from store.tracker import State, Tracker
 from store.tree import ROOT_ROW, UNKNOWN, Tree
 from store.tree_cache import TreeCache
-from store.tree_diff import Kind, Tally, diff_trees, measure
+from store.tree_diff import Kind, diff_trees
 from store.tree_shelf import TreeShelf
+from store.tree_sizes import Tally, measure
 
 _STATES: Final = 10_000
 """States that are remembered, those asked for last."""

@@ -7,15 +7,15 @@ Content is compared by digest. Equal digests of DVC's two algorithms count as eq
 only differ in line ends); a file that moved from git to DVC has another kind of digest and counts as
 changed. Directories are no paths of their own here: one that is empty is not seen.
 
-Callers: the commands `log` and `diff`. Pure but for `learn_sizes`; any thread.
+Callers: `store.history`, the command `diff`. Pure but for the sizes that a cache is asked for; any thread.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -23,7 +23,8 @@ from typing import Final, NamedTuple
 
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, MD5, Oid
-from store.tree import ALGORITHM_SHIFT, DIRECTORY, EXECUTABLE, ROOT_ROW, SYMLINK, UNKNOWN, Tree
+from store.tree import ALGORITHM_SHIFT, DIRECTORY, EXECUTABLE, ROOT_ROW, SYMLINK, Tree
+from store.tree_sizes import Tally, learn_sizes, measure
 
 NOTHING: Final = -1
 """The row on the side where there is no such file."""
@@ -47,13 +48,6 @@ class Kind(Enum):
     REMOVED = "removed"
     CHANGED = "changed"
     RENAMED = "renamed"
-
-
-class Tally(NamedTuple):
-    """So many files, and the bytes of all together; None for what is not known."""
-
-    files: int | None
-    size: int | None
 
 
 class Side(NamedTuple):
@@ -120,6 +114,17 @@ class Differences:
             for kind, some in rows.items()
         }
 
+    def count_by_directory(self) -> dict[str, Counter[Kind]]:
+        """How many differences there are of each kind by the directory that the file is, or was, in."""
+        counts: dict[tuple[bool, int], Counter[Kind]] = defaultdict(Counter)
+        for old, new in self.pairs:
+            gone = new == NOTHING
+            counts[gone, self.old.parent[old] if gone else self.new.parent[new]][self._kind(old, new)] += 1
+        directories: dict[str, Counter[Kind]] = defaultdict(Counter)
+        for (gone, row), some in counts.items():
+            directories[(self.old if gone else self.new).path(row)] += some
+        return directories
+
     def changes(self, cache: LocalCache) -> Iterator[Change]:
         """The differences with paths and sizes; `cache` is asked for the sizes that the trees lack."""
         rows = iter(self.pairs)
@@ -147,30 +152,6 @@ def diff_trees(old: Tree, new: Tree, *, renames: bool = True) -> Differences:
     for pair in _walk(old, new):
         pairs.append(*pair)
     return Differences(old, new, _join_renames(old, new, pairs) if renames else pairs)
-
-
-def learn_sizes(tree: Tree, rows: Sequence[int], cache: LocalCache) -> list[int | None]:
-    """The sizes of files, asked of the cache where the tree does not know them; None where nobody does."""
-    sizes: dict[int, int] = {}
-    for place, algorithm in enumerate(DVC_ALGORITHMS):
-        of_kind = (row for row in rows if tree.flags[row] >> ALGORITHM_SHIFT == place)
-        lacking = [row for row in of_kind if tree.size[row] == UNKNOWN]
-        digests = [tree.digest_of(row).hex() for row in lacking]
-        sizes.update(zip(lacking, cache.lengths(digests, algorithm) if digests else (), strict=True))
-    known = [sizes.get(row, tree.size[row]) for row in rows]
-    return [None if size == UNKNOWN else size for size in known]
-
-
-def measure(tree: Tree, rows: Iterable[int], cache: LocalCache) -> int | None:
-    """The bytes of files together; None where one is not known."""
-    total = 0
-    waiting = iter(rows)
-    while some := list(islice(waiting, _SIZED_AT_ONCE)):
-        for size in learn_sizes(tree, some, cache):
-            if size is None:
-                return None
-            total += size
-    return total
 
 
 def _sides(tree: Tree, rows: list[int], cache: LocalCache) -> list[Side | None]:

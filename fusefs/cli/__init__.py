@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "status": "fusefs.cli.status",
     "list": "fusefs.cli.list",
     "log": "fusefs.cli.log",
+    "diff": "fusefs.cli.diff",
     "doctor": "fusefs.cli.doctor",
 }
 """Sub-commands in the order of the help, and where they live."""

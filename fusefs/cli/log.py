@@ -21,7 +21,7 @@ from store.errors import InputError, NotStored, NotTracked, RevisionUnknown, Sto
 from store.history import Delta, Followed, LoggedVersion, read_history
 from store.local_cache import LocalCache
 from store.tracker import open_tracker
-from store.tree_diff import Tally
+from store.tree_sizes import Tally
 
 EPILOG = """\
 TARGET is a .dvc file, a tracked file or directory, a path in one, or any directory of the project. A

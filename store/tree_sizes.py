@@ -1,0 +1,50 @@
+"""Sizes of a tree's files, for those who ask once: what the tree does not know, the cache is asked for.
+
+A manifest has no sizes, and what is not in the cache has none here either: then it is unknown, which is
+None and never a guess. (A mount remembers what it learns, in `store.tree_files`.)
+
+Callers: `store.tree_diff`, `store.history`, the command `ls`. Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from store.local_cache import LocalCache
+from store.oid import DVC_ALGORITHMS
+from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
+
+_AT_ONCE: Final = 1024
+
+
+class Tally(NamedTuple):
+    """So many files, and the bytes of all together; None for what is not known."""
+
+    files: int | None
+    size: int | None
+
+
+def learn_sizes(tree: Tree, rows: Sequence[int], cache: LocalCache) -> list[int | None]:
+    """The sizes of files, asked of the cache where the tree does not know them; None where nobody does."""
+    sizes: dict[int, int] = {}
+    for place, algorithm in enumerate(DVC_ALGORITHMS):
+        of_kind = (row for row in rows if tree.flags[row] >> ALGORITHM_SHIFT == place)
+        lacking = [row for row in of_kind if tree.size[row] == UNKNOWN]
+        digests = [tree.digest_of(row).hex() for row in lacking]
+        sizes.update(zip(lacking, cache.lengths(digests, algorithm) if digests else (), strict=True))
+    known = [sizes.get(row, tree.size[row]) for row in rows]
+    return [None if size == UNKNOWN else size for size in known]
+
+
+def measure(tree: Tree, rows: Iterable[int], cache: LocalCache) -> int | None:
+    """The bytes of files together; None where one is not known."""
+    total = 0
+    waiting = iter(rows)
+    while some := list(islice(waiting, _AT_ONCE)):
+        for size in learn_sizes(tree, some, cache):
+            if size is None:
+                return None
+            total += size
+    return total
