@@ -212,7 +212,7 @@ def _open_tracked(request: Request) -> Dataset:
         if path.is_dir() and is_in_git(path):
             return _open_clean_directory(request)
         raise
-    local = _local(request, found.project.cache_dir)
+    local = LocalCache(_chosen_cache(request) or found.project.cache_dir)
     version = Version(place_outputs(found.outputs, request.target), found.inside)
     located = Located(version, (), told_manifests(found.outputs))
     return _compile(request, located, local, origin=_origin(found.project, path))

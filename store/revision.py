@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from store.dvc.discovery import SUFFIX, read_metafile
+from store.dvc.discovery import is_metafile, read_metafile
 from store.dvc.index import Index, TrackedOutput, find_dvc_roots, read_index
 from store.dvc.metafile import Output
 from store.errors import NotStored, NotTracked, ObjectMissing
@@ -73,7 +73,7 @@ def locate(
     """
     files = GitFiles(repository, commit)
     entry = files.find(path)
-    if entry is not None and path.endswith(SUFFIX) and entry.mode is not Mode.TREE:
+    if entry is not None and entry.mode is not Mode.TREE and is_metafile(entry.name.decode(errors="replace")):
         return _locate_metafile(files, path, where)
     index, found = _find_output(files, path)
     if found is not None:
@@ -93,7 +93,8 @@ def _locate_metafile(files: GitFiles, path: str, where: str) -> Located:
     outputs = [output for output in (metafile.outputs if metafile else ()) if output.cached and output.oid]
     if not outputs:
         raise NotStored(f"{where} names nothing that a cache could have")
-    return Located(Version(place_outputs(outputs, where)), (), told_manifests(outputs))
+    faults = metafile.faults if metafile else ()
+    return Located(Version(place_outputs(outputs, where)), faults, told_manifests(outputs))
 
 
 def _find_output(files: GitFiles, path: str) -> tuple[Index, tuple[TrackedOutput, str] | None]:
