@@ -20,12 +20,14 @@ from fusefs.control_socket import new_name, serve_control
 from fusefs.directories import blob_directory
 from fusefs.kernel_caches import forget_names
 from fusefs.operations import Operations
+from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
 from fusefs.revisions import RevisionsSpace
 from fusefs.spaces import CONTROL_SPACE, FIRST_TREE, REVISIONS_SPACE, Space
 from fusefs.status_reporter import StatusReporter
 from fusefs.tree_space import TreeSpace
 from fusefs.versions import Versions, make_space
+from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import StoreError
 from store.fetcher import Fetcher
@@ -46,9 +48,18 @@ class Mount:
     """What a daemon serves: the version at the root, and everything that hangs in `.fusefs`."""
 
     def __init__(
-        self, plan: MountPlan, fuse_fd: int, store: ContentStore, threads: Threads, nursery: trio.Nursery
+        self,
+        plan: MountPlan,
+        fuse_fd: int,
+        store: ContentStore,
+        caches: CacheChain,
+        pinner: Pinner,
+        threads: Threads,
+        nursery: trio.Nursery,
     ) -> None:
         self._plan = plan
+        self._caches = caches
+        self._pinner = pinner
         self._fuse_fd = fuse_fd
         self._threads = threads
         self._nursery = nursery
@@ -56,8 +67,8 @@ class Mount:
         self.control_name = new_name()
         self.operations = Operations(store.counters)
         blobs = blob_directory()
-        self._versions = Versions(plan, store, threads, blobs, nursery, self.operations.add)
-        self._reporter = StatusReporter(plan, store.counters, self.control_name, nursery)
+        self._versions = Versions(plan, store, threads, blobs, nursery, self._add_version)
+        self._reporter = StatusReporter(plan, store.counters, pinner, self.control_name, nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         control = ControlSpace({b"status": self._reporter.report}, {b"revs": revisions}, **owner)
@@ -82,6 +93,10 @@ class Mount:
             )
             self._versions.adopt(space, plan.tree)
             self._show(space)
+
+    def _add_version(self, number: int, space: TreeSpace) -> None:
+        self.operations.add(number, space)
+        self._pinner.add(space.tree)
 
     def _show(self, space: TreeSpace) -> None:
         if self._shown is not None:
@@ -130,22 +145,26 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened. The descriptor is used up.
     """
-    cache, blobs = LocalCache(Path(plan.cache)), LocalCache(blob_directory())
+    caches = CacheChain(*[LocalCache(Path(cache)) for cache in plan.caches])
+    blobs = LocalCache(blob_directory())
     threads = Threads()
     started = time.monotonic()
     async with trio.open_nursery() as background:
-        store = ContentStore(cache, blobs, threads, Fetcher(threads, background))
-        mount = Mount(plan, fuse_fd, store, threads, background)
+        store = ContentStore(caches, blobs, threads, Fetcher(threads, background))
+        pinner = Pinner(caches, threads, wanted=plan.pin)
+        mount = Mount(plan, fuse_fd, store, caches, pinner, threads, background)
         pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
         try:
             background.start_soon(serve_control, mount.control_name, mount.handle)
             log.info("serving %s on %s", plan.target, plan.mountpoint)
             ready()
+            background.start_soon(pinner.run)
             await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         finally:
             background.cancel_scope.cancel()
             mount.operations.close_all()
             pyfuse3.close(unmount=False)
-            cache.close()
+            pinner.remove()
+            caches.close()
             blobs.close()
             log.info("ended after %.0f s", time.monotonic() - started)

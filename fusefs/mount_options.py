@@ -70,6 +70,13 @@ def parse_mode(text: str) -> str:
     return text
 
 
+def parse_switch(text: str) -> bool:
+    """`yes` or `no`. Raises ValueError."""
+    if text not in ("yes", "no"):
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return text == "yes"
+
+
 def parse_path(text: str) -> str:
     """A path, made absolute: the daemon works in `/`. Raises ValueError."""
     if not text:
@@ -99,6 +106,8 @@ class MountOptions:
     verbose: bool = False
     foreground: bool = False
     noexec: bool = False
+    pin: bool = True
+    """Keep what is shown from being removed from the cache."""
 
     def __post_init__(self) -> None:
         if self.mode == "native":
@@ -120,6 +129,8 @@ class Flag:
     short: str = ""
     of_the_process: bool = False
     """Has no meaning for `fusefs run`, whose daemon lives as long as the command."""
+    negatable: bool = False
+    """There is also `--no-NAME`, for what is on by default."""
 
     @property
     def name(self) -> str:
@@ -138,6 +149,13 @@ FLAGS: Final = (
     Flag("allow_other", None, "let other users read the mount"),
     Flag("nonempty", None, "mount over a directory that is not empty", of_the_process=True),
     Flag("read_ahead", parse_size, "what the kernel reads ahead; root only (default: 1M)", "SIZE"),
+    Flag(
+        "pin",
+        parse_switch,
+        "hold hard links to what is shown, so that `dvc gc` leaves it (default: yes)",
+        "yes|no",
+        negatable=True,
+    ),
     Flag("log", parse_path, "the log file (default: in $XDG_STATE_HOME/fusefs)", "FILE"),
     Flag("verbose", None, "log more", short="-v"),
     Flag("foreground", None, "serve in this process, log to standard error", short="-f", of_the_process=True),
@@ -173,6 +191,14 @@ def add_flags(parser: argparse.ArgumentParser, *, of_the_process: bool = True) -
                 default=argparse.SUPPRESS,
                 metavar=flag.metavar,
                 help=flag.help,
+            )
+        if flag.negatable:
+            parser.add_argument(
+                f"--no-{flag.name}",
+                dest=flag.field,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
             )
     parser.add_argument(
         "-o",

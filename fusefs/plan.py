@@ -29,8 +29,8 @@ class MountPlan:
     """The compiled tree's file (`store.tree`); empty where `revs` says what is shown."""
     revs: str
     """A glob of revisions to show side by side; empty for one version."""
-    cache: str
-    """The cache's root directory (`store.layouts`)."""
+    caches: tuple[str, ...]
+    """The roots of the caches (`store.layouts`) that objects are looked for in, the dataset's own first."""
     git_dirs: tuple[str, ...]
     """Repositories that have the blobs of what git tracks in the tree."""
     repo: str
@@ -42,8 +42,15 @@ class MountPlan:
     umask: int
     log: str
     """The log file; empty for standard error."""
+    pin: bool
+    """Keep what is shown from being removed from the caches, by hard links."""
     since: float
     """When it was mounted, seconds since the epoch."""
+
+    @property
+    def cache(self) -> str:
+        """The dataset's own."""
+        return self.caches[0]
 
     def to_bytes(self) -> bytes:
         packed: bytes = msgpack.packb(asdict(self))
@@ -52,4 +59,4 @@ class MountPlan:
     @classmethod
     def from_bytes(cls, data: bytes) -> MountPlan:
         fields = msgpack.unpackb(data)
-        return cls(**{**fields, "git_dirs": tuple(fields["git_dirs"])})
+        return cls(**{**fields, **{name: tuple(fields[name]) for name in ("caches", "git_dirs")}})

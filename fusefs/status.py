@@ -13,6 +13,18 @@ _PAGE: Final = os.sysconf("SC_PAGESIZE")
 
 
 @dataclass(frozen=True, slots=True)
+class PinStatus:
+    """What a `dvc gc` cannot take away from a mount: the objects that it holds links to."""
+
+    state: str
+    """`off`, `making`, `complete`, `partial` (some links are refused) or `refused` (all are)."""
+    objects: int
+    """How many are held."""
+    reason: str | None
+    """Why links are refused."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A mount's state at one moment. `None` is not known (yet)."""
 
@@ -42,6 +54,7 @@ class Status:
     log: str | None
     control: str | None = None
     """The name of the daemon's control socket, `@` for a zero byte."""
+    pins: PinStatus | None = None
 
     def to_json(self) -> builtins.bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
 from fusefs.status import Status, resident_bytes
 from fusefs.tree_space import TreeSpace
@@ -22,8 +23,11 @@ MEASURE_PAUSE: Final = 20
 class StatusReporter:
     """Says how the mount is doing; measures the cache in the background when somebody asks."""
 
-    def __init__(self, plan: MountPlan, counters: Counters, control: str, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, plan: MountPlan, counters: Counters, pinner: Pinner, control: str, nursery: trio.Nursery
+    ) -> None:
         self._plan = plan
+        self._pinner = pinner
         self._counters = counters
         self._control = control
         self._nursery = nursery
@@ -62,6 +66,7 @@ class StatusReporter:
             rss_bytes=resident_bytes(),
             log=plan.log or None,
             control=self._control,
+            pins=self._pinner.report(),
         ).to_json()
 
     async def _measure(self, shown: TreeSpace) -> None:

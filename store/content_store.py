@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
 from typing import Final
 
+from store.cache_chain import ObjectCache
 from store.errors import ObjectCorrupt, ObjectMissing
 from store.fetcher import Fetcher, Source
-from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
 from store.threads import Threads
 from store.tree import UNKNOWN
@@ -47,7 +47,7 @@ class OpenObject:
 class ContentStore:
     """The objects of DVC's cache, and those of git that `blobs`, a directory of our own, keeps."""
 
-    def __init__(self, cache: LocalCache, blobs: LocalCache, threads: Threads, fetcher: Fetcher) -> None:
+    def __init__(self, cache: ObjectCache, blobs: ObjectCache, threads: Threads, fetcher: Fetcher) -> None:
         self.counters = Counters()
         self._cache = cache
         self._blobs = blobs
@@ -85,7 +85,7 @@ class ContentStore:
         self.counters.hits += not missed
         return opened
 
-    async def _open(self, oid: Oid, home: LocalCache) -> OpenObject:
+    async def _open(self, oid: Oid, home: ObjectCache) -> OpenObject:
         try:
             descriptor, size = home.try_open(oid)
         except BlockingIOError:
@@ -148,7 +148,7 @@ class ContentStore:
         """Does the cache hold the object?"""
         return await self._threads.on_disk(self._home(oid).has, oid)
 
-    def _home(self, oid: Oid) -> LocalCache:
+    def _home(self, oid: Oid) -> ObjectCache:
         return self._cache if oid.algorithm in DVC_ALGORITHMS else self._blobs
 
 

@@ -108,7 +108,7 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         mode="fuse",
         tree=str(dataset.tree or ""),
         revs=options.revs,
-        cache=str(dataset.cache),
+        caches=(str(dataset.cache),),
         git_dirs=tuple(str(git_dir) for git_dir in dataset.git_dirs),
         repo=dataset.origin.repo if dataset.origin else "",
         path=dataset.origin.path if dataset.origin else "",
@@ -116,6 +116,7 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         gid=options.gid,
         umask=options.umask,
         log=log,
+        pin=options.pin,
         since=time.time(),
     )
 

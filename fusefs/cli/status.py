@@ -13,6 +13,7 @@ from typing import Any, Final
 from fusefs import mountinfo
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
+from fusefs.status import PinStatus
 from fusefs.survey import Found, State, survey
 from store.errors import InputError
 
@@ -109,12 +110,22 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         ("errors", _count(status.errors)),
         ("from the cache", f"{_size(status.bytes_cache)}{rate('bytes_cache', _size)}"),
         ("from remotes", f"{_size(status.bytes_remote)}{rate('bytes_remote', _size)}"),
+        ("kept from gc", _pins(status.pins)),
         ("mounted", f"{_when(status.since)}, mode {status.mode}"),
         ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
         ("log", status.log or "standard error"),
     ]
     for label, text in rows:
         yield escape(f"  {label:<15}{text}")
+
+
+def _pins(pins: PinStatus | None) -> str:
+    if pins is None:
+        return "unknown"
+    if pins.state == "off":
+        return "nothing (pin=no)"
+    so_far = {"making": " so far", "complete": "", "partial": ", not all", "refused": ""}.get(pins.state, "")
+    return f"{_count(pins.objects)} objects{so_far}" + (f": {pins.reason}" if pins.reason else "")
 
 
 def _count(number: float | None) -> str:

@@ -33,7 +33,7 @@ def test_random_operations(mounter: Mounter, number: int) -> None:
     away = set(order.sample(oids, len(oids) // 3))
     for missing in sorted(away):
         cache.remove(missing)
-    mount = mounter.mount(oid, "--cache", cache.root)
+    mount = mounter.mount(oid, "--cache", cache.root, "--no-pin")
     model = Model(mount.path, mounter.home / "plain", cache, files, order, set(oids) - away)
     print(f"seed {seed}: FUSEFS_MODEL_SEED={seed} repeats this run")
     try:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fuse
 
 FIELDS = [
     *("mountpoint", "target", "oid", "rev", "mode", "pid", "since", "files", "bytes", "hits", "misses"),
-    *("errors", "bytes_cache", "bytes_remote", "cache_bytes", "rss_bytes", "log", "control"),
+    *("errors", "bytes_cache", "bytes_remote", "cache_bytes", "rss_bytes", "log", "control", "pins"),
 ]
 FILES = {"one": b"1", "two": b"22" * 5000, "below/three": b"333"}
 WAIT_SECONDS = 20.0
@@ -61,7 +61,7 @@ def test_the_status_has_every_field(mounter: Mounter) -> None:
 
 def test_the_status_counts(mounter: Mounter) -> None:
     cache = Cache(mounter.home / "objects")
-    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, "--no-pin")
     cache.remove(md5(b"1"))
     assert mount.status()["bytes"] is None  # a manifest has no sizes
     for _ in range(3):

@@ -30,7 +30,7 @@ def mount(mounter: Mounter, cache: Cache, *, sizes: bool = False) -> Mount:
     """A mount of which one object is missing."""
     oid = cache.put_dataset(FILES, sizes=sizes)
     cache.remove(GONE)
-    return mounter.mount(oid, "--cache", cache.root)
+    return mounter.mount(oid, "--cache", cache.root, "--no-pin")
 
 
 def errno_of(call: Callable[..., object], *arguments: object) -> int:
@@ -126,7 +126,7 @@ def test_an_object_that_appears_is_served_by_the_same_mount(mounter: Mounter, ca
 
 
 def test_an_object_that_is_removed_while_it_is_open_keeps_its_bytes(mounter: Mounter, cache: Cache) -> None:
-    root = mounter.mount(cache.put_dataset({"big": BIG}), "--cache", cache.root).path
+    root = mounter.mount(cache.put_dataset({"big": BIG}), "--cache", cache.root, "--no-pin").path
     descriptor = os.open(root / "big", os.O_RDONLY)
     try:
         assert os.read(descriptor, 100) == BIG[:100]
@@ -152,7 +152,7 @@ def test_an_object_of_another_length_is_refused(mounter: Mounter, cache: Cache, 
 def test_an_object_that_shrinks_while_it_is_read_gives_no_made_up_bytes(
     mounter: Mounter, cache: Cache
 ) -> None:
-    root = mounter.mount(cache.put_dataset({"big": BIG}), "--cache", cache.root).path
+    root = mounter.mount(cache.put_dataset({"big": BIG}), "--cache", cache.root, "--no-pin").path
     descriptor = os.open(root / "big", os.O_RDONLY)
     try:
         assert os.pread(descriptor, 100, 0) == BIG[:100]
@@ -234,7 +234,7 @@ def test_a_cache_that_is_not_there_yet(mounter: Mounter, cache: Cache) -> None:
     loose = mounter.home / "loose.dir"
     shutil.copy(manifest, loose)
     later = Cache(mounter.home / "later")
-    with_miss = mounter.mount(loose, "--cache", later.root)
+    with_miss = mounter.mount(loose, "--cache", later.root, "--no-pin")
     assert sorted(os.listdir(with_miss.path)) == ["below", "gone", "here"]
     assert errno_of(read, with_miss.path / "here") == errno.EIO
     assert not later.root.exists()
