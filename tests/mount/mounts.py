@@ -100,11 +100,27 @@ class Mount:
     def await_end(self) -> None:
         """Wait for the daemon's end; it is the last thing to be done with a mount."""
         self.is_mounted = False
+        if is_held_elsewhere(self.path):
+            signal.pidfd_send_signal(self.ended, signal.SIGTERM)
         ended = select.select([self.ended], [], [], END_SECONDS)[0]
         if not ended:
             signal.pidfd_send_signal(self.ended, signal.SIGKILL)
         WATCH.remove(self.ended)
         assert ended, f"the daemon of {self.path} goes on after the mount was unmounted"
+
+
+def is_held_elsewhere(path: Path) -> bool:
+    """Does a mount namespace that was made meanwhile hold the mount? Then its daemon rightly goes on."""
+    ours = os.readlink("/proc/self/ns/mnt")
+    for process in Path("/proc").iterdir():
+        try:
+            if not process.name.isdigit() or os.readlink(process / "ns" / "mnt") == ours:
+                continue
+            if str(path) in (process / "mountinfo").read_text():
+                return True
+        except OSError:
+            continue  # it has ended, or is not ours to ask
+    return False
 
 
 def unmount(path: Path) -> None:
