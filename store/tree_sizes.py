@@ -26,16 +26,24 @@ class Tally(NamedTuple):
     size: int | None
 
 
+def stored_lengths(tree: Tree, rows: Sequence[int], cache: LocalCache) -> dict[int, int]:
+    """The lengths of the objects that the cache has, by row; nothing for directories and git's files."""
+    lengths: dict[int, int] = {}
+    for place, algorithm in enumerate(DVC_ALGORITHMS):
+        of_kind = [
+            row for row in rows if tree.flags[row] >> ALGORITHM_SHIFT == place and not tree.is_directory(row)
+        ]
+        if of_kind:
+            digests = [tree.digest_of(row).hex() for row in of_kind]
+            told = zip(of_kind, cache.lengths(digests, algorithm), strict=True)
+            lengths.update((row, length) for row, length in told if length != UNKNOWN)
+    return lengths
+
+
 def learn_sizes(tree: Tree, rows: Sequence[int], cache: LocalCache) -> list[int | None]:
     """The sizes of files, asked of the cache where the tree does not know them; None where nobody does."""
-    sizes: dict[int, int] = {}
-    for place, algorithm in enumerate(DVC_ALGORITHMS):
-        of_kind = (row for row in rows if tree.flags[row] >> ALGORITHM_SHIFT == place)
-        lacking = [row for row in of_kind if tree.size[row] == UNKNOWN]
-        digests = [tree.digest_of(row).hex() for row in lacking]
-        sizes.update(zip(lacking, cache.lengths(digests, algorithm) if digests else (), strict=True))
-    known = [sizes.get(row, tree.size[row]) for row in rows]
-    return [None if size == UNKNOWN else size for size in known]
+    stored = stored_lengths(tree, [row for row in rows if tree.size[row] == UNKNOWN], cache)
+    return [stored.get(row) if tree.size[row] == UNKNOWN else tree.size[row] for row in rows]
 
 
 def measure(tree: Tree, rows: Iterable[int], cache: LocalCache) -> int | None:

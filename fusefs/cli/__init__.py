@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "umount": "fusefs.cli.umount",
     "status": "fusefs.cli.status",
     "list": "fusefs.cli.list",
+    "ls": "fusefs.cli.ls",
     "log": "fusefs.cli.log",
     "diff": "fusefs.cli.diff",
     "doctor": "fusefs.cli.doctor",
