@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "ls": "fusefs.cli.ls",
     "log": "fusefs.cli.log",
     "diff": "fusefs.cli.diff",
+    "config": "fusefs.cli.config",
+    "runs": "fusefs.cli.runs",
     "doctor": "fusefs.cli.doctor",
 }
 """Sub-commands in the order of the help, and where they live."""
