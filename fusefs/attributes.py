@@ -34,7 +34,8 @@ WORD_BYTES: Final = 4
 class AttributeWriter:
     """Fills attributes for the rows of one tree. Lives on the event loop.
 
-    `fill` returns the same object every time: use it before the next checkpoint.
+    `fill` returns the same object every time: use it before the next checkpoint. `first_directory` and
+    `first_file` are the inodes that row 0 would have as the one and as the other.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class AttributeWriter:
         uid: int,
         gid: int,
         umask: int,
-        first_inode: int,
+        first_directory: int,
+        first_file: int,
         entry_timeout: float = FOREVER,
     ) -> None:
         self._tree = tree
-        self._first_inode = first_inode
+        self._first_directory = first_directory
+        self._first_file = first_file
         self._entry_timeout = entry_timeout
         self._words = tree.digest_words
         self._words_per_digest = tree.digest_width // WORD_BYTES
@@ -68,7 +71,9 @@ class AttributeWriter:
     def fill(self, row: int, size: int) -> pyfuse3.EntryAttributes:
         """The attributes of a row; `size` in bytes is ignored for directories."""
         flags = self._flags[row]
+        first = self._first_file
         if flags & DIRECTORY:
+            first = self._first_directory
             entry = self._directory
             children = self._tree.children(row)
             # A directory's flags are that one bit and nothing else, so its subdirectories can be counted.
@@ -85,7 +90,7 @@ class AttributeWriter:
                 entry.st_size = size
                 entry.st_blocks = -(-size // BLOCK_BYTES)
                 entry.attr_timeout = FOREVER
-        entry.st_ino = pyfuse3.InodeT(row + self._first_inode)
+        entry.st_ino = pyfuse3.InodeT(row + first)
         digest = self._words[row * self._words_per_digest]
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = (
             TIME_FIRST + digest % TIME_SPAN

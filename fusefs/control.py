@@ -20,6 +20,8 @@ from store.tree import ROOT_ROW, Tree
 
 NAMES: Final = (b".fusefs", b".fusefs-control")
 DIRECTORY_ROW: Final = 0
+DIRECTORY_SECONDS: Final = 1.0
+"""For so long the kernel knows the way into these directories, or else every path would ask for it."""
 
 
 def control_name(tree: Tree | None) -> bytes:
@@ -90,7 +92,7 @@ class ControlSpace:
         entry.st_uid, entry.st_gid = self._uid, self._gid
         kind, entry.st_nlink = (stat.S_IFREG | 0o444, 1) if row else (stat.S_IFDIR | 0o555, 2)
         entry.st_mode = pyfuse3.ModeT(kind)
-        entry.entry_timeout = entry.attr_timeout = 0
+        entry.entry_timeout = entry.attr_timeout = 0 if row else DIRECTORY_SECONDS
         return entry
 
     async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
-from fusefs.control import ControlSpace
+from fusefs.control import NAMES, ControlSpace
 from fusefs.control_socket import new_name, serve_control
 from fusefs.directories import blob_directory
 from fusefs.kernel_caches import forget_names
@@ -23,17 +23,17 @@ from fusefs.operations import Operations
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
 from fusefs.revisions import RevisionsSpace
-from fusefs.spaces import CONTROL_SPACE, FIRST_TREE, REVISIONS_SPACE, Space
+from fusefs.spaces import CONTROL_SPACE, REVISIONS_SPACE, Space
 from fusefs.status_reporter import StatusReporter
 from fusefs.tree_space import TreeSpace
-from fusefs.versions import Versions, make_space
+from fusefs.versions import Versions
 from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import StoreError
 from store.fetcher import Fetcher
 from store.local_cache import LocalCache
 from store.threads import Threads
-from store.tree import ROOT_ROW, Tree
+from store.tree import ROOT_ROW
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class Mount:
         self._switching = trio.Lock()
         self.control_name = new_name()
         self.operations = Operations(store.counters)
-        blobs = blob_directory()
-        self._versions = Versions(plan, store, threads, blobs, nursery, self._add_version)
+        add = self.operations.add
+        self._versions = Versions(plan, store, threads, blob_directory(), nursery, add, pinner.add)
         self._reporter = StatusReporter(plan, store.counters, pinner, self.control_name, nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
@@ -80,23 +80,7 @@ class Mount:
             self.operations.add(0, root)
             self.operations.show(root)
         else:
-            tree = Tree.open(Path(plan.tree))
-            space = make_space(
-                plan,
-                tree,
-                store,
-                blobs,
-                number=FIRST_TREE,
-                oid=plan.oid,
-                rev=plan.rev,
-                git_dirs=list(plan.git_dirs),
-            )
-            self._versions.adopt(space, plan.tree)
-            self._show(space)
-
-    def _add_version(self, number: int, space: TreeSpace) -> None:
-        self.operations.add(number, space)
-        self._pinner.add(space.tree)
+            self._show(self._versions.open_first())
 
     def _show(self, space: TreeSpace) -> None:
         if self._shown is not None:
@@ -127,6 +111,7 @@ class Mount:
         if space is not before:
             self._show(space)
             names = {tree.name(row) for tree in (before.tree, space.tree) for row in tree.children(ROOT_ROW)}
+            names.update(NAMES)  # the data of one version may leave another of them free
             await self._threads.on_disk(forget_names, self._fuse_fd, names)
             self._nursery.start_soon(self._forget_again, names)
             log.info("switched to %s, commit %s", rev, space.rev)

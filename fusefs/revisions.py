@@ -18,9 +18,10 @@ from typing import Final
 import pyfuse3
 
 from fusefs.attributes import FOREVER, absent
-from fusefs.control import ListedDirectory
+from fusefs.control import DIRECTORY_SECONDS, ListedDirectory
 from fusefs.errnos import EINVAL, EISDIR
 from fusefs.spaces import OpenFile, first_inode
+from fusefs.tree_space import DOTS, TreeSpace
 from fusefs.versions import Versions
 from store.errors import RevisionUnknown
 
@@ -61,7 +62,8 @@ class RevisionsSpace:
         self._number = number
         self._uid = uid
         self._gid = gid
-        self._rows: dict[str, int] = {}
+        self._rows: dict[bytes, int] = {}
+        self._found: dict[bytes, TreeSpace] = {}
 
     def directory(self) -> pyfuse3.EntryAttributes:
         return self._attributes(0)
@@ -71,27 +73,44 @@ class RevisionsSpace:
         entry.st_ino = pyfuse3.InodeT(first_inode(self._number) + row)
         entry.st_uid, entry.st_gid = self._uid, self._gid
         entry.st_mode, entry.st_nlink = pyfuse3.ModeT(stat.S_IFDIR | 0o555), 2
-        entry.entry_timeout = entry.attr_timeout = 0
+        entry.entry_timeout = entry.attr_timeout = 0 if row else DIRECTORY_SECONDS
         return entry
 
     async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
+        if name in DOTS:  # asked for only when the mount is exported by NFS
+            return self._attributes(row if name == b"." else 0)
         rev = decode_name(name)
-        if row or name in (b".", b".."):
-            return self._attributes(row)
-        if self._pattern and not fnmatch.fnmatchcase(rev, self._pattern):
+        if row or (self._pattern and not fnmatch.fnmatchcase(rev, self._pattern)):
             return _unknown()
         try:
-            space = await self._versions.open(rev)
+            space = await self._versions.open(rev, (self._number, name))
         except RevisionUnknown:
+            self._found.pop(name, None)
             return _unknown()
+        self._found[name] = space
         return space.root(FOREVER if _COMMIT.fullmatch(rev) else MOVING_SECONDS)
 
     async def list_names(self) -> ListedDirectory:
         entries = [(b".", self.directory()), (b"..", self.directory())]
         for rev in await self._versions.list_names(self._pattern or "*"):
-            row = self._rows.setdefault(rev, len(self._rows) + 1)
-            entries.append((encode_name(rev), self._attributes(row)))
+            name = encode_name(rev)
+            entries.append((name, self._listed(name)))
         return ListedDirectory(entries)
+
+    def _listed(self, name: bytes) -> pyfuse3.EntryAttributes:
+        """What a listing says of a name: a placeholder, or the directory that was found there last.
+
+        That one may be somebody's working directory, and an entry that says otherwise would take its
+        name away.
+        """
+        space = self._found.get(name)
+        if space is None:
+            return self._attributes(self._rows.setdefault(name, len(self._rows) + 1))
+        entry = self._attributes(0)
+        entry.st_ino = pyfuse3.InodeT(first_inode(space.number))
+        entry.st_mode = space.root(0).st_mode
+        entry.entry_timeout = entry.attr_timeout = 0
+        return entry
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self._attributes(row)

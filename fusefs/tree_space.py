@@ -84,17 +84,39 @@ class TreeDirectory:
 
 
 class TreeSpace:
-    """A version's tree with the inodes of space `number`."""
+    """A version's tree at one place of the mount; its directories have the inodes of space `number`.
+
+    A version may stand in several places, and the kernel allows a directory only one: met in another
+    it is moved there, from under whoever works in it. So each place has directories of its own. Files may
+    stand anywhere: theirs are the inodes of space `files_number`, one for all places, and what the
+    kernel caches of them is there once.
+    """
 
     def __init__(
-        self, files: TreeFiles, *, number: int, uid: int, gid: int, umask: int, oid: str, rev: str
+        self,
+        files: TreeFiles,
+        *,
+        number: int,
+        files_number: int,
+        uid: int,
+        gid: int,
+        umask: int,
+        oid: str,
+        rev: str,
     ) -> None:
         self.files = files
         self.tree = files.tree
+        self.number = number
         self.oid = oid
         self.rev = rev
         self._new_writer = partial(
-            AttributeWriter, files.tree, uid=uid, gid=gid, umask=umask, first_inode=first_inode(number)
+            AttributeWriter,
+            files.tree,
+            uid=uid,
+            gid=gid,
+            umask=umask,
+            first_directory=first_inode(number),
+            first_file=first_inode(files_number),
         )
         self._writer = self._new_writer()
         self._expiring: AttributeWriter | None = None

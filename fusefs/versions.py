@@ -1,7 +1,8 @@
 """`Versions`: every version that a daemon serves, opened when it is asked for and then kept.
 
 A name is resolved by a child (`fusefs.resolve`), because a daemon neither compiles nor runs git; the
-commit that comes of it has one tree and one space, whatever names lead there. Lives on the loop.
+commit that comes of it is one version with one tree, whatever names lead there, and has a space for
+each place of the mount that shows it. Lives on the loop.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import logging
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +37,23 @@ RESOLVERS: Final = 2
 KEPT_SECONDS: Final = 1.0
 """For so long a name is not resolved again: `ls` of a path asks for each of its parts."""
 KEPT_NAMES: Final = 1000
-MAX_VERSIONS: Final = 10_000
-"""Each holds a mapped file; the kernel admits 65 530 of them."""
+MAX_SPACES: Final = 10_000
+"""Each version holds a mapped file; the kernel admits 65 530 of them."""
+
+Place = tuple[int, bytes]
+"""Where in the mount a version stands: the number of a directory's space, and the name in it."""
+ROOT_PLACE: Final[Place] = (0, b"")
+
+
+@dataclass(slots=True)
+class _Version:
+    """A commit's dataset; `number` is of the space that its files' inodes are from."""
+
+    files: TreeFiles
+    number: int
+    oid: str
+    rev: str
+    places: dict[Place, TreeSpace] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,12 +62,12 @@ class _Resolution:
 
     done: trio.Event
     at: float = 0.0
-    space: TreeSpace | None = None
+    version: _Version | None = None
     error: StoreError | None = None
 
 
 class Versions:
-    """Opens versions by name. `add` gives a space its number's place among the mount's spaces."""
+    """Opens versions by name. `add` is told of every space, `adopt` of every tree that comes into use."""
 
     def __init__(
         self,
@@ -61,6 +77,7 @@ class Versions:
         blobs: Path,
         nursery: trio.Nursery,
         add: Callable[[int, TreeSpace], None],
+        adopt: Callable[[Tree], None],
     ) -> None:
         self._plan = plan
         self._store = store
@@ -68,23 +85,26 @@ class Versions:
         self._blobs = blobs
         self._nursery = nursery
         self._add = add
+        self._adopt = adopt
         self._children = trio.CapacityLimiter(RESOLVERS)
-        self._spaces: dict[tuple[str, str], TreeSpace] = {}
+        self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
-        self._last_number = FIRST_TREE
+        self._last_number = FIRST_TREE - 1
 
     @property
     def named(self) -> bool:
         """Has the dataset other versions at all?"""
         return bool(self._plan.repo)
 
-    def adopt(self, space: TreeSpace, tree: str) -> None:
-        """Know the version that the mount began with."""
-        self._spaces[space.rev, tree] = space
-        self._add(FIRST_TREE, space)
+    def open_first(self) -> TreeSpace:
+        """The version that the plan names, at the root. Raises `TreeDamaged` and OSError."""
+        plan = self._plan
+        tree = Tree.open(Path(plan.tree))
+        version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs)
+        return self._stand(version, ROOT_PLACE)
 
-    async def open(self, rev: str) -> TreeSpace:
-        """The version that `rev` names now.
+    async def open(self, rev: str, place: Place = ROOT_PLACE) -> TreeSpace:
+        """The version that `rev` names now, as it stands at `place`.
 
         Raises `RevisionUnknown`, and whatever else resolving raises, as a `StoreError` with its line.
         """
@@ -101,8 +121,8 @@ class Versions:
         await known.done.wait()
         if known.error is not None:
             raise type(known.error)(*known.error.args)
-        assert known.space is not None  # one of the two is set
-        return known.space
+        assert known.version is not None  # one of the two is set
+        return self._stand(known.version, place)
 
     async def list_names(self, pattern: str) -> list[str]:
         """Tags and branches that match. Raises `StoreError`."""
@@ -114,7 +134,7 @@ class Versions:
 
     async def _resolve(self, rev: str, resolution: _Resolution) -> None:
         try:
-            resolution.space = await self._open(rev)
+            resolution.version = await self._open(rev)
         except StoreError as error:
             resolution.error = error
         except Exception as error:  # a bug costs this look-up, not the daemon
@@ -124,35 +144,51 @@ class Versions:
             resolution.at = trio.current_time()
             resolution.done.set()
 
-    async def _open(self, rev: str) -> TreeSpace:
+    async def _open(self, rev: str) -> _Version:
         plan = self._plan
         answer = await self._ask({"repo": plan.repo, "path": plan.path, "rev": rev, "cache": plan.cache})
         commit, path = str(answer["rev"]), str(answer["tree"])
-        space = self._spaces.get((commit, path))
-        if space is not None:
-            return space
-        if len(self._spaces) >= MAX_VERSIONS:
-            raise StoreError(f"{rev}: this mount shows {MAX_VERSIONS} versions already; mount it anew")
-        tree = await self._threads.on_disk(Tree.open, Path(path))
-        warnings = answer["warnings"]
-        for warning in warnings if isinstance(warnings, list) else []:
-            log.warning("%s: %s", rev, warning)
-        self._last_number += 1
-        space = make_space(
-            plan,
-            tree,
-            self._store,
-            self._blobs,
-            number=self._last_number,
-            oid=str(answer["oid"]),
-            rev=commit,
-            git_dirs=[str(git_dir) for git_dir in answer["git_dirs"]]
-            if isinstance(answer["git_dirs"], list)
-            else [],
-        )
-        self._spaces[commit, path] = space
-        self._add(self._last_number, space)
+        if (commit, path) not in self._versions:
+            tree = await self._threads.on_disk(Tree.open, Path(path))
+            # Meanwhile another name may have led to the same commit.
+            if (commit, path) not in self._versions:
+                for warning in _texts(answer["warnings"]):
+                    log.warning("%s: %s", rev, warning)
+                self._keep(tree, path, str(answer["oid"]), commit, _texts(answer["git_dirs"]))
+        return self._versions[commit, path]
+
+    def _keep(self, tree: Tree, path: str, oid: str, rev: str, git_dirs: Sequence[str]) -> _Version:
+        source = BlobSource([Path(git_dir) for git_dir in git_dirs], self._blobs) if git_dirs else None
+        files = TreeFiles(tree, self._store, source)
+        version = self._versions[rev, path] = _Version(files, self._new_number(), oid, rev)
+        self._adopt(tree)
+        return version
+
+    def _stand(self, version: _Version, place: Place) -> TreeSpace:
+        """The version's space at `place`. Raises `StoreError` where there are too many."""
+        space = version.places.get(place)
+        if space is None:
+            plan = self._plan
+            # The first place has the number that was taken for the files.
+            number = self._new_number() if version.places else version.number
+            space = version.places[place] = TreeSpace(
+                version.files,
+                number=number,
+                files_number=version.number,
+                uid=plan.uid,
+                gid=plan.gid,
+                umask=plan.umask,
+                oid=version.oid,
+                rev=version.rev,
+            )
+            self._add(number, space)
         return space
+
+    def _new_number(self) -> int:
+        if self._last_number >= MAX_SPACES:
+            raise StoreError(f"this mount has shown {MAX_SPACES} versions already; mount it anew")
+        self._last_number += 1
+        return self._last_number
 
     async def _ask(self, question: dict[str, str]) -> dict[str, object]:
         """Put a question to a child. Raises `StoreError`."""
@@ -181,18 +217,5 @@ def _read_answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, object]:
     return dict(answer)
 
 
-def make_space(
-    plan: MountPlan,
-    tree: Tree,
-    store: ContentStore,
-    blobs: Path,
-    *,
-    number: int,
-    oid: str,
-    rev: str,
-    git_dirs: list[str],
-) -> TreeSpace:
-    """A space that shows `tree` as the plan says."""
-    source = BlobSource([Path(git_dir) for git_dir in git_dirs], blobs) if git_dirs else None
-    files = TreeFiles(tree, store, source)
-    return TreeSpace(files, number=number, uid=plan.uid, gid=plan.gid, umask=plan.umask, oid=oid, rev=rev)
+def _texts(value: object) -> list[str]:
+    return [str(text) for text in value] if isinstance(value, list) else []
