@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,24 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         followed = _follow(options.target, options.rev, options.repo, cache, stack)
         versions = islice(read_history(followed, counting=not options.no_changes), options.most)
+        found = _require_one(versions, followed)
         if options.json:
-            print_array(describe(version) for version in versions)
+            print_array(describe(version) for version in found)
             return 0
-        first = True
-        for version in versions:
-            if not first:
+        for number, version in enumerate(found):
+            if number:
                 print()
-            first = False
             for line in summarize(version, changes=not options.no_changes):
                 print(escape(line), flush=True)
     return 0
+
+
+def _require_one(versions: Iterator[LoggedVersion], followed: Followed) -> Iterator[LoggedVersion]:
+    """The same versions. Raises `NotTracked` where there is none, as for a path that an output never had."""
+    first = next(versions, None)
+    if first is None:
+        raise NotTracked(f"no version of {followed.name} in the history of {followed.start.oid[:10]}")
+    return chain((first,), versions)
 
 
 def _positive(text: str) -> int:

@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "runs",
         help="list the runs of stages that DVC logged",
-        description="List the runs logged in a project's cache, newest first: command, dependencies, outputs.",
+        description="List the runs logged in a project's cache, newest first: what went in, what came out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
