@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.workshop import Workshop
+from store.manifest import serialize_manifest
 
 FILES_A_DIRECTORY = 1000
 
@@ -56,14 +57,38 @@ def write_object(cache: Path, content: bytes, suffix: str = "") -> str:
     return digest
 
 
-def write_manifest(cache: Path, entries: int, objects: int) -> str:
-    """A manifest whose entries share `objects` distinct objects, all in `cache`; returns its oid."""
-    digests = [write_object(cache, b"object %d\n" % number) for number in range(min(objects, entries))]
-    listed = [
-        {
-            "md5": digests[number % objects],
-            "relpath": f"part-{number // FILES_A_DIRECTORY:04d}/{number:07d}.txt",
-        }
-        for number in range(entries)
-    ]
-    return write_object(cache, json.dumps(listed).encode(), ".dir") + ".dir"
+def write_objects(cache: Path, count: int) -> list[str]:
+    """`count` small distinct objects in a cache; their digests."""
+    return [write_object(cache, b"object %d\n" % number) for number in range(count)]
+
+
+def entry_path(number: int) -> str:
+    """The path of a manifest's entry of that number: a thousand to a directory."""
+    return f"part-{number // FILES_A_DIRECTORY:04d}/{number:07d}.txt"
+
+
+def write_manifest(cache: Path, digests: Sequence[str]) -> str:
+    """A manifest in a cache whose entries have these digests; returns its oid."""
+    entries = ((entry_path(number), digest) for number, digest in enumerate(digests))
+    return write_object(cache, serialize_manifest(entries), ".dir") + ".dir"
+
+
+def tag_versions(workshop: Workshop, repository: Path, versions: dict[str, tuple[str, int]]) -> None:
+    """Make a commit and a tag of each version of `data`: tag → (oid, number of files), oldest first.
+
+    The working tree stays as it is, without `data`: revisions are read from git.
+    """
+    commit_all(workshop, repository)
+    parent = workshop.run("git", "rev-parse", "HEAD", cwd=repository).strip()
+    committer = "committer bench <bench> 1700000000 +0000"
+    stream = []
+    for mark, (tag, (oid, files)) in enumerate(versions.items(), 1):
+        metafile = f"outs:\n- md5: {oid}\n  nfiles: {files}\n  hash: md5\n  path: data\n"
+        stream.append(
+            f"commit refs/heads/versions\nmark :{mark}\n{committer}\n"
+            f"data {len(tag)}\n{tag}\nfrom {parent}\n"
+            f"M 100644 inline data.dvc\ndata {len(metafile)}\n{metafile}\n"
+            f"reset refs/tags/{tag}\nfrom :{mark}\n\n"
+        )
+        parent = f":{mark}"
+    workshop.run("git", "fast-import", "--quiet", cwd=repository, stdin="".join(stream))

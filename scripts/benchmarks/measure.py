@@ -7,7 +7,7 @@ what it is measured on (`fusefs`, `disk`, …).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +40,12 @@ class Verdict:
         what = f"{target.limit:g} x {target.than}" if target.than else f"{target.limit:g}"
         verdict = "met" if self.met else "missed"
         return f"{target.system} {bound} {what}: {format_figure(self.reached)}, {verdict}"
+
+
+def rotate(systems: Sequence[str], number: int) -> list[str]:
+    """Another one first in every round, so that none has always the same predecessor."""
+    first = number % len(systems)
+    return [*systems[first:], *systems[:first]]
 
 
 def format_figure(value: float) -> str:

@@ -91,6 +91,17 @@ def _wait_for_mount(mountpoint: Path, daemon: subprocess.Popen[bytes]) -> None:
             mountinfo.seek(0)
 
 
+def first_access(root: Path, path: str) -> tuple[float, float]:
+    """Two moments of the monotonic clock: `root` and the directory of `path` are listed; a byte is read."""
+    file = root / path
+    if not (list(root.iterdir()) and list(file.parent.iterdir())):
+        raise BenchError(f"{root} is empty")
+    listed = time.monotonic()
+    with file.open("rb", buffering=0) as opened:
+        opened.read(1)
+    return listed, time.monotonic()
+
+
 def read_ahead_of(mountpoint: Path) -> Path:
     """The kernel's setting for how far it reads ahead on a mount, in KiB."""
     device = mountpoint.stat().st_dev

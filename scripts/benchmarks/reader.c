@@ -3,13 +3,17 @@
  *     reader whole  PROCESSES BLOCK LIST       each file: open, read to its end, close
  *     reader mmap   PROCESSES BLOCK LIST       each file: open, map, touch every page, close
  *     reader random PROCESSES BLOCK LIST N     N reads of BLOCK bytes at random places of the first file
+ *     reader spin   1 BLOCK LIST               the first file: open, read, close, until standard input ends
  *
  * LIST holds paths, each ended by a NUL. Process i takes every PROCESSES-th path from the i-th on.
  * All processes start together; the clock runs from then until the last one has finished.
+ * `spin` says `ready` once it has read the file, and prints the longest time from one end to the next,
+ * the bytes and how often; a file that cannot be read ends it.
  */
 #define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +109,29 @@ static uint64_t read_randomly(const char *path, char *buffer, long count, unsign
     return (uint64_t)count * block;
 }
 
+static long long now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000ll + time.tv_nsec;
+}
+
+static void spin(char *buffer)
+{
+    struct tally tally = {read_whole(paths[0], buffer), 1};
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    long long longest = 0, last, end;
+    printf("ready\n");
+    fflush(stdout);
+    for (last = now(); !poll(&input, 1, 0); last = end, tally.files++) {
+        tally.bytes += read_whole(paths[0], buffer);
+        end = now();
+        if (end - last > longest)
+            longest = end - last;
+    }
+    printf("%lld %llu %llu\n", longest, (unsigned long long)tally.bytes, (unsigned long long)tally.files);
+}
+
 static struct tally work(const char *mode, int first, int processes, long count)
 {
     struct tally tally = {0, 0};
@@ -125,13 +152,20 @@ static struct tally work(const char *mode, int first, int processes, long count)
 int main(int argc, char **argv)
 {
     if (argc < 5)
-        errx(2, "usage: reader whole|mmap|random PROCESSES BLOCK LIST [N]");
+        errx(2, "usage: reader whole|mmap|random|spin PROCESSES BLOCK LIST [N]");
     int processes = atoi(argv[2]), gate[2], results[2];
     long count = argc > 5 ? atol(argv[5]) : 0;
     block = strtoul(argv[3], NULL, 10);
     if (processes < 1 || processes > MAX_PROCESSES || !block)
         errx(2, "PROCESSES is 1 to %d, BLOCK at least 1", MAX_PROCESSES);
     read_list(argv[4]);
+    if (!strcmp(argv[1], "spin")) {
+        char *buffer = malloc(block);
+        if (!buffer)
+            errx(1, "no memory for a block of %zu bytes", block);
+        spin(buffer);
+        return 0;
+    }
     if (pipe(gate) < 0 || pipe(results) < 0)
         err(1, "pipe");
     for (int i = 0; i < processes; i++) {
@@ -149,14 +183,13 @@ int main(int argc, char **argv)
             _exit(0);
         }
     }
-    struct timespec start, end;
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    long long start = now();
     close(gate[1]);
     int status, failed = 0;
     for (int i = 0; i < processes; i++)
         if (wait(&status) < 0 || status)
             failed = 1;
-    clock_gettime(CLOCK_MONOTONIC, &end);
+    long long ns = now() - start;
     if (failed)
         return 1;
     struct tally sum = {0, 0}, one;
@@ -165,7 +198,6 @@ int main(int argc, char **argv)
             err(1, "results");
         sum.bytes += one.bytes, sum.files += one.files;
     }
-    long long ns = (end.tv_sec - start.tv_sec) * 1000000000ll + (end.tv_nsec - start.tv_nsec);
     printf("%lld %llu %llu\n", ns, (unsigned long long)sum.bytes, (unsigned long long)sum.files);
     return 0;
 }

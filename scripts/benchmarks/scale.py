@@ -11,6 +11,8 @@ class Scale:
     rounds: int
     small_files: int
     small_bytes: int
+    dvc_files: int
+    """Of them, those that DVC's own file system reads: a rate does not need all of them."""
     large_bytes: int
     random_reads: int
     entries: int
@@ -19,31 +21,47 @@ class Scale:
     commit_files: int
     commit_bytes: int
     """Bytes of each file that is committed."""
+    first_files: tuple[int, ...]
+    """Files of the datasets whose first listing is waited for."""
+    versions: int
+    version_files: int
+    """Files of each of the many versions; one in a hundred changes from each to the next."""
+    switch_files: int
     cold: bool
     """Measure with nothing in memory, too: root only, and felt by the whole machine."""
 
 
 FULL: Final = Scale(
-    rounds=5,
+    rounds=3,
     small_files=20_000,
     small_bytes=20_000,
+    dvc_files=2_000,
     large_bytes=1 << 30,
     random_reads=20_000,
     entries=1_000_000,
     objects=4_000,
     commit_files=20_000,
     commit_bytes=100_000,
+    first_files=(10, 10_000, 1_000_000),
+    versions=100,
+    version_files=50_000,
+    switch_files=10_000,
     cold=True,
 )
 QUICK: Final = Scale(
     rounds=1,
     small_files=200,
     small_bytes=2_000,
+    dvc_files=50,
     large_bytes=8 << 20,
     random_reads=200,
     entries=2_000,
     objects=50,
     commit_files=200,
     commit_bytes=2_000,
+    first_files=(10, 500),
+    versions=5,
+    version_files=500,
+    switch_files=200,
     cold=False,
 )

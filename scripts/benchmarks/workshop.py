@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 DEADLINE: Final = 1800.0
 """Seconds that any one command may take."""
+SPIN_SECONDS: Final = 60.0
 MEMORY_FILE_SYSTEMS: Final = ("tmpfs", "ramfs")
 BLOCK: Final = 1 << 17
 """Bytes that the reader asks for at once, as `cp` and most libraries do."""
@@ -36,6 +37,15 @@ class Reading:
     seconds: float
     bytes: int
     files: int
+
+
+@dataclass(slots=True)
+class Spinner:
+    """What the program that opens a file again and again saw, once it has ended."""
+
+    longest: float = 0.0
+    """Seconds: the longest that one time took."""
+    times: int = 0
 
 
 def file_system(path: Path) -> tuple[str, str]:
@@ -101,17 +111,30 @@ class Workshop:
         own = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.dvc_state),
         }
         return {**os.environ, **homes, **git, **own}
 
-    def run(self, *command: str | Path, cwd: Path | None = None, **environment: str) -> str:
+    @property
+    def dvc_state(self) -> Path:
+        """What DVC remembers outside of repositories."""
+        return self.root / "dvc-state"
+
+    @property
+    def compiled_trees(self) -> Path:
+        """What fusefs remembers of the names in a version: without it, a mount is a first one."""
+        return self.root / "cache" / "fusefs" / "trees"
+
+    def run(
+        self, *command: str | Path, cwd: Path | None = None, stdin: str | None = None, **environment: str
+    ) -> str:
         """Run a command to its end and return its standard output. Raises `BenchError` if it fails."""
         try:
             done = subprocess.run(
                 command,
                 cwd=cwd or self.root,
                 env={**self.environment, **environment},
-                stdin=subprocess.DEVNULL,
+                input=stdin or "",
                 capture_output=True,
                 text=True,
                 timeout=DEADLINE,
@@ -148,6 +171,29 @@ class Workshop:
         said = self.run(self._reader, mode, str(readers), str(block), listing, str(count))
         nanoseconds, size, files = map(int, said.split())
         return Reading(nanoseconds / 1e9, size, files)
+
+    @contextmanager
+    def spinning(self, listing: Path) -> Iterator[Spinner]:
+        """The C program opens the listed file again and again meanwhile; then the spinner knows its waits.
+
+        Raises `BenchError` if it once could not be read.
+        """
+        command = [str(self._reader), "spin", "1", str(BLOCK), str(listing)]
+        spinner = Spinner()
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None  # it was made with a pipe
+            process.stdout.readline()
+            try:
+                yield spinner
+                said, complaint = process.communicate(timeout=SPIN_SECONDS)
+            finally:
+                process.kill()
+        if process.returncode:
+            raise BenchError(f"the file could not be read all the time: {complaint.strip()}")
+        longest, _, times = map(int, said.split())
+        spinner.longest, spinner.times = longest / 1e9, times
 
 
 def can_drop_caches() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.datasets import write_manifest
+from benchmarks.datasets import write_manifest, write_objects
 from benchmarks.measure import Results, Target
 from benchmarks.mounts import daemon_pid, mounted_fusefs
 from benchmarks.scale import Scale
@@ -28,11 +28,11 @@ def measure_many_entries(workshop: Workshop, scale: Scale) -> Results:
     results = Results(f"a manifest of {scale.entries} entries", "", TARGETS)
     results.notes.append(f"its entries name {scale.objects} distinct objects, all of them in the cache")
     cache = workshop.directory("cache")
-    full = write_manifest(cache, scale.entries, scale.objects)
-    empty = write_manifest(cache, 0, scale.objects)
+    objects = write_objects(cache, scale.objects)
+    full = write_manifest(cache, [objects[number % len(objects)] for number in range(scale.entries)])
+    empty = write_manifest(cache, [])
     for _ in range(scale.rounds):
-        # Compiled trees are kept here: without them, every mount is a first one.
-        shutil.rmtree(workshop.root / "cache", ignore_errors=True)
+        shutil.rmtree(workshop.compiled_trees, ignore_errors=True)
         with _mounted(workshop, cache, full, results, "first mount") as (mountpoint, _seconds):
             _list(workshop, scale, results, mountpoint)
         with _mounted(workshop, cache, empty, results, "first mount of an empty manifest"):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.datasets import commit_all, make_repository, write_files
-from benchmarks.measure import Results, Target
+from benchmarks.measure import Results, Target, rotate
 from benchmarks.mounts import mounted_fusefs, mounted_rclone
 from benchmarks.scale import Scale
 from benchmarks.workshop import Workshop, drop_caches
@@ -35,32 +35,37 @@ def compare_small_files(workshop: Workshop, scale: Scale) -> Results:
         "first pass: a fresh mount, of which the kernel knows neither names nor pages; the bytes are in the",
         " page cache, as are the disk's names; second pass: again; cold: nothing is in memory",
         "rclone mount: a local directory, --read-only, its defaults otherwise (no VFS cache)",
-        "DVCFileSystem: in-process Python without a mount, at revision HEAD; files opened and read",
+        "DVCFileSystem: in-process Python without a mount, at revision HEAD; files opened and read,",
+        f" {scale.dvc_files} of them",
     ]
     repository = make_repository(workshop, "small")
     data = repository / "data"
     paths = [path.relative_to(data) for path in write_files(data, scale.small_files, scale.small_bytes)]
     workshop.run("fusefs", "commit", "data", cwd=repository)
     commit_all(workshop, repository)
-    case = _SmallFiles(workshop, results, repository, paths)
+    case = _SmallFiles(workshop, results, repository, paths, scale.dvc_files)
     for number in range(scale.rounds):
+        systems = rotate(SYSTEMS, number)
         for readers in READERS:
-            for system in SYSTEMS:
+            for system in systems:
                 case.read_warm(system, readers, seed=number)
             case.read_with_dvc(readers, seed=number)
             if scale.cold:
-                for system in SYSTEMS:
+                for system in systems:
                     case.read_cold(system, readers, seed=number)
                 case.warm_up()
     return results
 
 
 class _SmallFiles:
-    def __init__(self, workshop: Workshop, results: Results, repository: Path, paths: list[Path]) -> None:
+    def __init__(
+        self, workshop: Workshop, results: Results, repository: Path, paths: list[Path], dvc_files: int
+    ) -> None:
         self._workshop = workshop
         self._results = results
         self._repository = repository
         self._paths = paths
+        self._dvc_files = dvc_files
         self.warm_up()
 
     @contextmanager
@@ -101,8 +106,9 @@ class _SmallFiles:
             self._add(readers, "cold", system, self._workshop.read(listing, readers=readers).seconds)
 
     def read_with_dvc(self, readers: int, seed: int) -> None:
-        listing = self._list(Path("data"), seed)
+        paths = [Path("data") / path for path in self._paths[: self._dvc_files]]
+        listing = self._workshop.write_list(paths, seed)
         program = Path(__file__).parents[1] / "read_dvc.py"
         said = self._workshop.run(sys.executable, program, self._repository, listing, str(readers))
         for which, seconds in zip(("first pass", "second pass"), map(float, said.split()), strict=True):
-            self._add(readers, which, "DVCFileSystem", seconds)
+            self._results.add(_name(readers, which), "files/s", "DVCFileSystem", len(paths) / seconds)
