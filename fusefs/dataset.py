@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +31,14 @@ from store.git.clones import Clone, clones_directory
 from store.git.files import GitFiles
 from store.git.repository import Repository
 from store.git.urls import parse_location
+from store.import_sources import ImportSources
+from store.imported import ImportFinder
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.manifest import manifest_oid
 from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
-from store.revision import Located, RevisionMaterials, locate, place_outputs, told_manifests
+from store.prefetching import fetch_below, fetch_metafiles
+from store.revision import Located, RevisionMaterials, compose_outputs, locate
 from store.run_outputs import locate_run
 from store.tree_cache import TreeCache
 from store.version import GitPart, Part, Version, obtain_tree
@@ -44,7 +46,6 @@ from store.version import GitPart, Part, Version, obtain_tree
 _OID = re.compile(r"[0-9a-fA-F]{32}(\.dir)?")
 RUN: Final = "run:"
 """Begins a target that is a logged run."""
-_READ_FIRST: Final = frozenset({".dvcignore", "Dvcfile", "dvc.lock", "dvc.yaml", "params.yaml"})
 MANIFEST_LIMIT: Final = 1 << 32
 """Bytes. A manifest of forty million files; anything larger is not one."""
 
@@ -85,12 +86,18 @@ class Dataset:
     """The git commit that it was read from; empty where none is known."""
     tree: Path | None
     """The compiled tree; None for revisions side by side."""
-    cache: Path
+    caches: tuple[Path, ...]
+    """Where objects are looked for: its own cache, then those that imports came from."""
     git_dirs: tuple[Path, ...] = ()
     """Repositories that have the blobs of what git tracks in it."""
     origin: Origin | None = None
     """None for what lies in no repository."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def cache(self) -> Path:
+        """Its own."""
+        return self.caches[0]
 
 
 def compiled_trees() -> TreeCache:
@@ -129,7 +136,7 @@ def open_revisions(request: Request) -> Dataset:
     if request.rev:
         raise InputError("--rev names one version and --revs many: give one of them")
     with open_place(request.target, request.repo, _chosen_cache(request)) as place:
-        return Dataset(request.target, "", "", None, place.cache, origin=Origin(place.repo, place.path))
+        return Dataset(request.target, "", "", None, (place.cache,), origin=Origin(place.repo, place.path))
 
 
 def list_names(repo: str, pattern: str) -> list[str]:
@@ -213,8 +220,12 @@ def _open_tracked(request: Request) -> Dataset:
             return _open_clean_directory(request)
         raise
     local = LocalCache(_chosen_cache(request) or found.project.cache_dir)
-    version = Version(place_outputs(found.outputs, request.target), found.inside)
-    located = Located(version, (), told_manifests(found.outputs))
+    metafile = os.path.relpath(found.metafile, found.project.root)
+    with ImportSources(os.environ) as sources:
+        finder = ImportFinder(sources, (local,), found.project.root)
+        located = compose_outputs(
+            found.outputs, request.target, lambda output: finder.find(output, "", metafile), found.inside
+        )
     return _compile(request, located, local, origin=_origin(found.project, path))
 
 
@@ -281,26 +292,20 @@ def _open_at(request: Request, place: Place, rev: str) -> Dataset:
     materials = RevisionMaterials((local,), repository=place.repository)
     files = GitFiles(place.repository, commit)
     if place.clone is not None:
-        files.prefetch(_is_of_dvc)  # in one go: each by itself is a round trip
-    located = locate(place.repository, commit, place.path, request.target, materials.has_manifest)
+        fetch_metafiles(files)
+    home = None if place.clone is not None else Path(place.repo)
+    with ImportSources(os.environ) as sources:
+        find = ImportFinder(sources, (local,), home).find
+        has = materials.has_manifest
+        located = locate(place.repository, commit, place.path, request.target, has, find)
     if place.clone is not None:
         for part in located.version.parts:
-            if isinstance(part, GitPart):  # their sizes are shown, and the daemon fetches nothing
-                files.prefetch(partial(_is_below, part.source))
+            if isinstance(part, GitPart) and part.git_dir == place.repository.git_dir:
+                fetch_below(files, part.source)
     if notice is not None:
         located = replace(located, warnings=(*located.warnings, notice))
     origin = Origin(place.repo, place.path)
     return _compile(request, located, local, repository=place.repository, rev=commit.oid, origin=origin)
-
-
-def _is_of_dvc(path: str) -> bool:
-    """Is it read to find out what is tracked? One that is not named here is fetched by itself."""
-    name = path.rpartition("/")[2]
-    return name.endswith(".dvc") or name in _READ_FIRST or path.endswith(".dvc/config")
-
-
-def _is_below(directory: str, path: str) -> bool:
-    return not directory or path == directory or path.startswith(f"{directory}/")
 
 
 def _compile(
@@ -313,18 +318,20 @@ def _compile(
     origin: Origin | None = None,
 ) -> Dataset:
     parts = located.version.parts
-    materials = RevisionMaterials((local,), located.manifests, repository)
+    caches = (local, *[LocalCache(cache) for cache in located.caches if cache != local.root])
+    materials = RevisionMaterials(caches, located.manifests, repository)
     try:
         tree = obtain_tree(located.version, materials, compiled_trees(), request.target)
     finally:
-        local.close()
+        for cache in caches:
+            cache.close()
     only = parts[0] if len(parts) == 1 else None
     return Dataset(
         target=request.target,
         oid=str(only.oid) if isinstance(only, Part) else "",
         rev=rev,
         tree=tree,
-        cache=local.root,
+        caches=tuple(cache.root for cache in caches),
         git_dirs=tuple(dict.fromkeys(part.git_dir for part in parts if isinstance(part, GitPart))),
         origin=origin,
         warnings=located.warnings,

@@ -58,7 +58,6 @@ class Mount:
         nursery: trio.Nursery,
     ) -> None:
         self._plan = plan
-        self._caches = caches
         self._pinner = pinner
         self._fuse_fd = fuse_fd
         self._threads = threads
@@ -67,7 +66,7 @@ class Mount:
         self.control_name = new_name()
         self.operations = Operations(store.counters)
         add = self.operations.add
-        self._versions = Versions(plan, store, threads, blob_directory(), nursery, add, pinner.add)
+        self._versions = Versions(plan, store, threads, blob_directory(), nursery, caches, add, pinner.add)
         self._reporter = StatusReporter(plan, store.counters, pinner, self.control_name, nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)

@@ -27,6 +27,7 @@ def answer(question: dict[str, str]) -> dict[str, object]:
         "oid": dataset.oid,
         "rev": dataset.rev,
         "tree": str(dataset.tree),
+        "caches": [str(cache) for cache in dataset.caches],
         "git_dirs": [str(git_dir) for git_dir in dataset.git_dirs],
         "warnings": dataset.warnings,
     }

@@ -23,8 +23,10 @@ from fusefs.plan import MountPlan
 from fusefs.spaces import FIRST_TREE
 from fusefs.tree_space import TreeSpace
 from store.blobs import BlobSource
+from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import RevisionUnknown, StoreError, StoreTimeout
+from store.local_cache import LocalCache
 from store.threads import Threads
 from store.tree import Tree
 from store.tree_files import TreeFiles
@@ -76,6 +78,7 @@ class Versions:
         threads: Threads,
         blobs: Path,
         nursery: trio.Nursery,
+        caches: CacheChain,
         add: Callable[[int, TreeSpace], None],
         adopt: Callable[[Tree], None],
     ) -> None:
@@ -84,6 +87,7 @@ class Versions:
         self._threads = threads
         self._blobs = blobs
         self._nursery = nursery
+        self._caches = caches
         self._add = add
         self._adopt = adopt
         self._children = trio.CapacityLimiter(RESOLVERS)
@@ -154,6 +158,10 @@ class Versions:
             if (commit, path) not in self._versions:
                 for warning in _texts(answer["warnings"]):
                     log.warning("%s: %s", rev, warning)
+                known = {cache.root for cache in self._caches.caches}
+                for cache in map(Path, _texts(answer["caches"])):  # where imports of this version came from
+                    if cache not in known:
+                        self._caches.add(LocalCache(cache))
                 self._keep(tree, path, str(answer["oid"]), commit, _texts(answer["git_dirs"]))
         return self._versions[commit, path]
 

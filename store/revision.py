@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from store.dvc.discovery import is_metafile, read_metafile
+from store.dvc.files import join
 from store.dvc.index import Index, TrackedOutput, find_dvc_roots, read_index
 from store.dvc.metafile import Output
-from store.errors import NotStored, NotTracked, ObjectMissing
+from store.errors import NotStored, NotTracked, ObjectMissing, StoreError
 from store.git.commit import Commit
 from store.git.files import GitEntry, GitFiles
 from store.git.repository import Repository
@@ -27,6 +29,27 @@ _NAMED_NEARBY = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """Where an imported output's content is; paths are from the output's own, empty for itself."""
+
+    parts: tuple[Part | GitPart, ...]
+    is_dir: bool
+    manifests: Mapping[Oid, bytes] = field(default_factory=dict)
+    caches: tuple[Path, ...] = ()
+    """Where objects are besides the project's own cache."""
+    warnings: tuple[str, ...] = ()
+
+
+Find = Callable[[Output, str, str], Found | None]
+"""Finds the content of an output, of the DVC repository at a root, of a metafile's path from there. None
+where it is to be had like any other's. Raises `StoreError` for what cannot be found."""
+
+
+def find_nowhere(output: Output, root: str, metafile: str) -> None:
+    """The `Find` of who does not ask where imports came from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Located:
     """What a target is, and what has to be said of it: a line for each thing that is left out."""
 
@@ -34,6 +57,50 @@ class Located:
     warnings: tuple[str, ...] = ()
     manifests: Mapping[Oid, bytes] = field(default_factory=dict)
     """Manifests that the metafiles themselves tell (remotes with versioned objects)."""
+    caches: tuple[Path, ...] = ()
+    """Where imported objects are besides the project's own cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Composition:
+    """Outputs, each at its place, as they come together."""
+
+    parts: list[Part | GitPart] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    manifests: dict[Oid, bytes] = field(default_factory=dict)
+    caches: list[Path] = field(default_factory=list)
+
+    def add(self, output: Output, place: str, where: str, found: Found | None) -> None:
+        if found is None:
+            self.parts.append(_part(output, place, where))
+            self.manifests.update(told_manifests([output]))
+            return
+        self.parts.extend(replace(part, path=join(place, part.path)) for part in found.parts)
+        self.warnings.extend(found.warnings)
+        self.manifests.update(found.manifests)
+        self.caches.extend(found.caches)
+
+    def located(self, inside: str = "") -> Located:
+        version = Version(tuple(self.parts), inside)
+        caches = tuple(dict.fromkeys(self.caches))
+        return Located(version, tuple(self.warnings), self.manifests, caches)
+
+
+def compose_outputs(
+    outputs: Sequence[Output], where: str, find: Callable[[Output], Found | None], inside: str = ""
+) -> Located:
+    """As `place_outputs`, with the content of imports where `find` finds it. Raises what that raises."""
+    composition = _Composition()
+    for output in outputs:
+        found = find(output)
+        is_dir = found.is_dir if found is not None else output.oid is not None and output.oid.is_tree
+        path = output.path
+        if len(outputs) == 1:
+            path = "" if is_dir else path.rpartition("/")[2]
+        elif path.startswith("../"):
+            raise NotStored(f"{where}: {path!r} lies outside its directory; mount that output by its path")
+        composition.add(output, path, where, found)
+    return composition.located(inside)
 
 
 def place_outputs(outputs: Sequence[Output], where: str) -> tuple[Part, ...]:
@@ -42,15 +109,8 @@ def place_outputs(outputs: Sequence[Output], where: str) -> tuple[Part, ...]:
     Several have their paths. Raises `NotStored` for an output without a hash, and for one outside of
     its directory.
     """
-    parts = []
-    for output in outputs:
-        path = output.path
-        if len(outputs) == 1:
-            path = "" if output.oid is not None and output.oid.is_tree else path.rpartition("/")[2]
-        elif path.startswith("../"):
-            raise NotStored(f"{where}: {path!r} lies outside its directory; mount that output by its path")
-        parts.append(_part(output, path, where))
-    return tuple(parts)
+    parts = compose_outputs(outputs, where, lambda _: None).version.parts
+    return tuple(part for part in parts if isinstance(part, Part))
 
 
 def told_manifests(outputs: Iterable[Output]) -> dict[Oid, bytes]:
@@ -63,38 +123,51 @@ def told_manifests(outputs: Iterable[Output]) -> dict[Oid, bytes]:
 
 
 def locate(
-    repository: Repository, commit: Commit, path: str, where: str, has_manifest: Callable[[Oid], bool]
+    repository: Repository,
+    commit: Commit,
+    path: str,
+    where: str,
+    has_manifest: Callable[[Oid], bool],
+    find: Find = find_nowhere,
 ) -> Located:
     """What `path` (from the repository's root; empty for all of it) is at a commit.
 
     A directory that is no output is shown with what git tracks in it and the outputs below; those whose
-    manifest is not here (`has_manifest`) are left out, with a warning. `where` is the target, for
-    messages. Raises `NotTracked`, `NotStored`, `MetafileInvalid`, and what reading the repository raises.
+    manifest is not here (`has_manifest`) are left out, with a warning, and so are imports that cannot be
+    followed. `find` tells where imports have their content. `where` is the target, for messages. Raises
+    `NotTracked`, `NotStored`, `MetafileInvalid`, and what reading the repository and `find` raise.
     """
     files = GitFiles(repository, commit)
     entry = files.find(path)
     if entry is not None and entry.mode is not Mode.TREE and is_metafile(entry.name.decode(errors="replace")):
-        return _locate_metafile(files, path, where)
+        return _locate_metafile(files, path, where, find)
     index, found = _find_output(files, path)
     if found is not None:
         tracked, inside = found
-        version = Version(place_outputs([_stored(tracked.output, where)], where), inside)
-        return Located(version, (), told_manifests([tracked.output]))
+        _check_stored(tracked.output, where)
+        root = dvc_root(files, path)
+        return compose_outputs(
+            [tracked.output], where, lambda output: find(output, root, tracked.metafile), inside
+        )
     if entry is None and not index.below(path):
         raise NotTracked(_describe(where, commit, path, index))
     if entry is not None and entry.mode is not Mode.TREE:
         part = GitPart(path.rpartition("/")[2], repository.git_dir, commit.oid, path, entry.oid)
         return Located(Version((part,)))
-    return _locate_directory(files, path, entry.oid if entry else "", has_manifest)
+    return _locate_directory(files, path, entry.oid if entry else "", has_manifest, find)
 
 
-def _locate_metafile(files: GitFiles, path: str, where: str) -> Located:
+def _locate_metafile(files: GitFiles, path: str, where: str, find: Find) -> Located:
     metafile = read_metafile(files, path, where)
-    outputs = [output for output in (metafile.outputs if metafile else ()) if output.cached and output.oid]
+    outputs = [output for output in (metafile.outputs if metafile else ()) if output.cached]
+    outputs = [output for output in outputs if output.oid or output.is_partial_import]
     if not outputs:
         raise NotStored(f"{where} names nothing that a cache could have")
+    root = dvc_root(files, posixpath.dirname(path))
+    below = path[len(root) + 1 :] if root else path
+    located = compose_outputs(outputs, where, lambda output: find(output, root, below))
     faults = metafile.faults if metafile else ()
-    return Located(Version(place_outputs(outputs, where)), faults, told_manifests(outputs))
+    return replace(located, warnings=(*faults, *located.warnings))
 
 
 def _find_output(files: GitFiles, path: str) -> tuple[Index, tuple[TrackedOutput, str] | None]:
@@ -115,43 +188,49 @@ def dvc_root(files: GitFiles, path: str) -> str:
     return root
 
 
-def _locate_directory(files: GitFiles, path: str, tree: str, has_manifest: Callable[[Oid], bool]) -> Located:
+def _locate_directory(
+    files: GitFiles, path: str, tree: str, has_manifest: Callable[[Oid], bool], find: Find
+) -> Located:
     """What git tracks below `path`, and the outputs below it of every DVC repository there is."""
-    warnings: list[str] = []
-    placed: list[tuple[str, Output]] = []
+    composition = _Composition()
+    placed: list[tuple[str, Output, Found | None]] = []
     prefix = f"{path}/" if path else ""
     for root in find_dvc_roots(files) or ("",):
         index = read_index(files, root=root)
-        warnings += [broken.message for broken in index.broken]
+        composition.warnings.extend(broken.message for broken in index.broken)
         for tracked in index.outputs:
             full = posixpath.join(root, tracked.path)
-            if full.startswith(prefix) and _is_shown(tracked.output, full, has_manifest, warnings):
-                placed.append((full[len(prefix) :], tracked.output))
+            if not full.startswith(prefix) or not tracked.output.cached:  # git has what is not cached
+                continue
+            try:
+                found = find(tracked.output, root, tracked.metafile)
+                if found is None:
+                    _check_present(tracked.output, has_manifest)
+            except StoreError as error:
+                composition.warnings.append(f"{full!r} is left out: {error}")
+            else:
+                placed.append((full[len(prefix) :], tracked.output, found))
+    if tree:
+        composition.parts.append(GitPart("", files.repository.git_dir, files.commit.oid, path, tree))
     # An inner output before the one around it.
-    placed.sort(key=lambda item: item[0].count("/"), reverse=True)
-    git = (GitPart("", files.repository.git_dir, files.commit.oid, path, tree),) if tree else ()
-    parts = tuple(_part(output, place, place) for place, output in placed)
-    return Located(Version(git + parts), tuple(warnings), told_manifests(output for _, output in placed))
+    for place, output, found in sorted(placed, key=lambda item: item[0].count("/"), reverse=True):
+        composition.add(output, place, place, found)
+    return composition.located()
 
 
-def _is_shown(output: Output, path: str, has_manifest: Callable[[Oid], bool], warnings: list[str]) -> bool:
-    if not output.cached:
-        return False  # git has it
+def _check_present(output: Output, has_manifest: Callable[[Oid], bool]) -> None:
+    """Whether an output can be shown in a directory. Raises `NotStored`, `ObjectMissing`."""
     if output.oid is None:
-        warnings.append(f"{path!r} has no hash: it was never made or downloaded; it is left out")
-    elif output.oid.is_tree and not output.entries and not has_manifest(output.oid):
-        warnings.append(f"{path!r} is left out: its manifest {output.oid} is missing; `dvc fetch` brings it")
-    else:
-        return True
-    return False
+        raise NotStored("it has no hash: it was never made or downloaded")
+    if output.oid.is_tree and not output.entries and not has_manifest(output.oid):
+        raise ObjectMissing(f"its manifest {output.oid} is missing; `dvc fetch` brings it")
 
 
-def _stored(output: Output, where: str) -> Output:
+def _check_stored(output: Output, where: str) -> None:
     if not output.cached:
         raise NotStored(
             f"{where}: kept in git (cache: false), not in the cache; mount the directory around it"
         )
-    return output
 
 
 def _part(output: Output, path: str, where: str) -> Part:

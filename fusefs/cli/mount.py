@@ -65,7 +65,8 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     dataset = open_revisions(request) if options.revs else open_dataset(request)
     for warning in dataset.warnings:
         print_error(f"warning: {warning}")
-    forbid_overlap(place, dataset.cache)
+    for cache in dataset.caches:
+        forbid_overlap(place, cache)
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
     plan = make_plan(dataset, place, options, log)
     with held_back() as let_go:
@@ -108,7 +109,7 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         mode="fuse",
         tree=str(dataset.tree or ""),
         revs=options.revs,
-        caches=(str(dataset.cache),),
+        caches=tuple(map(str, dataset.caches)),
         git_dirs=tuple(str(git_dir) for git_dir in dataset.git_dirs),
         repo=dataset.origin.repo if dataset.origin else "",
         path=dataset.origin.path if dataset.origin else "",

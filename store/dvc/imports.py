@@ -4,23 +4,24 @@
 git's, an output whose objects are in that repository's remotes, or an import again. Every repository
 on the way is a place where the content may be.
 
-A repository that came from elsewhere must not make us look at this machine's directories: paths are
-followed only from repositories that are on this machine themselves.
+A repository that came from elsewhere, or that is somebody else's, must not make us look at this user's
+directories: paths of this machine are followed only from repositories on it that are his.
 
-Callers: what brings the content of imports. Blocking as the given `Repositories` are; any thread.
+Callers: `store.imported`. Blocking as the given `Repositories` are; any thread.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from store.dvc.files import Files, join
 from store.dvc.import_source import RepositoryImport
-from store.dvc.index import TrackedOutput, read_index
+from store.dvc.index import Index, TrackedOutput
 from store.errors import MetafileInvalid, NotTracked, RepositoryUnusable, StoreError
 from store.git.objects import is_oid
 from store.git.urls import Location, parse_location, without_secrets
@@ -37,6 +38,35 @@ class Repositories(Protocol):
 
         Raises `RepositoryUnusable`, `RevisionUnknown`, `ObjectMissing`, `StoreTimeout`.
         """
+
+    def read_index(self, location: Location, commit: str, root: str) -> Index:
+        """What the DVC repository at `root` of those files tracks. Raises as `open` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """A repository that imports, by what a path of this machine may mean in it."""
+
+    bases: tuple[Path, ...] = ()
+    """The directories that a relative path may be meant from: the metafile's, then the DVC root's.
+    None where paths are not followed."""
+    refusal: str = "a repository from elsewhere"
+    """Whose paths are not followed, if there are no bases."""
+
+    @classmethod
+    def at(cls, repository: Path, root: str, metafile: str) -> Self:
+        """The importer that is a repository of this machine, at its directory: whose it is counts.
+
+        `root` is the DVC root in it and `metafile` the path of the import from there.
+        """
+        try:
+            own = repository.stat().st_uid == os.geteuid()
+        except OSError:
+            own = False
+        if not own:
+            return cls((), "a repository of another user")
+        home = repository / root
+        return cls((home / posixpath.dirname(metafile), home))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +86,26 @@ class Hop:
     inside: str
     """Where `path` lies below the output."""
 
+    def importer(self, metafile: str) -> Importer:
+        """What a path means in a metafile (given from the DVC root) of this place."""
+        return Importer.at(self.location.local, self.root, metafile) if self.location.local else Importer()
+
     def __str__(self) -> str:
         return _describe(self.location, self.commit, self.path)
 
 
-def follow_import(
-    source: RepositoryImport, repositories: Repositories, bases: Sequence[Path]
-) -> tuple[Hop, ...]:
+def follow_import(source: RepositoryImport, repositories: Repositories, importer: Importer) -> Iterator[Hop]:
     """The places that an imported output came through, the nearest first; at least one.
 
-    `bases` are the directories that a relative path of a repository may be meant from: the metafile's,
-    then the DVC root's; none for a repository that is not on this machine. Raises `MetafileInvalid` for
-    an import that names nothing, for a loop, and for more than `HOPS`; `NotTracked` where the source has
-    no such path; and, with the import's name in front, what `repositories` raise.
+    Each is visited when it is asked for: whoever found the content goes no further. Raises
+    `MetafileInvalid` for an import that names nothing, for a loop, and for more than `HOPS`;
+    `NotTracked` where the source has no such path; and, with the import's name in front, what
+    `repositories` raise.
     """
     hops: list[Hop] = []
     wanted = source.path
     while True:
-        location, path = _locate(source, bases), _normalize(wanted, source)
+        location, path = _locate(source, importer), _normalize(wanted, source)
         passed = " → ".join([*(str(hop) for hop in hops), _describe(location, source.commit, path)])
         here = (_identity(location), source.commit, path)
         if any(here == (_identity(hop.location), hop.commit, hop.path) for hop in hops):
@@ -81,28 +113,25 @@ def follow_import(
         if len(hops) == HOPS:
             raise MetafileInvalid(f"an import of an import, more than {HOPS} times: {passed}")
         hop = _visit(source, location, path, repositories)
+        yield hop
         hops.append(hop)
         onward = hop.tracked.source if hop.tracked else None
         if hop.tracked is None or not isinstance(onward, RepositoryImport):
-            return tuple(hops)
-        source, wanted = onward, join(onward.path, hop.inside)
-        bases = ()
-        if location.local:
-            root = location.local / hop.root
-            bases = (root / posixpath.dirname(hop.tracked.metafile), root)
+            return
+        source, wanted, importer = onward, join(onward.path, hop.inside), hop.importer(hop.tracked.metafile)
 
 
-def _locate(source: RepositoryImport, bases: Sequence[Path]) -> Location:
+def _locate(source: RepositoryImport, importer: Importer) -> Location:
     """The repository that an import names. A relative path is meant from the first base that has it."""
     shown = without_secrets(source.url)[:200]
     if not is_oid(source.commit):
         raise MetafileInvalid(f"an import of {shown!r} names no commit (rev_lock); `dvc update` sets it")
-    locations = [parse_location(source.url, base) for base in bases or (Path("/"),)]
+    locations = [parse_location(source.url, base) for base in importer.bases or (Path("/"),)]
     if not locations[0].local:
         return locations[0]
-    if not bases:
+    if not importer.bases:
         raise RepositoryUnusable(
-            f"an import of {shown!r}, a path of this machine, by a repository from elsewhere is not followed"
+            f"an import of {shown!r}, a path of this machine, by {importer.refusal} is not followed"
         )
     for location in locations:
         if location.local and location.local.exists():
@@ -129,7 +158,7 @@ def _visit(source: RepositoryImport, location: Location, path: str, repositories
     while root and not files.exists(join(root, ".dvc")):
         root = root.rpartition("/")[0]
     inner = path[len(root) + 1 :] if root else path
-    index = read_index(files, root=root)
+    index = repositories.read_index(location, source.commit, root)
     found = index.find(inner) if inner or not root else None
     if _is_file(files, path) or not found:
         if not files.exists(path) and not index.below(inner):

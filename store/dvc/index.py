@@ -65,7 +65,7 @@ class Index:
         above, inside = path, ""
         while True:
             place = self._places.get(above)
-            if place is not None and (not inside or self.outputs[place].output.is_dir):
+            if place is not None and (not inside or self.outputs[place].output.may_enclose):
                 return self.outputs[place], inside
             if not above:
                 return None

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from store.dvc.document import Mapping, parse_document
 from store.dvc.fields import fault, read_boolean, read_mappings, read_number, read_text
-from store.dvc.import_source import ImportSource, parse_import_source
+from store.dvc.import_source import ImportSource, RepositoryImport, parse_import_source
 from store.errors import InputError
 from store.manifest import Entry, manifest_oid, serialize_manifest
 from store.oid import MD5, MD5_DOS2UNIX, Oid
@@ -81,6 +81,16 @@ class Output:
     @property
     def is_dir(self) -> bool:
         return bool((self.oid and self.oid.is_tree) or self.files or self.nfiles)
+
+    @property
+    def is_partial_import(self) -> bool:
+        """Of another repository and not downloaded: whether it is a file or a directory is not told here."""
+        return self.oid is None and not self.external and isinstance(self.source, RepositoryImport)
+
+    @property
+    def may_enclose(self) -> bool:
+        """Whether there may be paths in it."""
+        return self.is_dir or self.is_partial_import
 
     @property
     def entries(self) -> tuple[Entry, ...]:

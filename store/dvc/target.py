@@ -29,7 +29,7 @@ _NAMED_NEARBY = 3
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a user named. Every output has an oid."""
+    """What a user named. Every output has an oid, but for imports that were not downloaded."""
 
     project: Project
     metafile: Path
@@ -105,7 +105,7 @@ def _fault(output: Output) -> str:
         return f"{output.path!r} lies outside the repository, where DVC keeps no objects; use it there"
     if not output.cached:
         return f"{output.path!r} is kept in git (cache: false), not in the cache; read it in the working tree"
-    if output.oid is None:
+    if output.oid is None and not output.is_partial_import:
         return f"{output.path!r} has no hash: it was never made or downloaded; `dvc pull` or `dvc repro` it"
     return ""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from store.dvc.files import Files, WorkingFiles
 from store.dvc.import_source import DatabaseImport, RepositoryImport, UrlImport
-from store.dvc.imports import HOPS, follow_import
-from store.dvc.index import read_index
+from store.dvc.imports import HOPS, Hop, Importer, follow_import
+from store.dvc.index import Index, read_index
 from store.dvc.metafile import parse_dvc_file
 from store.errors import MetafileInvalid, NotTracked, RepositoryUnusable
 from store.git.files import GitFiles
@@ -38,6 +38,10 @@ class Directories:
             raise RepositoryUnusable("nobody answers there")
         return WorkingFiles(directory)
 
+    def read_index(self, location: Location, commit: str, root: str) -> Index:
+        directory = location.local or self.urls[location.url]
+        return read_index(WorkingFiles(directory), root=root)
+
 
 class Commits(contextlib.ExitStack):
     """The real ones, closed together."""
@@ -46,6 +50,16 @@ class Commits(contextlib.ExitStack):
         assert location.local
         repository = self.enter_context(Repository.open(location.local))
         return GitFiles(repository, repository.resolve(commit))
+
+    def read_index(self, location: Location, commit: str, root: str) -> Index:
+        return read_index(self.open(location, commit), root=root)
+
+
+def follow(
+    source: RepositoryImport, repositories: Directories | Commits, bases: Sequence[Path]
+) -> tuple[Hop, ...]:
+    """All the way, from a repository of this machine if there are any bases."""
+    return tuple(follow_import(source, repositories, Importer(tuple(bases))))
 
 
 def _import(url: object, path: str) -> RepositoryImport:
@@ -81,7 +95,7 @@ def test_the_three_kinds_of_imports() -> None:
 
 def test_an_output_of_another_repository(tmp_path: Path) -> None:
     origin = _repository(tmp_path / "origin")
-    [hop] = follow_import(_import(origin, "./data/sub//x"), Directories(), [tmp_path])
+    [hop] = follow(_import(origin, "./data/sub//x"), Directories(), [tmp_path])
     assert (hop.root, hop.path, hop.inside, hop.location.local) == ("", "data/sub/x", "sub/x", origin)
     assert hop.tracked is not None
     assert (hop.tracked.metafile, hop.tracked.path) == ("data.dvc", "data")
@@ -91,7 +105,7 @@ def test_a_file_and_a_directory_of_git(tmp_path: Path) -> None:
     origin = _repository(tmp_path / "origin")
     (origin / "docs").mkdir()
     for path in ("README", "docs", ""):
-        [hop] = follow_import(_import(origin, path), Directories(), [tmp_path])
+        [hop] = follow(_import(origin, path), Directories(), [tmp_path])
         assert (hop.path, hop.tracked) == (path, None)
 
 
@@ -99,7 +113,7 @@ def test_an_import_of_an_import_of_an_import(tmp_path: Path) -> None:
     _repository(tmp_path / "one")
     _repository(tmp_path / "two", copy=(tmp_path / "one", "data"))
     _repository(tmp_path / "three", again=(tmp_path / "two", "copy/deep"))
-    hops = follow_import(_import(tmp_path / "three", "again/er"), Directories(), [tmp_path])
+    hops = follow(_import(tmp_path / "three", "again/er"), Directories(), [tmp_path])
     assert [(hop.location.local, hop.path) for hop in hops] == [
         (tmp_path / "three", "again/er"),
         (tmp_path / "two", "copy/deep/er"),
@@ -111,7 +125,7 @@ def test_an_import_of_an_import_of_an_import(tmp_path: Path) -> None:
 def test_a_repository_inside_another_one(tmp_path: Path) -> None:
     outer = _repository(tmp_path / "outer")
     _repository(outer / "sub/inner")
-    [hop] = follow_import(_import(outer, "sub/inner/data/x"), Directories(), [tmp_path])
+    [hop] = follow(_import(outer, "sub/inner/data/x"), Directories(), [tmp_path])
     assert (hop.root, hop.inside) == ("sub/inner", "x")
 
 
@@ -119,7 +133,7 @@ def test_relative_paths_are_meant_from_the_first_place_that_has_them(tmp_path: P
     _repository(tmp_path / "one")
     _repository(tmp_path / "deep/two", copy=("../../one", "data"))
     bases = [tmp_path / "deep/meta", tmp_path / "deep"]
-    hops = follow_import(_import("two", "copy"), Directories(), bases)
+    hops = follow(_import("two", "copy"), Directories(), bases)
     assert [hop.location.local and hop.location.local.resolve() for hop in hops] == [
         tmp_path / "deep/two",
         tmp_path / "one",
@@ -130,7 +144,7 @@ def test_loops_name_the_chain(tmp_path: Path) -> None:
     _repository(tmp_path / "one", a=(tmp_path / "two", "b"))
     _repository(tmp_path / "two", b=("../one", "a"))
     with pytest.raises(MetafileInvalid) as caught:
-        follow_import(_import(tmp_path / "one", "a"), Directories(), [tmp_path])
+        follow(_import(tmp_path / "one", "a"), Directories(), [tmp_path])
     one, two = f"{tmp_path}/one@{COMMIT[:10]}:a", f"{tmp_path}/two@{COMMIT[:10]}:b"
     assert str(caught.value) == (
         f"imports go round in a circle: {one} → {two} → {tmp_path}/two/../one@{COMMIT[:10]}:a; "
@@ -143,7 +157,7 @@ def test_chains_have_an_end(tmp_path: Path) -> None:
     _repository(tmp_path / "one", a=(".", "a/x"))
     repositories = Directories()
     with pytest.raises(MetafileInvalid, match="more than 16 times"):
-        follow_import(_import(tmp_path / "one", "a"), repositories, [tmp_path])
+        follow(_import(tmp_path / "one", "a"), repositories, [tmp_path])
     assert len(repositories.opened) == HOPS
 
 
@@ -151,9 +165,9 @@ def test_a_source_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(
         RepositoryUnusable, match=r"^the repository '\.\./gone' that was imported from is gone"
     ):
-        follow_import(_import("../gone", "data"), Directories(), [tmp_path])
+        follow(_import("../gone", "data"), Directories(), [tmp_path])
     with pytest.raises(RepositoryUnusable) as caught:
-        follow_import(_import("https://user:secret@host/r.git", "data"), Directories(), [])
+        follow(_import("https://user:secret@host/r.git", "data"), Directories(), [])
     assert str(caught.value) == f"imported from https://host/r.git@{COMMIT[:10]}:data: nobody answers there"
 
 
@@ -161,7 +175,7 @@ def test_a_path_that_the_source_does_not_have(tmp_path: Path) -> None:
     origin = _repository(tmp_path / "origin")
     (origin / "bad.dvc").write_text("outs: 3\n")
     with pytest.raises(NotTracked) as caught:
-        follow_import(_import(origin, "nothing"), Directories(), [tmp_path])
+        follow(_import(origin, "nothing"), Directories(), [tmp_path])
     assert str(caught.value) == (
         f"imported from {origin}@{COMMIT[:10]}:nothing, where nothing of that name is tracked; "
         "bad.dvc line 1: outs is not a list"
@@ -174,26 +188,26 @@ def test_repositories_from_elsewhere_do_not_lead_to_this_machine(tmp_path: Path)
         remote = _repository(tmp_path / f"remote{len(url)}", data2=(url, "data"))
         repositories = Directories({"https://host/r": remote})
         with pytest.raises(RepositoryUnusable, match="by a repository from elsewhere is not followed"):
-            follow_import(_import("https://host/r", "data2"), repositories, [tmp_path])
+            follow(_import("https://host/r", "data2"), repositories, [tmp_path])
         assert repositories.opened == ["https://host/r"]
 
 
 @pytest.mark.parametrize("url", ["ext::sh -c x", "-u/x", "", "https://-x/r"])
 def test_hostile_addresses(tmp_path: Path, url: str) -> None:
     with pytest.raises(RepositoryUnusable):
-        follow_import(_import(url, "data"), Directories(), [tmp_path])
+        follow(_import(url, "data"), Directories(), [tmp_path])
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "..", "a/../../b"])
 def test_paths_that_lead_out_of_the_source(tmp_path: Path, path: str) -> None:
     with pytest.raises(MetafileInvalid, match="is no path inside"):
-        follow_import(_import(_repository(tmp_path / "r"), path), Directories(), [tmp_path])
+        follow(_import(_repository(tmp_path / "r"), path), Directories(), [tmp_path])
 
 
 @pytest.mark.parametrize("commit", ["", "main", "--upload-pack=x", COMMIT[:10]])
 def test_what_is_no_commit(tmp_path: Path, commit: str) -> None:
     with pytest.raises(MetafileInvalid, match="names no commit"):
-        follow_import(RepositoryImport(str(tmp_path), "x", "", commit, ""), Directories(), [tmp_path])
+        follow(RepositoryImport(str(tmp_path), "x", "", commit, ""), Directories(), [tmp_path])
 
 
 def test_what_dvc_import_writes(tmp_path: Path, run: Callable[..., str]) -> None:
@@ -220,9 +234,9 @@ def test_what_dvc_import_writes(tmp_path: Path, run: Callable[..., str]) -> None
     assert isinstance(data, RepositoryImport)
     assert isinstance(plain, RepositoryImport)
     with Commits() as commits:
-        hops = follow_import(data, commits, [last])
+        hops = follow(data, commits, [last])
         assert [hop.location.local for hop in hops] == [middle, origin]
         assert hops[-1].tracked and hops[-1].tracked.source is None
-        [hop] = follow_import(plain, commits, [last])
+        [hop] = follow(plain, commits, [last])
         assert hop.tracked is None
         assert hop.files.read(hop.path, 100) == b"git has it"
