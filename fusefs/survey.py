@@ -10,7 +10,7 @@ import errno
 import os
 import select
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +50,7 @@ class Found:
 
     def to_dict(self) -> dict[str, Any]:
         """The status object of `--json`, with `state` before the fields of `.fusefs/status`."""
-        values = {field.name: getattr(self.status, field.name) for field in fields(Status)}
+        values = asdict(self.status)
         return {"mountpoint": values.pop("mountpoint"), "state": self.state.value, **values}
 
 
