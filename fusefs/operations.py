@@ -19,8 +19,7 @@ from fusefs.errnos import ENAMETOOLONG, ENODATA, answering
 from fusefs.spaces import CONTROL_SPACE, OpenDirectory, OpenFile, Space, locate
 from fusefs.tree_space import TreeSpace
 from store.content_store import Counters
-from store.manifest import NAME_MAX
-from store.tree import ROOT_ROW
+from store.tree import NAME_MAX, ROOT_ROW
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ import msgspec
 
 from store.errors import ManifestInvalid, ObjectCorrupt
 from store.oid import MD5, Oid
+from store.tree import NAME_MAX
 
 # One match per path: no empty component (so no leading, trailing or double slash), none that is
 # `.` or `..`, no NUL.
 _GOOD_PATH = re.compile(r"(?!\.{1,2}(?:/|\Z))[^/\0]+(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)*", re.DOTALL)
 _GOOD_DIGEST = re.compile(r"[0-9a-f]{32}")
-NAME_MAX: Final = 255
 PATH_MAX: Final = 4095
 SIZE_MAX: Final = (1 << 63) - 1
 

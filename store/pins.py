@@ -30,10 +30,10 @@ from errno import EACCES, EMLINK, EPERM, EROFS, EXDEV
 from pathlib import Path
 from typing import Final, Self
 
-from store.commit.ownership import OPEN_DIRECTORY, Ownership
 from store.errors import CacheUnusable
 from store.layouts import OBJECT_ROOTS
 from store.openat2 import open_beneath
+from store.ownership import OPEN_DIRECTORY, Ownership
 
 HOME: Final = ("fusefs", "pins")
 LOCK_SUFFIX: Final = ".lock"

@@ -47,6 +47,8 @@ EXECUTABLE: Final = 0x02
 SYMLINK: Final = 0x04
 ALGORITHM_SHIFT: Final = 4
 UNKNOWN: Final = -1
+NAME_MAX: Final = 255
+"""Bytes of a name: what the kernel's own file systems take."""
 ROOT_ROW: Final = 0
 HEADER_MAX: Final = 1 << 16
 

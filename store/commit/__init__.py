@@ -9,7 +9,6 @@ pipeline   threads and batches
 staging    one file: hash, clone, link or copy
 publish    from the temporary room into the cache
 room       that temporary directory
-ownership  owner, group and mode of what is new in a cache
 metafile   the `.dvc` file
 gitignore  the line that keeps the data out of git
 progress   who watches

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from store.commit.ownership import OPEN_DIRECTORY, Ownership, make_root
 from store.commit.room import Room, open_room
 from store.errors import CacheUnusable
 from store.layouts import OBJECT_ROOTS
 from store.oid import MD5
+from store.ownership import OPEN_DIRECTORY, Ownership, make_root
 
 _FEW: Final = 32
 """Up to so many files are synced one by one: a sync of the file system would also wait for

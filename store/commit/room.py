@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from store.commit.ownership import OBJECT_MODE, OPEN_DIRECTORY, Ownership
 from store.errors import CacheUnusable
+from store.ownership import OBJECT_MODE, OPEN_DIRECTORY, Ownership
 
 _LOCK: Final = "lock"
 _ATTEMPTS: Final = 10

@@ -21,10 +21,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from store.commit.ownership import OBJECT_MODE
 from store.commit.publish import ObjectWriter
 from store.commit.scan import Found
 from store.errors import ChangedMeanwhile, InputError
+from store.ownership import OBJECT_MODE
 
 Link = Literal["reflink", "hardlink", "copy"]
 """How an object comes into the cache; `reflink` is a copy where the file system has no reflinks."""
