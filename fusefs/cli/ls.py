@@ -19,10 +19,9 @@ from store.tree_glob import find_rows
 from store.tree_sizes import stored_lengths
 
 EPILOG = """\
-TARGET is what `fusefs mount` takes. With -l: mode (as a mount
-shows it by default), bytes (`-` where nothing tells them), oid, and where the
-content is: `cached`, `missing` (a mount would have to fetch it), `damaged` (in the cache, but not as long
-as it should be) or `git`.
+TARGET is what `fusefs mount` takes. With -l: mode (as a mount shows it by default), bytes (`-` where nothing
+tells them), oid, and where the content is: `cached`, `missing` (a mount would have to fetch it), `damaged`
+(in the cache, but not as long as it should be) or `git`.
 
 examples:
   fusefs ls data
