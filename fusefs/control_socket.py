@@ -14,6 +14,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -38,7 +39,8 @@ def ask(name: str, request: dict[str, Any]) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(CLIENT_SECONDS)
         client.connect("\0" + name.removeprefix("@"))
-        client.sendall(json.dumps(request).encode() + b"\n")
+        with suppress(BrokenPipeError):  # whoever is not heard is told so at once, and no more is read
+            client.sendall(json.dumps(request).encode() + b"\n")
         with client.makefile("rb") as answers:
             answer = json.loads(answers.readline(LINE_BYTES))
     if not isinstance(answer, dict):
@@ -66,6 +68,8 @@ async def _serve_client(client: trio.socket.SocketType, handle: Handler, limit: 
             try:
                 with trio.move_on_after(CLIENT_SECONDS):
                     await _converse(client, handle)
+            except OSError as error:
+                log.debug("a client of the control socket is gone: %s", error)
             except Exception:  # a client must not be able to end the daemon
                 log.exception("a control request failed")
 
@@ -92,7 +96,7 @@ async def _answer(client: trio.socket.SocketType, handle: Handler) -> dict[str, 
             return {"error": "that is not a request"}
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
         return {"error": "that is not a request"}

@@ -114,6 +114,8 @@ class Versions:
         """
         if not self.named:
             raise RevisionUnknown(f"{self._plan.target} lies in no git repository: it has no revisions")
+        if not rev:
+            raise RevisionUnknown("an empty name is no revision")
         known = self._names.get(rev)
         if known is None or (known.done.is_set() and trio.current_time() - known.at > KEPT_SECONDS):
             known = self._names[rev] = _Resolution(trio.Event())
