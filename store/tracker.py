@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from store.dvc.discovery import SUFFIX, Metafile, read_metafile
+from store.dvc.discovery import Metafile, is_metafile, read_metafile
 from store.dvc.index import read_index
 from store.dvc.metafile import Output
 from store.dvc.pipeline import LOCK, PIPELINE
@@ -24,6 +24,7 @@ from store.git.files import GitFiles
 from store.git.repository import Repository
 from store.git.trees import Mode
 from store.oid import Oid
+from store.prefetching import fetch_metafiles
 from store.revision import Located, dvc_root, locate, place_outputs, told_manifests
 from store.version import GitPart, Part, Version
 
@@ -76,14 +77,18 @@ class Tracker(Protocol):
         """
 
 
-def open_tracker(repository: Repository, commit: Commit, path: str, where: str) -> Tracker:
+def open_tracker(
+    repository: Repository, commit: Commit, path: str, where: str, *, partial: bool = False
+) -> Tracker:
     """The tracker of `path`, from the repository's root, as it is at `commit`; `where` for messages.
 
-    Raises as `store.revision.locate` does.
+    Of a `partial` clone the metafiles are fetched together. Raises as `store.revision.locate` does.
     """
     files = GitFiles(repository, commit)
+    if partial:
+        fetch_metafiles(files)
     entry = files.find(path)
-    if entry is not None and path.endswith(SUFFIX) and entry.mode is not Mode.TREE:
+    if entry is not None and entry.mode is not Mode.TREE and is_metafile(posixpath.basename(path)):
         return _OutputTracker(repository, path, "", "", where)
     root = dvc_root(files, path)
     index = read_index(files, root=root)
@@ -105,7 +110,7 @@ def open_tracker(repository: Repository, commit: Commit, path: str, where: str) 
         for file in _metafile_paths(posixpath.join(root, tracked.metafile))
         if not file.startswith(f"{path}/")
     )
-    return _DirectoryTracker(repository, path, tuple(outside), where)
+    return _DirectoryTracker(repository, path, tuple(outside), where, partial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,7 @@ class _DirectoryTracker:
     outside: tuple[str, ...]
     """Metafiles elsewhere that have outputs in it."""
     where: str
+    partial: bool
 
     is_cheap = False
 
@@ -197,6 +203,8 @@ class _DirectoryTracker:
         return (self.path, *self.outside) if self.path else ()
 
     def state(self, commit: Commit) -> State | None:
+        if self.partial:
+            fetch_metafiles(GitFiles(self.repository, commit))
         try:
             located: Located = locate(self.repository, commit, self.path, self.where, _every)
         except (NotTracked, NotStored):

@@ -21,7 +21,7 @@ from enum import Enum
 from itertools import islice
 from typing import Final, NamedTuple
 
-from store.local_cache import LocalCache
+from store.cache_chain import ObjectCache
 from store.oid import DVC_ALGORITHMS, MD5, Oid
 from store.tree import ALGORITHM_SHIFT, DIRECTORY, EXECUTABLE, ROOT_ROW, SYMLINK, Tree
 from store.tree_sizes import Tally, learn_sizes, measure
@@ -104,7 +104,7 @@ class Differences:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def tally(self, cache: LocalCache) -> dict[Kind, Tally]:
+    def tally(self, cache: ObjectCache) -> dict[Kind, Tally]:
         """How many differences there are of each kind, and the bytes of the new files, or those removed."""
         rows = {kind: array("q") for kind in Kind}
         for old, new in self.pairs:
@@ -125,7 +125,7 @@ class Differences:
             directories[(self.old if gone else self.new).path(row)] += some
         return directories
 
-    def changes(self, cache: LocalCache) -> Iterator[Change]:
+    def changes(self, cache: ObjectCache) -> Iterator[Change]:
         """The differences with paths and sizes; `cache` is asked for the sizes that the trees lack."""
         rows = iter(self.pairs)
         while some := list(islice(rows, _SIZED_AT_ONCE)):
@@ -154,7 +154,7 @@ def diff_trees(old: Tree, new: Tree, *, renames: bool = True) -> Differences:
     return Differences(old, new, _join_renames(old, new, pairs) if renames else pairs)
 
 
-def _sides(tree: Tree, rows: list[int], cache: LocalCache) -> list[Side | None]:
+def _sides(tree: Tree, rows: list[int], cache: ObjectCache) -> list[Side | None]:
     present = [row for row in rows if row != NOTHING]
     sizes = iter(learn_sizes(tree, present, cache))
     return [None if row == NOTHING else _side(tree, row, next(sizes)) for row in rows]

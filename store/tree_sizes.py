@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from store.local_cache import LocalCache
+from store.cache_chain import ObjectCache
 from store.oid import DVC_ALGORITHMS
 from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
 
@@ -26,7 +26,7 @@ class Tally(NamedTuple):
     size: int | None
 
 
-def stored_lengths(tree: Tree, rows: Sequence[int], cache: LocalCache) -> dict[int, int]:
+def stored_lengths(tree: Tree, rows: Sequence[int], cache: ObjectCache) -> dict[int, int]:
     """The lengths of the objects that the cache has, by row; nothing for directories and git's files."""
     lengths: dict[int, int] = {}
     for place, algorithm in enumerate(DVC_ALGORITHMS):
@@ -40,13 +40,13 @@ def stored_lengths(tree: Tree, rows: Sequence[int], cache: LocalCache) -> dict[i
     return lengths
 
 
-def learn_sizes(tree: Tree, rows: Sequence[int], cache: LocalCache) -> list[int | None]:
+def learn_sizes(tree: Tree, rows: Sequence[int], cache: ObjectCache) -> list[int | None]:
     """The sizes of files, asked of the cache where the tree does not know them; None where nobody does."""
     stored = stored_lengths(tree, [row for row in rows if tree.size[row] == UNKNOWN], cache)
     return [stored.get(row) if tree.size[row] == UNKNOWN else tree.size[row] for row in rows]
 
 
-def measure(tree: Tree, rows: Iterable[int], cache: LocalCache) -> int | None:
+def measure(tree: Tree, rows: Iterable[int], cache: ObjectCache) -> int | None:
     """The bytes of files together; None where one is not known."""
     total = 0
     waiting = iter(rows)

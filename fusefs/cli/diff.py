@@ -15,6 +15,7 @@ from fusefs.cli.commit import format_size
 from fusefs.cli.json_array import print_array
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.logs import escape
+from store.cache_chain import CacheChain, ObjectCache
 from store.errors import InputError, StoreError
 from store.local_cache import LocalCache
 from store.tree import Tree
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace) -> bool:
     for warning in dict.fromkeys((*old.warnings, *new.warnings)):
         print_error(f"warning: {warning}")
     found = diff_trees(_tree(old), _tree(new), renames=not options.no_renames)
-    cache = LocalCache(new.cache)
+    cache = CacheChain(*map(LocalCache, dict.fromkeys((*new.caches, *old.caches))))
     if options.stat:
         statistics = Statistics.gather(found, cache)
         if options.json:
@@ -179,7 +180,7 @@ class Statistics:
     """Sorted by path, the empty one for the root. A renamed file counts where it is now."""
 
     @classmethod
-    def gather(cls, found: Differences, cache: LocalCache) -> Statistics:
+    def gather(cls, found: Differences, cache: ObjectCache) -> Statistics:
         """Count the differences."""
         return cls(found.tally(cache), sorted(found.count_by_directory().items(), key=lambda item: item[0]))
 

@@ -95,7 +95,8 @@ def _follow(target: str, rev: str, repo: str, cache: Path | None, stack: ExitSta
             try:
                 place = opened.enter_context(open_place(path, repo, cache))
                 commit, notice = place.resolve(start)
-                tracker = open_tracker(place.repository, commit, place.path, path)
+                partial = place.clone is not None
+                tracker = open_tracker(place.repository, commit, place.path, path, partial=partial)
             except (NotTracked, NotStored) as error:
                 failure = failure or error
                 continue

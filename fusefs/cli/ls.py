@@ -12,6 +12,7 @@ from fusefs.cli import print_error
 from fusefs.cli.json_array import print_array
 from fusefs.dataset import Request, open_dataset
 from fusefs.logs import escape
+from store.cache_chain import CacheChain, ObjectCache
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS
 from store.tree import EXECUTABLE, SYMLINK, UNKNOWN, Tree
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     for warning in dataset.warnings:
         print_error(f"warning: {warning}")
     assert dataset.tree is not None  # only revisions side by side have none
-    listing = Listing(Tree.open(dataset.tree), LocalCache(dataset.cache))
+    listing = Listing(Tree.open(dataset.tree), CacheChain(*map(LocalCache, dataset.caches)))
     rows = find_rows(listing.tree, options.path, options.target)
     if options.json:
         print_array(listing.describe(rows, recursive=options.recursive))
@@ -79,7 +80,7 @@ class Listing:
     """A tree, and the cache that is asked what it has of it."""
 
     tree: Tree
-    cache: LocalCache
+    cache: ObjectCache
 
     def lines(self, rows: Sequence[int], *, long: bool, recursive: bool) -> Iterator[str]:
         """What `ls` prints of these rows: files first, then the directories with what is in them."""

@@ -261,3 +261,9 @@ def test_a_linear_history_is_told_as_it_was(
         }
         for kind in ("added", "changed", "removed"):
             assert version[kind] == {"files": len(model[kind]), "bytes": sum(model[kind])}
+
+
+def test_a_repository_by_its_url(command: Command, history: Project) -> None:
+    for target, subjects in (("data", 3), (".", 4)):
+        versions = command("log", "--json", "--repo", f"file://{history.root}", target).json
+        assert len(versions) == subjects
