@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = (sys.executable, "-m", "fusefs.cli")
 COMMAND_SECONDS = 60.0
 END_SECONDS = 20.0
+BUSY_SECONDS = 5.0
 STATUS_BYTES = 1 << 16
 
 
@@ -124,13 +126,21 @@ def is_held_elsewhere(path: Path) -> bool:
 
 
 def unmount(path: Path) -> None:
-    """Unmount with the system's own tools; one that is busy is detached and is an error all the same."""
+    """Unmount with the system's own tools; one that stays busy is detached and is an error all the same.
+
+    Anybody on the machine may look into a mount for a moment, `df` and `fusefs list` among them.
+    """
     command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
-    done = subprocess.run([*command, path], capture_output=True, timeout=END_SECONDS, check=False)
-    if done.returncode:
-        lazily = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
-        subprocess.run([*lazily, path], capture_output=True, timeout=END_SECONDS, check=False)
-        raise AssertionError(f"{path} could not be unmounted: {os.fsdecode(done.stderr)}")
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        done = subprocess.run([*command, path], capture_output=True, timeout=END_SECONDS, check=False)
+        if done.returncode == 0:
+            return
+        if b"busy" not in done.stderr or time.monotonic() > deadline:
+            break
+    lazily = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
+    subprocess.run([*lazily, path], capture_output=True, timeout=END_SECONDS, check=False)
+    raise AssertionError(f"{path} could not be unmounted: {os.fsdecode(done.stderr)}")
 
 
 @dataclass
