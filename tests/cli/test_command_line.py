@@ -82,6 +82,10 @@ def test_every_flag_is_an_option() -> None:
         "umask": "077",
         "read_ahead": "4M",
         "cache": "/c",
+        "rev": "v1",
+        "repo": "/r",
+        "revs": "v*",
+        "pin": "no",
         "log": "/l",
     }
     for flag in FLAGS:
