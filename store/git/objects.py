@@ -1,8 +1,9 @@
 """`Objects`: the objects of a git repository, each verified before it is handed out.
 
-Two `git cat-file` processes stay open: a question takes tens of microseconds instead of the
-milliseconds of a process each. git checks the compression of a blob that it reads but not that it is
-the object of that name, so everything is hashed here again; only `read_beginning` cannot, and says so.
+Two `git cat-file` processes, for contents and for headers alone, stay open once they are needed: a
+question takes tens of microseconds instead of the milliseconds of a process each. git checks the
+compression of a blob that it reads but not that it is the object of that name, so everything is hashed
+here again; only `read_beginning` cannot, and says so.
 
 Callers: the other modules of `store.git`. Blocking; any thread. Deadlines as in `store.git.cat_file`.
 """
@@ -34,6 +35,10 @@ _OID_LENGTHS: Final = {"sha1": 40, "sha256": 64}
 
 Fetch = Callable[[Sequence[str]], None]
 """Brings objects that are not here. Raises `RepositoryUnusable`, `StoreTimeout`."""
+
+
+class _Longer(Exception):
+    """The object has more bytes than are wanted of it."""
 
 
 def is_oid(text: str) -> bool:
@@ -86,19 +91,37 @@ class Objects:
         Raises as `header` does; `ObjectCorrupt` also if it is of another kind, and
         `RepositoryUnusable` if it is larger than `limit` bytes.
         """
-        size = self._size_of(oid, kind)
-        if size > limit:
-            raise RepositoryUnusable(f"git object {oid} has {size} bytes; at most {limit} are read")
-        return b"".join(self._stream(self._contents, oid, Header(kind, size), SECONDS))
+        return self.read_any(oid, (kind,), limit)[1]
+
+    def read_any(self, oid: str, kinds: Sequence[str], limit: int = SIZE_LIMIT) -> tuple[str, bytes]:
+        """Kind and bytes of an object of one of `kinds`. Raises as `read` does."""
+
+        def admit(header: Header) -> None:
+            if header.kind not in kinds:
+                raise _unexpected(oid, header.kind, " or ".join(kinds))
+            if header.size > limit:
+                raise RepositoryUnusable(
+                    f"git object {oid} has {header.size} bytes; at most {limit} are read"
+                )
+
+        return self._read_whole(oid, admit)
 
     def read_beginning(self, oid: str, length: int) -> bytes:
         """At most `length` bytes of a blob, not verified unless they are all of it.
 
         For what is refused anyway, because there is more of it. Raises as `header` does.
         """
-        size = self._size_of(oid, "blob")
-        if size <= length:
-            return b"".join(self._stream(self._contents, oid, Header("blob", size), SECONDS))
+
+        def admit(header: Header) -> None:
+            if header.kind != "blob":
+                raise _unexpected(oid, header.kind, "blob")
+            if header.size > length:
+                raise _Longer
+
+        try:
+            return self._read_whole(oid, admit)[1]
+        except _Longer:
+            pass
         beginning = bytearray()
         process = CatFile(self._directory, self._hash_name, "--batch")
         try:
@@ -145,38 +168,62 @@ class Objects:
     def _size_of(self, oid: str, kind: str) -> int:
         header = self.header(oid)
         if header.kind != kind:
-            raise ObjectCorrupt(f"git object {oid} is a {header.kind}, where a {kind} is named")
+            raise _unexpected(oid, header.kind, kind)
         return header.size
+
+    def _read_whole(self, oid: str, admit: Callable[[Header], None]) -> tuple[str, bytes]:
+        """Kind and verified bytes of an object that `admit` does not refuse by raising.
+
+        Its answer begins with what it is, so that nothing else need be asked before.
+        """
+        self._check_name(oid)
+        for fetch in (self._fetch, None):
+            with self._contents.asking(oid, seconds=SECONDS):
+                header = self._contents.take_header(oid)
+                if header is not None:
+                    admit(header)
+                    return header.kind, b"".join(self._take(self._contents, oid, header))
+            if fetch is None:
+                break
+            fetch([oid])
+        raise self._missing(oid)
 
     def _stream(
         self, process: CatFile, oid: str, header: Header, seconds: float
     ) -> Generator[bytes, None, None]:
-        """The object's bytes; the last part comes after the whole of it was found right."""
+        """The bytes of an object that was asked about before."""
+        with process.asking(oid, seconds=seconds):
+            if process.take_header(oid) != header:
+                raise ObjectCorrupt(f"git object {oid} changed while it was read")
+            yield from self._take(process, oid, header)
+
+    def _take(self, process: CatFile, oid: str, header: Header) -> Generator[bytes, None, None]:
+        """The bytes behind a header; the last part comes after the whole of it was found right."""
         hashed = hashlib.new(self._hash_name, usedforsecurity=False)
         hashed.update(f"{header.kind} {header.size}\0".encode())
         left = header.size
         last = b""
-        with process.asking(oid, seconds=seconds):
-            if process.take_header(oid) != header:
-                raise ObjectCorrupt(f"git object {oid} changed while it was read")
-            while left:
-                part = process.take(oid, min(left, _PART))
-                hashed.update(part)
-                left -= len(part)
-                if last:
-                    yield last
-                last = part
-            process.finish(oid)
+        while left:
+            part = process.take(oid, min(left, _PART))
+            hashed.update(part)
+            left -= len(part)
+            if last:
+                yield last
+            last = part
+        process.finish(oid)
         if hashed.hexdigest() != oid:
             raise ObjectCorrupt(
                 f"git object {oid} in {self._directory} is not what its name says; try git fsck"
             )
         yield last
 
+    def _check_name(self, oid: str) -> None:
+        if not is_oid(oid) or len(oid) != _OID_LENGTHS[self._hash_name]:
+            raise RepositoryUnusable(f"{command.printable(oid)!r} is not the name of a git object")
+
     def _all_headers(self, oids: Sequence[str]) -> list[Header | None]:
         for oid in oids:
-            if not is_oid(oid) or len(oid) != _OID_LENGTHS[self._hash_name]:
-                raise RepositoryUnusable(f"{command.printable(oid)!r} is not the name of a git object")
+            self._check_name(oid)
         headers: list[Header | None] = []
         for start in range(0, len(oids), AT_ONCE):
             some = oids[start : start + AT_ONCE]
@@ -189,3 +236,7 @@ class Objects:
             f"git object {oid} is not in {self._directory}; if that is a partial or shallow clone, "
             "check the revision out there once, or name the URL it was cloned from"
         )
+
+
+def _unexpected(oid: str, kind: str, wanted: str) -> ObjectCorrupt:
+    return ObjectCorrupt(f"git object {oid} is a {kind}, where a {wanted} is named")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from store.errors import ObjectMissing, RepositoryUnusable, RevisionUnknown
+from store.errors import ObjectCorrupt, ObjectMissing, RepositoryUnusable, RevisionUnknown
 from store.git import command, revisions
 from store.git.commit import Commit, parse_commit
 from store.git.objects import Fetch, Objects, is_oid
@@ -27,6 +27,11 @@ _COMMIT_LIMIT: Final = 16 << 20
 """Bytes of a commit or tag object, whose message may be long."""
 
 _TAGS_DEEP: Final = 10
+_HASHES: Final = ("sha1", "sha256")
+_ABOUT: Final = ("--show-object-format", "--absolute-git-dir")
+_Places = tuple[str, Path, Path, Path | None]
+"""The hash's name, the git directory, that of the objects, the work tree."""
+
 _TAGGED: Final = re.compile(rb"object ([0-9a-f]+)\ntype (\w+)\n")
 
 
@@ -49,19 +54,15 @@ class Repository:
         git refuses because somebody else owns it, and `StoreTimeout`.
         """
         start = _nearest_directory(path)
-        found = _ask(start, None, "--show-object-format", "--absolute-git-dir")
-        if found.status != 0:
-            raise _unusable(path, found)
-        hash_name, _, git_dir_path = _one_path(found.output).partition("\n")
-        git_dir = Path(git_dir_path)
-        inside = _ask(start, None, "--show-toplevel")
-        work_tree = Path(_one_path(inside.output)) if inside.status == 0 else None
+        found = _ask(start, None, *_ABOUT, "--git-path", "objects", "--show-toplevel")
+        hash_name, git_dir, objects_path, work_tree = _read_places(start, found) or _ask_places(start, path)
         if work_tree is not None and not start.resolve().is_relative_to(work_tree.resolve()):
             work_tree = None  # `core.worktree` may say anything
-        stored = _ask(git_dir, git_dir, "--git-path", "objects")
-        if stored.status != 0 or hash_name not in ("sha1", "sha256"):
-            raise _unusable(path, stored)
-        objects = Objects(git_dir / _one_path(stored.output), hash_name, fetch)
+        if hash_name not in _HASHES:
+            raise RepositoryUnusable(
+                f"{path}: its objects are named by {hash_name!r}, which is not known here"
+            )
+        objects = Objects(objects_path, hash_name, fetch)
         return cls(git_dir, work_tree, objects, Trees(objects))
 
     def __enter__(self) -> Self:
@@ -83,16 +84,19 @@ class Repository:
         oid = revisions.find_oid(self.git_dir, rev)
         for _ in range(_TAGS_DEEP):
             try:
-                kind = self.objects.header(oid).kind
+                kind, data = self.objects.read_any(oid, ("commit", "tag"), _COMMIT_LIMIT)
             except ObjectMissing:
                 if is_oid(rev):  # which git takes for a revision whether it is there or not
                     raise RevisionUnknown(f"no commit {rev} in {self.git_dir}; git fetch it first") from None
                 raise
+            except ObjectCorrupt:
+                kind = self.objects.header(oid).kind
+                if kind in ("commit", "tag"):
+                    raise
+                raise RevisionUnknown(f"{rev!r} names a {kind}, not a commit") from None
             if kind == "commit":
-                return self.commit(oid)
-            if kind != "tag":
-                raise RevisionUnknown(f"{rev!r} names a {kind}, not a commit")
-            tagged = _TAGGED.match(self.objects.read(oid, "tag", _COMMIT_LIMIT))
+                return parse_commit(data, oid)
+            tagged = _TAGGED.match(data)
             if tagged is None:
                 break
             oid = tagged[1].decode()
@@ -144,6 +148,35 @@ def _nearest_directory(path: Path) -> Path:
         except OSError:  # denied, or a name that is too long: what is above may do
             continue
     return Path("/")
+
+
+def _read_places(start: Path, found: command.Done) -> _Places | None:
+    """What one question answered; None where a path of several lines makes it unclear, or git refused.
+
+    Without a work tree git stops at the last part, having said the others.
+    """
+    lines = found.lines()
+    if len(lines) != (4 if found.status == 0 else 3):
+        return None
+    hash_name, git_dir, objects, *work_tree = lines
+    # Real, because git counts from where it stands, and that directory may go.
+    place = Path(os.path.realpath(start / objects))
+    return hash_name, Path(git_dir), place, Path(work_tree[0]) if work_tree else None
+
+
+def _ask_places(start: Path, path: Path) -> _Places:
+    """The same, one by one. Raises `RepositoryUnusable`."""
+    found = _ask(start, None, *_ABOUT)
+    if found.status != 0:
+        raise _unusable(path, found)
+    hash_name, _, git_dir_path = _one_path(found.output).partition("\n")
+    git_dir = Path(git_dir_path)
+    inside = _ask(start, None, "--show-toplevel")
+    work_tree = Path(_one_path(inside.output)) if inside.status == 0 else None
+    stored = _ask(git_dir, git_dir, "--git-path", "objects")
+    if stored.status != 0:
+        raise _unusable(path, stored)
+    return hash_name, git_dir, git_dir / _one_path(stored.output), work_tree
 
 
 def _ask(directory: Path, git_dir: Path | None, *questions: str) -> command.Done:

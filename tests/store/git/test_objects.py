@@ -154,11 +154,14 @@ def test_a_process_that_died_is_replaced(plain: Plain, objects: Objects) -> None
     oid = put(plain, b"A\n")
     before = children()
     assert objects.read(oid) == b"A\n"
+    assert len(children() - before) == 1  # what it is comes with the content
+    assert objects.size(oid) == 2
     started = children() - before
     assert len(started) == 2
     for number in started:
         os.kill(number, signal.SIGKILL)
     assert objects.read(oid) == b"A\n"
+    assert objects.size(oid) == 2
     assert not started & children()
     objects.close()
     assert children() <= before
@@ -170,7 +173,7 @@ def test_a_process_that_does_not_answer(
 ) -> None:
     oid = put(plain, b"A\n")
     before = children()
-    objects.read(oid)
+    objects.size(oid)
     for number in children() - before:
         os.kill(number, signal.SIGSTOP)
     monkeypatch.setattr("store.git.objects.SECONDS", 0.05)

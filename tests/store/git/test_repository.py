@@ -56,6 +56,23 @@ def test_a_work_tree_that_is_not_around_the_path(plain: Plain, tmp_path: Path) -
         assert [commit.subject for commit in repository.commits(["a"], 9)] == ["one"]
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_path_of_several_lines(tmp_path: Path, bare: bool) -> None:
+    made = new_repository(tmp_path / "a\nsha256\n", *["--bare"] * bare)
+    with Repository.open(made.path) as repository:
+        assert repository.work_tree == (None if bare else made.path)
+        assert repository.git_dir == (made.path if bare else made.path / ".git")
+        oid = made("hash-object", "-w", "--stdin", stdin=b"x").strip()
+        assert repository.objects.read(oid) == b"x"
+
+
+def test_the_directory_that_it_was_opened_from_may_go(plain: Plain) -> None:
+    plain.commit("one", sub__a="A\n")
+    with Repository.open(plain.path / "sub") as repository:
+        shutil.rmtree(plain.path / "sub")
+        assert repository.resolve("HEAD").subject == "one"
+
+
 def test_what_is_not(tmp_path: Path) -> None:
     with pytest.raises(RepositoryUnusable, match="is in no git repository"):
         Repository.open(tmp_path)
