@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, Final, Protocol
 
 from fusefs.logs import escape
@@ -65,7 +64,7 @@ def build_parser(wanted: str) -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"fusefs {_version()}")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
         command: Command = _load(name)
@@ -73,11 +72,18 @@ def build_parser(wanted: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _version() -> str:
-    try:
-        return metadata.version("fusefs")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+class _PrintVersion(argparse.Action):
+    """Looks the version up when it is asked for: what reads it (`email` and more) takes its time to import."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("fusefs")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"fusefs {version}")
+        parser.exit()
 
 
 def print_error(message: str) -> None:
