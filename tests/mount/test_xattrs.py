@@ -43,7 +43,7 @@ def test_the_root_has_the_manifest_s_oid(root: Path, oid: str) -> None:
 
 def test_cached_says_what_is_in_the_cache_now(mounter: Mounter) -> None:
     cache = Cache(mounter.home / "objects")
-    root = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root).path
+    root = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, "--no-pin").path
     assert os.getxattr(root / "one", "user.fusefs.cached") == b"1"
     cache.remove(md5(b"1"))
     assert os.getxattr(root / "one", "user.fusefs.cached") == b"0"
