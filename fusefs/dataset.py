@@ -297,7 +297,7 @@ def _open_at(request: Request, place: Place, rev: str) -> Dataset:
     with ImportSources(os.environ) as sources:
         find = ImportFinder(sources, (local,), home).find
         has = materials.has_manifest
-        located = locate(place.repository, commit, place.path, request.target, has, find)
+        located = locate(place.repository, commit, place.path, request.target, has, find, place.cache_of)
     if place.clone is not None:
         for part in located.version.parts:
             if isinstance(part, GitPart) and part.git_dir == place.repository.git_dir:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from store.dvc.files import is_directory
 from store.dvc.project import Kind, default_cache_dir, find_project
 from store.errors import InputError
 from store.git.clones import Clone, clones_directory
@@ -40,6 +41,16 @@ class Place:
         if self.clone is not None:
             return self.clone.resolve(rev)
         return self.repository.resolve(rev), None
+
+    def cache_of(self, root: str) -> Path | None:
+        """The cache of a DVC repository within this one, as its working tree has it; None for the outermost.
+
+        Raises `ConfigInvalid`.
+        """
+        work_tree = self.repository.work_tree
+        if not root or work_tree is None or not is_directory(work_tree / root / ".dvc"):
+            return None
+        return find_project(work_tree / root).cache_dir
 
 
 @contextmanager

@@ -49,6 +49,14 @@ def find_nowhere(output: Output, root: str, metafile: str) -> None:
     """The `Find` of who does not ask where imports came from."""
 
 
+CacheOf = Callable[[str], Path | None]
+"""The cache of a DVC repository within the repository, by its root; None where it has none of its own."""
+
+
+def _no_cache(_: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Located:
     """What a target is, and what has to be said of it: a line for each thing that is left out."""
@@ -58,7 +66,7 @@ class Located:
     manifests: Mapping[Oid, bytes] = field(default_factory=dict)
     """Manifests that the metafiles themselves tell (remotes with versioned objects)."""
     caches: tuple[Path, ...] = ()
-    """Where imported objects are besides the project's own cache."""
+    """Where objects of imports and of DVC repositories within are, besides the project's own cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,35 +137,42 @@ def locate(
     where: str,
     has_manifest: Callable[[Oid], bool],
     find: Find = find_nowhere,
+    cache_of: CacheOf = _no_cache,
 ) -> Located:
     """What `path` (from the repository's root; empty for all of it) is at a commit.
 
     A directory that is no output is shown with what git tracks in it and the outputs below; those whose
     manifest is not here (`has_manifest`) are left out, with a warning, and so are imports that cannot be
-    followed. `find` tells where imports have their content. `where` is the target, for messages. Raises
+    followed. `find` tells where imports have their content, `cache_of` which cache a DVC repository within
+    the repository has of its own. `where` is the target, for messages. Raises
     `NotTracked`, `NotStored`, `MetafileInvalid`, and what reading the repository and `find` raise.
     """
     files = GitFiles(repository, commit)
     entry = files.find(path)
     if entry is not None and entry.mode is not Mode.TREE and is_metafile(entry.name.decode(errors="replace")):
-        return _locate_metafile(files, path, where, find)
+        return _locate_metafile(files, path, where, find, cache_of)
     index, found = _find_output(files, path)
     if found is not None:
         tracked, inside = found
         _check_stored(tracked.output, where)
         root = dvc_root(files, path)
-        return compose_outputs(
+        located = compose_outputs(
             [tracked.output], where, lambda output: find(output, root, tracked.metafile), inside
         )
+        return _with_cache(located, cache_of(root))
     if entry is None and not index.below(path):
         raise NotTracked(_describe(where, commit, path, index))
     if entry is not None and entry.mode is not Mode.TREE:
         part = GitPart(path.rpartition("/")[2], repository.git_dir, commit.oid, path, entry.oid)
         return Located(Version((part,)))
-    return _locate_directory(files, path, entry.oid if entry else "", has_manifest, find)
+    return _locate_directory(files, path, entry.oid if entry else "", has_manifest, find, cache_of)
 
 
-def _locate_metafile(files: GitFiles, path: str, where: str, find: Find) -> Located:
+def _with_cache(located: Located, cache: Path | None) -> Located:
+    return located if cache is None else replace(located, caches=(cache, *located.caches))
+
+
+def _locate_metafile(files: GitFiles, path: str, where: str, find: Find, cache_of: CacheOf) -> Located:
     metafile = read_metafile(files, path, where)
     outputs = [output for output in (metafile.outputs if metafile else ()) if output.cached]
     outputs = [output for output in outputs if output.oid or output.is_partial_import]
@@ -167,7 +182,7 @@ def _locate_metafile(files: GitFiles, path: str, where: str, find: Find) -> Loca
     below = path[len(root) + 1 :] if root else path
     located = compose_outputs(outputs, where, lambda output: find(output, root, below))
     faults = metafile.faults if metafile else ()
-    return replace(located, warnings=(*faults, *located.warnings))
+    return _with_cache(replace(located, warnings=(*faults, *located.warnings)), cache_of(root))
 
 
 def _find_output(files: GitFiles, path: str) -> tuple[Index, tuple[TrackedOutput, str] | None]:
@@ -189,7 +204,12 @@ def dvc_root(files: GitFiles, path: str) -> str:
 
 
 def _locate_directory(
-    files: GitFiles, path: str, tree: str, has_manifest: Callable[[Oid], bool], find: Find
+    files: GitFiles,
+    path: str,
+    tree: str,
+    has_manifest: Callable[[Oid], bool],
+    find: Find,
+    cache_of: CacheOf,
 ) -> Located:
     """What git tracks below `path`, and the outputs below it of every DVC repository there is."""
     composition = _Composition()
@@ -198,6 +218,13 @@ def _locate_directory(
     for root in find_dvc_roots(files) or ("",):
         index = read_index(files, root=root)
         composition.warnings.extend(broken.message for broken in index.broken)
+        own = cache_of(root)
+        caches = [LocalCache(own)] if own is not None else []
+        composition.caches.extend(cache.root for cache in caches)
+
+        def has(oid: Oid, caches: Sequence[LocalCache] = caches) -> bool:
+            return has_manifest(oid) or any(cache.has(oid) for cache in caches)
+
         for tracked in index.outputs:
             full = posixpath.join(root, tracked.path)
             if not full.startswith(prefix) or not tracked.output.cached:  # git has what is not cached
@@ -205,11 +232,13 @@ def _locate_directory(
             try:
                 found = find(tracked.output, root, tracked.metafile)
                 if found is None:
-                    _check_present(tracked.output, has_manifest)
+                    _check_present(tracked.output, has)
             except StoreError as error:
                 composition.warnings.append(f"{full!r} is left out: {error}")
             else:
                 placed.append((full[len(prefix) :], tracked.output, found))
+        for cache in caches:
+            cache.close()
     if tree:
         composition.parts.append(GitPart("", files.repository.git_dir, files.commit.oid, path, tree))
     # An inner output before the one around it.
