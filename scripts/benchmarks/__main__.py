@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from benchmarks.calibration import calibrate, watch_load
 from benchmarks.cases import CASES
 from benchmarks.measure import Results
 from benchmarks.scale import FULL, QUICK
@@ -25,7 +26,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Compare fusefs with the local disk, rclone mount and DVC on this machine. "
-        "Best as root on a quiet machine: only then are cold reads measured (it drops the machine's caches).",
+        "Best as root on a quiet machine: only then are cold reads measured (it drops the machine's caches). "
+        "All of it takes some twenty minutes.",
         epilog="A target that is missed is reported, not an error.",
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
@@ -33,7 +35,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="small numbers: shows that it works, measures nothing"
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="interleaved rounds of each case (default: 5)"
+        "--rounds", type=int, metavar="N", help="interleaved rounds of each case (default: 3)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there, too")
     parser.add_argument(
@@ -80,6 +82,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"rounds: {scale.rounds}; Linux {machine['kernel']}, {machine['cpus']} CPUs")
         if machine["file_system"] in MEMORY_FILE_SYSTEMS:
             print("caveat: this is memory, not a disk; give --directory on a local disk")
+        load = watch_load()
+        with Workshop(options.directory) as workshop:
+            calibration = calibrate(workshop, scale)
+        print("\n".join([*load.lines(), *calibration.lines()]))
+        if scale.rounds == 1:
+            print("caveat: one round: nothing tells how far the figures spread")
         if options.quick:
             print("quick: these figures show that the benchmark works, and nothing else")
         for name in options.cases or CASES:
@@ -92,7 +100,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if options.json:
-        report = {"machine": machine, "quick": options.quick, "cases": [r.as_json() for r in finished]}
+        report = {
+            "machine": machine | {"load": asdict(load), "calibration": asdict(calibration)},
+            "quick": options.quick,
+            "cases": [r.as_json() for r in finished],
+        }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     missed = sum(not verdict.met for results in finished for verdict in results.verdicts())
     if missed and not options.quick:

@@ -37,9 +37,15 @@ def write_large_file(path: Path, size: int) -> None:
 def make_repository(workshop: Workshop, name: str) -> Path:
     """An empty git repository in which `dvc init` was run."""
     repository = workshop.directory(name)
+    initialize_repository(workshop, repository)
+    return repository
+
+
+def initialize_repository(workshop: Workshop, repository: Path) -> None:
+    """`git init` and `dvc init` in a directory, which is made if it is not there."""
+    repository.mkdir(exist_ok=True)
     workshop.run("git", "init", "-q", ".", cwd=repository)
     workshop.run("dvc", "init", "-q", cwd=repository)
-    return repository
 
 
 def commit_all(workshop: Workshop, repository: Path) -> None:

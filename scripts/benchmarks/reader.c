@@ -123,7 +123,9 @@ static void spin(char *buffer)
     long long longest = 0, last, end;
     printf("ready\n");
     fflush(stdout);
-    for (last = now(); !poll(&input, 1, 0); last = end, tally.files++) {
+    last = now();
+    for (int ended = 0; !ended; last = end, tally.files++) {
+        ended = poll(&input, 1, 0); /* once more after that: it saw all that happened before */
         tally.bytes += read_whole(paths[0], buffer);
         end = now();
         if (end - last > longest)

@@ -27,6 +27,8 @@ class Scale:
     version_files: int
     """Files of each of the many versions; one in a hundred changes from each to the next."""
     switch_files: int
+    calibrated_bytes: int
+    calibrated_reads: int
     cold: bool
     """Measure with nothing in memory, too: root only, and felt by the whole machine."""
 
@@ -46,6 +48,8 @@ FULL: Final = Scale(
     versions=100,
     version_files=50_000,
     switch_files=10_000,
+    calibrated_bytes=256 << 20,
+    calibrated_reads=5_000,
     cold=True,
 )
 QUICK: Final = Scale(
@@ -63,5 +67,7 @@ QUICK: Final = Scale(
     versions=5,
     version_files=500,
     switch_files=200,
+    calibrated_bytes=8 << 20,
+    calibrated_reads=200,
     cold=False,
 )

@@ -55,6 +55,27 @@ def test_targets_of_absent_systems_are_not_judged() -> None:
     assert list(results.verdicts()) == []
 
 
+def test_every_system_comes_first_in_turn() -> None:
+    from benchmarks.measure import rotate
+
+    assert [rotate("abc", number) for number in range(4)] == [
+        list("abc"),
+        list("bca"),
+        list("cab"),
+        list("abc"),
+    ]
+
+
+def test_other_load_is_a_caveat() -> None:
+    from benchmarks.calibration import Load
+
+    assert "caveat" not in Load(0.2, 0.01).lines()[0]
+    assert Load(0.2, 0.5).lines() == [
+        "caveat: load: 50% of the CPUs busy before the first case, load average 0.2: "
+        "something else runs; compare ratios only, if anything"
+    ]
+
+
 def test_unknown_case_is_wrong_usage() -> None:
     done = run_bench("no-such-case")
     assert done.returncode == 2
@@ -64,6 +85,33 @@ def test_unknown_case_is_wrong_usage() -> None:
 def test_unusable_directory_is_one_line(tmp_path: Path) -> None:
     done = run_bench("--quick", "--directory", tmp_path / "absent")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+@pytest.mark.fuse
+def test_quick_revisions_open_switch_and_leave_nothing(tmp_path: Path) -> None:
+    done = run_bench("--quick", "--json", tmp_path / "report.json", "--directory", tmp_path, "switch")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["machine"]["calibration"]["md5_mb_a_second"] > 0
+    (case,) = report["cases"]
+    samples = {m["name"]: m["systems"]["fusefs"]["samples"] for m in case["measures"]}
+    assert len(samples) == 5
+    assert all(values[0] > 0 for values in samples.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_spinner_sees_a_file_that_goes_away(tmp_path: Path) -> None:
+    from benchmarks.workshop import BenchError, Workshop
+
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    with Workshop(tmp_path) as workshop:
+        listing = workshop.write_list([file], 0)
+        with workshop.spinning(listing) as spinner:
+            pass
+        assert spinner.times >= 1
+        with pytest.raises(BenchError, match=r"could not be read .*No such file"), workshop.spinning(listing):
+            file.unlink()
 
 
 @pytest.mark.fuse
