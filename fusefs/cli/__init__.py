@@ -73,7 +73,7 @@ def build_parser(wanted: str) -> argparse.ArgumentParser:
 
 
 class _PrintVersion(argparse.Action):
-    """Looks the version up when it is asked for: what reads it (`email` and more) takes its time to import."""
+    """Looks the version up when asked: what reads it (`email` and more) is slow to import."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib import metadata
