@@ -37,7 +37,7 @@ from store.ownership import OPEN_DIRECTORY, Ownership
 
 HOME: Final = ("fusefs", "pins")
 LOCK_SUFFIX: Final = ".lock"
-REMOVE_SECONDS: Final = 30.0
+REMOVE_SECONDS: Final = 15.0
 """For so long pins are removed at a time; what then is left is left to the next who comes."""
 
 _DEEP: Final = 4
