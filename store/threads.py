@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import trio
 
@@ -23,22 +23,33 @@ DISK_DEADLINE: Final = 60.0
 """Seconds. A local disk answers long before; a hung network file system never does."""
 
 
-class _Result:
-    """What a thread returns, given to whoever comes first: the waiter, or `discard` once it has gone."""
+class _Result(Generic[T]):
+    """What a thread returns: for the waiter, or for `discard` where that has gone.
 
-    def __init__(self) -> None:
+    A waiter may be cancelled when the thread has returned and the loop has not heard of it yet, so
+    whichever of the two comes second sees to the value.
+    """
+
+    def __init__(self, discard: Callable[[T], object] | None) -> None:
         self._lock = threading.Lock()
+        self._discard = discard
+        self._returned: list[T] = []
         self._abandoned = False
 
-    def finish(self, value: T, discard: Callable[[T], object] | None) -> T:
+    def finish(self, value: T) -> T:
         with self._lock:
-            if self._abandoned and discard is not None:
-                discard(value)
+            self._returned.append(value)
+            self._clean_up()
         return value
 
     def abandon(self) -> None:
         with self._lock:
             self._abandoned = True
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._abandoned and self._returned and self._discard is not None:
+            self._discard(self._returned.pop())
 
 
 class Threads:
@@ -54,10 +65,10 @@ class Threads:
 
         Raises what it raises, and `StoreTimeout` when it has not ended by the deadline.
         """
-        result = _Result()
+        result = _Result(discard)
 
         def run() -> T:
-            return result.finish(work(*arguments), discard)
+            return result.finish(work(*arguments))
 
         with trio.move_on_after(DISK_DEADLINE):
             try:

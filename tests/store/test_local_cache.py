@@ -12,6 +12,7 @@ from store import openat2
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.tree import UNKNOWN
 
 OID = Oid("ab" + "c" * 30)
 
@@ -81,6 +82,13 @@ def test_a_linked_prefix_directory_is_refused(cache: LocalCache, tmp_path: Path)
     place(cache).parent.symlink_to(tmp_path / "outside")
     with pytest.raises(ObjectCorrupt, match="symlink"):
         cache.open(OID)
+    assert cache.lengths([OID.digest], OID.algorithm) == [UNKNOWN]
+
+
+def test_lengths_are_told_in_bulk(cache: LocalCache) -> None:
+    place(cache).write_bytes(b"hello")
+    elsewhere = Oid("ff" + "c" * 30)
+    assert cache.lengths([OID.digest, elsewhere.digest, OID.digest], OID.algorithm) == [5, UNKNOWN, 5]
 
 
 def test_the_root_itself_may_be_a_link(cache: LocalCache, tmp_path: Path) -> None:

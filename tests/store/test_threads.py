@@ -47,6 +47,15 @@ def test_a_wait_ends_at_its_deadline_and_the_late_result_is_discarded(
     assert late == ["late"]
 
 
+def test_a_result_that_nobody_came_for_is_discarded_whoever_was_first() -> None:
+    for order in ("finish", "abandon"), ("abandon", "finish"):
+        late: list[int] = []
+        result = module._Result(late.append)
+        for step in order:
+            result.finish(5) if step == "finish" else result.abandon()
+        assert late == [5]
+
+
 def test_what_is_delivered_is_not_discarded() -> None:
     late: list[int] = []
 
