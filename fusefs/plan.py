@@ -53,10 +53,10 @@ class MountPlan:
         return self.caches[0]
 
     def to_bytes(self) -> bytes:
-        packed: bytes = msgpack.packb(asdict(self))
+        packed: bytes = msgpack.packb(asdict(self), unicode_errors="surrogateescape")
         return packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MountPlan:
-        fields = msgpack.unpackb(data)
+        fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
         return cls(**{**fields, **{name: tuple(fields[name]) for name in ("caches", "git_dirs")}})

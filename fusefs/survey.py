@@ -7,6 +7,7 @@ with a deadline (`fusefs.bounded`).
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 from collections.abc import Sequence
@@ -77,8 +78,9 @@ class _Question:
 
 def _parse(data: bytes) -> Status | None:
     try:
-        return msgspec.json.decode(data, type=Status)
-    except msgspec.MsgspecError:
+        # Python's own reader, because it takes names that are not UTF-8.
+        return msgspec.convert(json.loads(data), Status)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         return None  # another version's status, or a stranger's
 
 
