@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,6 +254,60 @@ def test_a_url_that_leads_to_another_repository_of_this_machine(chain: Chain, mo
     assert tree_of(mounter.mount("data.dvc", cwd=chain.middle).path) == DATA
     metafile.write_text(metafile.read_text().replace(f"url: file://{chain.origin}", "url: ../origin"))
     assert tree_of(mounter.mount("data.dvc", cwd=chain.middle).path) == DATA
+
+
+@pytest.fixture
+def served(chain: Chain) -> Iterator[str]:
+    """The URL below which the chain's repositories can be cloned."""
+    root = chain.origin.parent
+    command = ["git", "daemon", "--inetd", "--export-all", f"--base-path={root}", "--log-destination=none"]
+    for repository in (chain.origin, chain.middle):
+        chain.tools(repository, "git", "config", "uploadpack.allowFilter", "true")
+        chain.tools(repository, "git", "config", "uploadpack.allowAnySHA1InWant", "true")
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            subprocess.run(
+                command,
+                stdin=self.request,
+                stdout=self.request,
+                env=chain.tools.environment,
+                timeout=TOOL_SECONDS,
+                check=False,
+            )
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"git://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_imports_by_url(chain: Chain, mounter: Mounter, served: str) -> None:
+    """Files of git's come from a clone; of outputs only the objects that are on this machine."""
+    rewrite(chain.tools, chain.middle, {f"url: {chain.origin}": f"url: {served}/origin"})
+    docs = mounter.mount("docs@v1", cwd=chain.middle)
+    assert tree_of(docs.path) == DOCS
+    plain = mounter.mount("partial-plain.dvc", cwd=chain.middle)
+    assert tree_of(plain.path) == {"partial-plain": PLAIN}
+    refusal = mounter.refuse("partial-data@v1", cwd=chain.middle)
+    assert refusal.startswith(f"fusefs: imported from {served}/origin@")
+    assert "`dvc fetch` there or `dvc pull` here brings it" in refusal
+    Cache(mounter.home / "data" / "fusefs").put_dataset(DATA)  # where what is cloned has its objects
+    assert tree_of(mounter.mount("partial-data@v1", cwd=chain.middle).path) == DATA
+
+
+def test_what_is_cloned_does_not_lead_to_this_machine(chain: Chain, mounter: Mounter, served: str) -> None:
+    not_followed = "a path of this machine, by a repository from elsewhere is not followed"
+    assert not_followed in mounter.refuse("data@v1", "--repo", f"{served}/middle")
+    commit = chain.tools(chain.middle, "git", "rev-parse", "HEAD").strip()
+    metafile = chain.last / "again.dvc"
+    metafile.write_text(metafile.read_text().replace(f"url: {chain.middle}", f"url: {served}/middle"))
+    assert commit in metafile.read_text()
+    assert not_followed in mounter.refuse("again.dvc", cwd=chain.last)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what somebody else owns")
