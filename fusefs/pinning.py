@@ -1,9 +1,9 @@
 """`Pinner`: pins what a mount shows, in the background, so that a `dvc gc` takes nothing away from it.
 
 It begins when the mount is ready and goes through the trees of all versions that are opened, a batch
-of rows in a worker thread at a time, and rests as long as it worked: readers come first. It holds no
-list of what it has done; the pins themselves are it. An object that is missing when its batch comes is
-not pinned, and neither is what is brought into the cache later.
+of rows in a worker thread at a time, and rests four times as long as it worked: readers come first. It
+holds no list of what it has done; the pins themselves are it. An object that is missing when its batch
+comes is not pinned, and neither is what is brought into the cache later.
 
 Lives on the event loop.
 """
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE: Final = 1024
 """Some ten milliseconds of work."""
+REST_PER_WORK: Final = 4
 SHORTEST_REST: Final = 0.002
 
 
@@ -120,7 +121,7 @@ class Pinner:
             begin = trio.current_time()
             rows = range(start, min(start + ROWS_AT_ONCE, tree.rows))
             self._note(await self._threads.on_disk(_pin_rows, homes, tree, rows))
-            await trio.sleep(max(SHORTEST_REST, trio.current_time() - begin))
+            await trio.sleep(max(SHORTEST_REST, REST_PER_WORK * (trio.current_time() - begin)))
 
     async def _make_homes(self) -> list[Pins | str]:
         """Where the pins of each cache go; those of caches that came since are made now."""
