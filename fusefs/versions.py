@@ -1,16 +1,13 @@
 """`Versions`: every version that a daemon serves, opened when it is asked for and then kept.
 
-A name is resolved by a child (`fusefs.resolve`), because a daemon neither compiles nor runs git; the
+A name is resolved by a child (`fusefs.resolvers`), because a daemon neither compiles nor runs git; the
 commit that comes of it is one version with one tree, whatever names lead there, and has a space for
 each place of the mount that shows it. Lives on the loop.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +17,13 @@ from typing import Final
 import trio
 
 from fusefs.plan import MountPlan
+from fusefs.resolvers import Resolvers
 from fusefs.spaces import FIRST_TREE
 from fusefs.tree_space import TreeSpace
 from store.blobs import BlobSource
 from store.cache_chain import CacheChain
 from store.content_store import ContentStore
-from store.errors import RevisionUnknown, StoreError, StoreTimeout
+from store.errors import RevisionUnknown, StoreError
 from store.local_cache import LocalCache
 from store.threads import Threads
 from store.tree import Tree
@@ -33,9 +31,6 @@ from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
 
-RESOLVE_SECONDS: Final = 300.0
-"""A first clone or a manifest of ten million files takes its time."""
-RESOLVERS: Final = 2
 KEPT_SECONDS: Final = 1.0
 """For so long a name is not resolved again: `ls` of a path asks for each of its parts."""
 KEPT_NAMES: Final = 1000
@@ -90,7 +85,7 @@ class Versions:
         self._caches = caches
         self._add = add
         self._adopt = adopt
-        self._children = trio.CapacityLimiter(RESOLVERS)
+        self._resolvers = Resolvers(nursery)
         self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
         self._last_number = FIRST_TREE - 1
@@ -134,7 +129,7 @@ class Versions:
         """Tags and branches that match. Raises `StoreError`."""
         if not self.named:
             return []
-        answer = await self._ask({"repo": self._plan.repo, "pattern": pattern})
+        answer = await self._resolvers.ask({"repo": self._plan.repo, "pattern": pattern})
         names = answer["names"]
         return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -152,7 +147,9 @@ class Versions:
 
     async def _open(self, rev: str) -> _Version:
         plan = self._plan
-        answer = await self._ask({"repo": plan.repo, "path": plan.path, "rev": rev, "cache": plan.cache})
+        answer = await self._resolvers.ask(
+            {"repo": plan.repo, "path": plan.path, "rev": rev, "cache": plan.cache}
+        )
         commit, path = str(answer["rev"]), str(answer["tree"])
         if (commit, path) not in self._versions:
             tree = await self._threads.on_disk(Tree.open, Path(path))
@@ -199,32 +196,6 @@ class Versions:
             raise StoreError(f"this mount has shown {MAX_SPACES} versions already; mount it anew")
         self._last_number += 1
         return self._last_number
-
-    async def _ask(self, question: dict[str, str]) -> dict[str, object]:
-        """Put a question to a child. Raises `StoreError`."""
-        command = [sys.executable, "-P", "-m", "fusefs.resolve"]
-        async with self._children:
-            with trio.move_on_after(RESOLVE_SECONDS):
-                done = await trio.run_process(
-                    command,
-                    stdin=json.dumps(question).encode(),
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                )
-                return _read_answer(done)
-        raise StoreTimeout(f"resolving {question.get('rev', 'names')} took more than {RESOLVE_SECONDS:.0f} s")
-
-
-def _read_answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, object]:
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise StoreError(f"the resolver failed: {last or done.returncode}") from None
-    if "error" in answer:
-        raise (RevisionUnknown if answer.get("unknown") else StoreError)(answer["error"])
-    return dict(answer)
 
 
 def _texts(value: object) -> list[str]:
