@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from fusefs.logs import escape
@@ -56,8 +56,20 @@ def _load(name: str) -> Any:
     return importlib.import_module(COMMANDS[name])
 
 
-def build_parser(wanted: str) -> argparse.ArgumentParser:
-    """The parser with the sub-command `wanted`, or with all of them if there is no such one."""
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, `command` among them. Ends the process on wrong usage.
+
+    A command's flags may stand anywhere, also between its operands.
+    """
+    name = arguments[0] if arguments else ""
+    parser, commands = build_parser(name)
+    if name not in COMMANDS:
+        return parser.parse_args(arguments)
+    return commands[name].parse_intermixed_args(arguments[1:], argparse.Namespace(command=name))
+
+
+def build_parser(wanted: str) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser, and those of the sub-command `wanted`, or of all of them if there is no such one."""
     parser = argparse.ArgumentParser(
         prog="fusefs",
         description="Mount any committed version of a dataset as a read-only directory.",
@@ -69,7 +81,7 @@ def build_parser(wanted: str) -> argparse.ArgumentParser:
     for name in [wanted] if wanted in COMMANDS else COMMANDS:
         command: Command = _load(name)
         command.add_parser(subparsers)
-    return parser
+    return parser, subparsers.choices
 
 
 class _PrintVersion(argparse.Action):
@@ -123,6 +135,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What follows is another program's command line, and argparse must not look at it.
         place = arguments.index("--")
         arguments, rest = arguments[:place], arguments[place + 1 :]
-    options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
+    options = parse_arguments(arguments)
     options.command_line = rest
     return run_reporting(_load(options.command), options)

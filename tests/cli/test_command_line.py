@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from fusefs.cli import COMMANDS
+from fusefs.cli import COMMANDS, parse_arguments
 from fusefs.mount_options import FLAGS, MountOptions, parse_option_strings, parse_size, split_options
 from store.errors import InputError
 from tests.conftest import SECONDS, Fusefs
@@ -36,6 +36,14 @@ def test_wrong_usage_is_2(fusefs: Fusefs, words: list[str]) -> None:
     done = fusefs(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage: fusefs" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["-l", "one", "two"], ["one", "-l", "two"], ["one", "two", "-l"]], ids=" ".join
+)
+def test_flags_may_stand_anywhere(words: list[str]) -> None:
+    options = parse_arguments(["ls", *words])
+    assert (options.command, options.target, options.path, options.long) == ("ls", "one", "two", True)
 
 
 def test_a_reader_that_has_enough_is_no_error(fusefs: Fusefs) -> None:
