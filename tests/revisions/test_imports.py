@@ -111,7 +111,8 @@ def made(shared_mounter: Mounter) -> Chain:
 def rewrite(tools: Tools, root: Path, changes: dict[str, str]) -> None:
     """Replace words in the metafiles, and commit them as `v1` again."""
     for metafile in root.glob("?*.dvc"):
-        text = metafile.read_text()
+        # A long path is written on a line of its own.
+        text = re.sub(r"url:\s*\n\s+", "url: ", metafile.read_text())
         for old, new in changes.items():
             text = text.replace(old, new)
         metafile.write_text(text)

@@ -170,6 +170,8 @@ def test_a_path_of_thousands_of_directories(tmp_path: Path) -> None:
     rules = IgnoreRules.load(tmp_path)
     assert rules.ignores("d/" * 2000 + "x.log", False)
     assert not rules.ignores("d/" * 2000 + "x", False)
+    # Longer than any that can be opened.
+    assert rules.ignores("d/" * 3000 + "x.log", False)
 
 
 @pytest.mark.parametrize(
