@@ -15,16 +15,23 @@ pytestmark = [pytest.mark.fuse, pytest.mark.root]
 Refuse = Callable[..., str]
 
 
+def mounted_on(place: str | Path) -> int:
+    """How many mounts there are at exactly that path."""
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()].count(
+        str(place)
+    )
+
+
 @pytest.fixture
 def refuse(fusefs: Fusefs, dataset: SmallDataset) -> Refuse:
     """Tries to mount and returns the one line of the refusal."""
 
     def try_it(place: str | Path, *options: str) -> str:
-        before = Path("/proc/self/mountinfo").read_text().count(str(place) + " ")
+        before = mounted_on(place)
         done = fusefs("mount", *options, "--cache", dataset.cache, dataset.oid, place)
         assert done.returncode == 1, done.stdout
         assert done.stderr.startswith("fusefs: ") and done.stderr.count("\n") == 1
-        assert Path("/proc/self/mountinfo").read_text().count(str(place) + " ") == before
+        assert mounted_on(place) == before
         return done.stderr
 
     return try_it
