@@ -63,7 +63,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """
     name = arguments[0] if arguments else ""
     parser, commands = build_parser(name)
-    if name not in COMMANDS:
+    # The parser that lets flags stand anywhere looks for them behind `--` as well.
+    if name not in COMMANDS or "--" in arguments:
         return parser.parse_args(arguments)
     return commands[name].parse_intermixed_args(arguments[1:], argparse.Namespace(command=name))
 

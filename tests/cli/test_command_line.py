@@ -46,6 +46,11 @@ def test_flags_may_stand_anywhere(words: list[str]) -> None:
     assert (options.command, options.target, options.path, options.long) == ("ls", "one", "two", True)
 
 
+def test_nothing_behind_two_dashes_is_a_flag() -> None:
+    options = parse_arguments(["switch", "--json", "--", "-place", "-rev"])
+    assert (options.mountpoint, options.rev, options.json) == ("-place", "-rev", True)
+
+
 def test_a_reader_that_has_enough_is_no_error(fusefs: Fusefs) -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -95,7 +95,7 @@ class History:
         if owner != path and place.exists():
             self.told.append(f"remove {path}")
             place.unlink()
-            self.remove_empty(place.parent, self.root / (owner or "code"))
+            self.remove_empty(place.parent, self.root / owner)
         return owner
 
     def remove_empty(self, directory: Path, top: Path) -> None:
@@ -112,7 +112,7 @@ class History:
             self.told.append(f"rename {path} to {other}")
             (top / other).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).rename(top / other)
-            self.remove_empty((self.root / path).parent, top)
+            self.remove_empty((self.root / path).parent, self.root / owner)
         return owner
 
     def set_mode(self) -> str:
