@@ -27,6 +27,7 @@ from fusefs.spaces import CONTROL_SPACE, REVISIONS_SPACE, Space
 from fusefs.status_reporter import StatusReporter
 from fusefs.tree_space import TreeSpace
 from fusefs.versions import Versions
+from fusefs.waiting import shorten_waits
 from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import StoreError
@@ -137,6 +138,7 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
         store = ContentStore(caches, blobs, threads, Fetcher(threads, background))
         pinner = Pinner(caches, threads, wanted=plan.pin)
         mount = Mount(plan, fuse_fd, store, caches, pinner, threads, background)
+        shorten_waits()
         pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
         try:
             background.start_soon(serve_control, mount.control_name, mount.handle)

@@ -1,9 +1,10 @@
 """`Pinner`: pins what a mount shows, in the background, so that a `dvc gc` takes nothing away from it.
 
 It begins when the mount is ready and goes through the trees of all versions that are opened, a batch
-of rows in a worker thread at a time, and rests four times as long as it worked: readers come first. It
-holds no list of what it has done; the pins themselves are it. An object that is missing when its batch
-comes is not pinned, and neither is what is brought into the cache later.
+of rows in a worker thread at a time. Readers come first: it rests four times as long as it worked, and
+as long as the daemon is busy with others, up to a hundred times. It holds no list of what it has done;
+the pins themselves are it. An object that is missing when its batch comes is not pinned, and neither is
+what is brought into the cache later.
 
 Lives on the event loop.
 """
@@ -11,6 +12,7 @@ Lives on the event loop.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 ROWS_AT_ONCE: Final = 1024
 """Some ten milliseconds of work."""
 REST_PER_WORK: Final = 4
+LONGEST_PER_WORK: Final = 100
+BUSY: Final = 0.2
+"""Of one processor: a daemon that does more while we rest has readers."""
 SHORTEST_REST: Final = 0.002
 
 
@@ -121,7 +126,7 @@ class Pinner:
             begin = trio.current_time()
             rows = range(start, min(start + ROWS_AT_ONCE, tree.rows))
             self._note(await self._threads.on_disk(_pin_rows, homes, tree, rows))
-            await trio.sleep(max(SHORTEST_REST, REST_PER_WORK * (trio.current_time() - begin)))
+            await _rest(trio.current_time() - begin)
 
     async def _make_homes(self) -> list[Pins | str]:
         """Where the pins of each cache go; those of caches that came since are made now."""
@@ -143,6 +148,16 @@ class Pinner:
         if outcome.reason and outcome.reason != self._reason:
             log.warning("not every object is kept from being removed: %s", outcome.reason)
             self._reason = outcome.reason
+
+
+async def _rest(worked: float) -> None:
+    """Let others have the processor after so many seconds of work."""
+    rest = max(SHORTEST_REST, REST_PER_WORK * worked)
+    for _ in range(LONGEST_PER_WORK // REST_PER_WORK):
+        before = time.process_time()
+        await trio.sleep(rest)
+        if time.process_time() - before < BUSY * rest:
+            break
 
 
 def _pin_rows(homes: Sequence[Pins | str], tree: Tree, rows: range) -> _Outcome:

@@ -71,6 +71,7 @@ def test_pyfuse3_stays_in_the_daemon() -> None:
         "revisions",
         "spaces",
         "tree_space",
+        "waiting",
     }
     assert importers("fusefs", "pyfuse3") <= {f"fusefs/{name}.py" for name in daemon}
 
