@@ -17,9 +17,6 @@ from store.errors import ObjectCorrupt
 from store.tree import ROOT_ROW, UNKNOWN
 from store.tree_files import TreeFiles
 
-SIZES_AHEAD: Final = 512
-"""Rows of a listing whose sizes are asked for together: a hop to a thread costs as much as twenty answers."""
-
 LINK_MAX: Final = 4095
 """Bytes. The longest target of a symlink that Linux takes."""
 
@@ -55,8 +52,6 @@ class TreeDirectory:
         self._space = space
         self._files = space.files
         self._row = row
-        self._asked = 0
-        """The sizes of so many children have been asked for."""
 
     async def list(self, start: int, token: pyfuse3.ReaddirToken) -> None:
         tree, sizes = self._files.tree, self._files.sizes
@@ -70,12 +65,10 @@ class TreeDirectory:
         while first < len(rows):
             last = len(rows)
             if self._files.sizes_unknown:
-                if first >= self._asked:
-                    self._asked = first + SIZES_AHEAD
-                    await self._files.learn_sizes(rows[first : self._asked])
-                    # Meanwhile another version may have been put in this one's place.
-                    fill = self._space.writer_for_listing(self._row).fill
-                last = min(last, self._asked)
+                known = await self._files.learn_around(rows[first]) - rows.start
+                # Meanwhile another version may have been put in this one's place.
+                fill = self._space.writer_for_listing(self._row).fill
+                last = min(last, known)
             for place in range(first, last):
                 row = rows[place]
                 if not reply(token, name_of(row), fill(row, sizes[row]), len(DOTS) + place + 1):

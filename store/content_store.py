@@ -10,6 +10,7 @@ no one else touches while they run.
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
 from typing import Final
@@ -93,6 +94,10 @@ class ContentStore:
                 home.open, oid, discard=lambda opened: os.close(opened[0])
             )
         return OpenObject(oid, descriptor, size)
+
+    def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run something in the store's nursery, which no reader's leaving ends. It must not raise."""
+        self._fetcher.start_soon(work, *arguments)
 
     def close(self, opened: OpenObject) -> None:
         os.close(opened.descriptor)

@@ -8,7 +8,7 @@ Thread rule: the flights belong to the loop; a source runs in a worker thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +43,10 @@ class Fetcher:
         self._threads = threads
         self._nursery = nursery
         self._flights: dict[Oid, _Flight] = {}
+
+    def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run something beside the flights. It must not raise."""
+        self._nursery.start_soon(work, *arguments)
 
     async def bring(self, oid: Oid, source: Source) -> None:
         """Return when the object is in the cache. Raises what the source raised, to every waiter alike."""

@@ -9,10 +9,15 @@ Thread rule: belongs to the event loop.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
+
+import trio
 
 from store.content_store import ContentStore, OpenObject
 from store.errors import ObjectMissing, StoreError
@@ -23,6 +28,21 @@ from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
 MEASURED_AT_ONCE: Final = 4096
 """Rows. Between two such batches readers get their turn."""
 
+ROWS_AT_ONCE: Final = 1024
+"""Whose sizes are asked for together: a hop to a thread costs as much as twenty answers."""
+ASKED_BLOCKS: Final = 256
+ASKED_SECONDS: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Rows whose sizes are being asked for, or were."""
+
+    done: trio.Event
+    at: float
+
 
 class TreeFiles:
     """What a tree's rows have for content. `source` brings what the caches lack, where anything can."""
@@ -31,6 +51,7 @@ class TreeFiles:
         self.tree = tree
         self._store = store
         self._source = source
+        self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self.sizes_unknown = tree.sizes_unknown
         self.bytes_known = tree.bytes_known
         # The tree's own column is read-only: copied only if it has gaps to be filled.
@@ -81,6 +102,38 @@ class TreeFiles:
             return UNKNOWN
         self._learn(row, size)
         return size
+
+    async def learn_around(self, row: int) -> int:
+        """Ask for the sizes of the rows around `row`; returns the row up to which that is done.
+
+        Those behind are asked for meanwhile: rows are in the order of listings, from one directory to
+        the next. What stays unknown is asked for again, but not within a second.
+        """
+        block = row // ROWS_AT_ONCE
+        await self._ask_block(block).wait()
+        if (block + 1) * ROWS_AT_ONCE < self.tree.rows:
+            self._ask_block(block + 1)
+        return (block + 1) * ROWS_AT_ONCE
+
+    def _ask_block(self, block: int) -> trio.Event:
+        asked = self._asked.get(block)
+        now = trio.current_time()
+        if asked is None or (asked.done.is_set() and now - asked.at > ASKED_SECONDS):
+            asked = self._asked[block] = _Asked(trio.Event(), now)
+            self._asked.move_to_end(block)
+            while len(self._asked) > ASKED_BLOCKS:
+                self._asked.popitem(last=False)
+            self._store.start_soon(self._learn_block, block, asked.done)
+        return asked.done
+
+    async def _learn_block(self, block: int, done: trio.Event) -> None:
+        first = block * ROWS_AT_ONCE
+        try:
+            await self.learn_sizes(range(first, min(first + ROWS_AT_ONCE, self.tree.rows)))
+        except StoreError as error:
+            log.warning("sizes could not be asked for: %s", error)
+        finally:
+            done.set()
 
     async def learn_sizes(self, rows: range) -> None:
         """Ask the cache for those of the rows' sizes that are not known; some may stay so."""
