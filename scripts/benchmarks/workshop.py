@@ -52,7 +52,7 @@ def file_system(path: Path) -> tuple[str, str]:
     """The type and source of the file system that holds `path`, as mountinfo tells."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
         if before.split()[2] == wanted:
             kind, source = after.split()[:2]

@@ -62,7 +62,7 @@ def home(tmp_path: Path, uid: int) -> Path:
 
 
 def test_rows_and_exit_status(uid: int, home: Path) -> None:
-    before = Path("/proc/mounts").read_text().count("fusefs-doctor")
+    before = Path("/proc/mounts").read_text(errors="surrogateescape").count("fusefs-doctor")
     done = run_doctor("--json", uid=uid, home=home)
     assert done.stderr == ""
     report = json.loads(done.stdout)
@@ -79,7 +79,7 @@ def test_rows_and_exit_status(uid: int, home: Path) -> None:
     assert report["ok"] is ("ok" in {rows["mount"]["state"], rows["private mount"]["state"]})
     if uid == 0:
         assert rows["allow_other"]["state"] == "ok"
-    assert Path("/proc/mounts").read_text().count("fusefs-doctor") == before
+    assert Path("/proc/mounts").read_text(errors="surrogateescape").count("fusefs-doctor") == before
     assert list(home.iterdir()) == []
 
 

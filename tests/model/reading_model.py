@@ -78,6 +78,7 @@ class Model:
 
     def __post_init__(self) -> None:
         self.seen = dict.fromkeys(self.files, Seen.NEVER)
+        self.listed = False
 
     def step(self) -> None:
         """One random operation. Raises AssertionError where the mount answers what it must not."""
@@ -220,7 +221,8 @@ class Model:
             here = {entry.name: (entry.is_dir(), entry.is_file()) for entry in entries}
         with os.scandir(self.plain / path) as entries:
             assert here == {entry.name: (entry.is_dir(), entry.is_file()) for entry in entries}
-        self._may_have_seen(path)
+        self.listed = True
+        self._may_have_seen()
 
     def look_for_nothing(self) -> None:
         path = self._any_path()
@@ -297,6 +299,8 @@ class Model:
             place.unlink()
         self.cache.put(next(data for data in self.files.values() if md5(data) == oid))
         self.there.add(oid)
+        if self.listed:
+            self._may_have_seen()
 
     # Choices and checks
 
@@ -324,11 +328,8 @@ class Model:
             expected = file.read(length)
         assert got == expected, f"{path} at {offset}+{length}: {len(got)} bytes, {len(expected)} expected"
 
-    def _may_have_seen(self, directory: str) -> None:
+    def _may_have_seen(self) -> None:
+        """Whoever lists asks for the sizes of what comes next as well, and may still be asking."""
         for path, data in self.files.items():
-            if (
-                os.path.dirname(path) == directory
-                and md5(data) in self.there
-                and self.seen[path] is Seen.NEVER
-            ):
+            if md5(data) in self.there and self.seen[path] is Seen.NEVER:
                 self.seen[path] = Seen.PERHAPS

@@ -118,7 +118,7 @@ def is_held_elsewhere(path: Path) -> bool:
         try:
             if not process.name.isdigit() or os.readlink(process / "ns" / "mnt") == ours:
                 continue
-            if str(path) in (process / "mountinfo").read_text():
+            if str(path) in (process / "mountinfo").read_text(errors="surrogateescape"):
                 return True
         except OSError:
             continue  # it has ended, or is not ours to ask

@@ -85,7 +85,7 @@ def test_rounds_of_mounting_leave_nothing(mounter: Mounter, monkeypatch: pytest.
                 told.add(process)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGTERM)
-    assert str(mounter.home) not in Path("/proc/self/mountinfo").read_text()
+    assert str(mounter.home) not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     assert everything_below(mounter.home) == before
     assert list(temporary.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == descriptors

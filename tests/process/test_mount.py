@@ -52,7 +52,11 @@ def test_the_kernel_shows_type_source_and_flags(
     mount: Callable[..., int], dataset: SmallDataset, mountpoint: Path
 ) -> None:
     mount()
-    (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(mountpoint) in line]
+    (line,) = [
+        line
+        for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines()
+        if str(mountpoint) in line
+    ]
     source, _, fstype, options = line.split()[:4]
     assert (source, fstype) == (dataset.oid, "fuse.fusefs")
     assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(options.split(","))
@@ -277,7 +281,9 @@ def test_a_source_cannot_smuggle_options(mountpoint: Path) -> None:
     os.close(mounted.fd)
     assert mounted.mount.source == source
     (line,) = [
-        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(mountpoint) in line
+        line
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        if str(mountpoint) in line
     ]
     assert line.split(" - ")[1].split()[-1] == "ro,user_id=0,group_id=0,default_permissions"
 

@@ -65,7 +65,11 @@ def test_a_line_in_fstab(dataset: SmallDataset, mountpoint: Path, tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
     status = (mountpoint / "a/0.txt").stat()
     assert (status.st_uid, status.st_mode & 0o777) == (12, 0o640)
-    (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(mountpoint) in line]
+    (line,) = [
+        line
+        for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines()
+        if str(mountpoint) in line
+    ]
     assert "noexec" in line  # as `users` asks for
 
 

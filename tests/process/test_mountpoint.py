@@ -17,9 +17,10 @@ Refuse = Callable[..., str]
 
 def mounted_on(place: str | Path) -> int:
     """How many mounts there are at exactly that path."""
-    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()].count(
-        str(place)
-    )
+    return [
+        line.split()[4]
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    ].count(str(place))
 
 
 @pytest.fixture

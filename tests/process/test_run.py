@@ -72,7 +72,7 @@ def nothing_left(user: User) -> Iterator[None]:
     temporary = Path(user.fusefs.environment["TMPDIR"])
     assert list_daemons(temporary) == []
     assert list(temporary.iterdir()) == []
-    assert str(temporary) not in Path("/proc/self/mountinfo").read_text()
+    assert str(temporary) not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
 
 
 def test_the_command_finds_the_mount(run: Runner, user: User, who: str) -> None:
@@ -199,7 +199,7 @@ def test_a_command_that_leaves_a_child_in_the_mount(run: Runner) -> None:
 def test_the_mount_is_not_seen_by_others(command: Callable[..., list[str]], user: User, who: str) -> None:
     with started(command("sh", "-c", "echo started; cat"), user) as process:
         temporary = str(user.fusefs.environment["TMPDIR"])
-        assert temporary not in Path("/proc/self/mountinfo").read_text()
+        assert temporary not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
         (directory,) = Path(temporary).iterdir()
         assert list(directory.iterdir()) == []
         assert process.stdin is not None

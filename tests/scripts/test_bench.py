@@ -126,4 +126,4 @@ def test_quick_case_measures_and_leaves_nothing(tmp_path: Path) -> None:
     assert measures["first mount"]["median"] > 0
     assert {target["measure"] for target in case["targets"]} <= set(measures)
     assert list(scratch.iterdir()) == []
-    assert str(scratch) not in Path("/proc/mounts").read_text()
+    assert str(scratch) not in Path("/proc/mounts").read_text(errors="surrogateescape")

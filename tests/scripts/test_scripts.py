@@ -75,10 +75,10 @@ def test_setup_says_in_one_line_what_to_install(bare_checkout: Path) -> None:
 
 @pytest.mark.fuse
 def test_demo_works_and_leaves_nothing(tmp_path: Path) -> None:
-    mounts = Path("/proc/mounts").read_text()
+    mounts = Path("/proc/mounts").read_text(errors="surrogateescape")
     done = run([REPOSITORY / "scripts" / "demo"], TMPDIR=str(tmp_path), CI="true")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "$ fusefs commit photos" in done.stdout
     assert "Read-only file system" in done.stdout
     assert list(tmp_path.iterdir()) == []
-    assert "fusefs-demo" not in Path("/proc/mounts").read_text().replace(mounts, "")
+    assert "fusefs-demo" not in Path("/proc/mounts").read_text(errors="surrogateescape").replace(mounts, "")
