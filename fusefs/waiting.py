@@ -2,8 +2,8 @@
 
 pyfuse3's tasks take turns: each waits for a `trio.Lock`, then for `/dev/fuse` to be readable. Both are
 checkpoints, so every request costs two turns of the loop, with an `epoll_wait` each, even where the
-next one has long arrived. Under load that is most of what a request costs. Here a free lock is taken at
-once, and the device is asked before the loop is: a quarter fewer turns, a sixth more files a second.
+next one has long arrived. Here a free lock is taken at once, and the device is asked before the loop is:
+a quarter fewer turns, counted as calls of `epoll_wait` while one reader opens small files.
 
 pyfuse3 finds `trio` by the name in its own module, which is where this is put in. Nothing else of it is
 touched, and should it look elsewhere one day, it is only as slow again as it was.

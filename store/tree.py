@@ -32,7 +32,7 @@ import struct
 import sys
 from bisect import bisect_left
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgpack
 import xxhash
@@ -102,13 +102,13 @@ class Tree:
     size: memoryview
     flags: memoryview
 
-    def __init__(self, mapped: mmap.mmap, header: dict[str, object], columns: dict[str, memoryview]) -> None:
+    def __init__(self, mapped: mmap.mmap, header: dict[str, Any], columns: dict[str, memoryview]) -> None:
         self._map = mapped
-        self.rows = int(header["rows"])  # type: ignore[call-overload]  # checked by _read_header
-        self.files = int(header["files"])  # type: ignore[call-overload]
-        self.bytes_known = int(header["bytes_known"])  # type: ignore[call-overload]
-        self.sizes_unknown = int(header["sizes_unknown"])  # type: ignore[call-overload]
-        self.digest_width = int(header["digest_width"])  # type: ignore[call-overload]
+        self.rows = int(header["rows"])
+        self.files = int(header["files"])
+        self.bytes_known = int(header["bytes_known"])
+        self.sizes_unknown = int(header["sizes_unknown"])
+        self.digest_width = int(header["digest_width"])
         for name, view in columns.items():
             setattr(self, name, view)
         self.digest_words = self.digest.cast("I")
@@ -183,7 +183,7 @@ class Tree:
         return Oid.from_bytes(self.digest_of(row), self.algorithm(row))
 
 
-def _read_header(mapped: mmap.mmap, path: Path) -> dict[str, object]:
+def _read_header(mapped: mmap.mmap, path: Path) -> dict[str, Any]:
     magic, length, checksum = PREAMBLE.unpack_from(mapped)
     if magic != MAGIC:
         raise TreeDamaged(f"{path} is not a compiled tree of this version")
@@ -198,7 +198,7 @@ def _read_header(mapped: mmap.mmap, path: Path) -> dict[str, object]:
     return header
 
 
-def _read_columns(mapped: mmap.mmap, header: dict[str, object], path: Path) -> dict[str, memoryview]:
+def _read_columns(mapped: mmap.mmap, header: dict[str, Any], path: Path) -> dict[str, memoryview]:
     places = header["columns"]
     if not isinstance(places, dict):
         raise TreeDamaged(f"compiled tree {path} is damaged (columns)")
