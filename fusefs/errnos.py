@@ -19,6 +19,10 @@ from store.errors import (
     CacheUnusable,
     ObjectCorrupt,
     ObjectMissing,
+    Offline,
+    RemoteDenied,
+    RemoteSlow,
+    RemoteUnreachable,
     StoreError,
     StoreTimeout,
 )
@@ -31,6 +35,10 @@ _TABLE: Final = (
     (ObjectCorrupt, errno.EIO),
     (StoreTimeout, errno.ETIMEDOUT),
     (CacheUnusable, errno.EIO),
+    (RemoteSlow, errno.ETIMEDOUT),
+    (RemoteDenied, errno.EACCES),
+    (RemoteUnreachable, errno.EHOSTUNREACH),
+    (Offline, errno.ENETUNREACH),
     (StoreError, errno.EIO),
 )
 

@@ -14,6 +14,14 @@
     ├── CacheUnusable         the cache directory cannot be read or written (full, denied, gone)
     ├── ChangedMeanwhile      a file changed while it was being read to be committed
     ├── StoreTimeout          storage did not answer by the deadline
+    ├── RemoteError           a remote did not give what it was asked for
+    │   ├── RemoteMissing       it has no such object
+    │   ├── RemoteDenied        it does not let us: no or wrong credentials
+    │   ├── RemoteSlow          it did not answer in time, or asks us to wait
+    │   ├── RemoteCorrupt       what it gave is not the object: length, hash or range
+    │   ├── RemoteUnreachable   no connection, or one that broke; an error of the server's own
+    │   └── RangeRefused        it gives objects only whole
+    ├── Offline               the network would be needed and must not be used
     └── LockTimeout           another process holds a lock for longer than we wait
 
 A message is one line for a tired person: it names the thing and, where there is one, the
@@ -73,6 +81,49 @@ class CacheUnusable(StoreError):
 
 class ChangedMeanwhile(StoreError):
     """A file changed while it was being read to be committed."""
+
+
+class RemoteError(StoreError):
+    """A remote did not give what it was asked for. What a reader gets when all have failed is one of these,
+    `ObjectMissing` or `ObjectCorrupt`."""
+
+
+class RemoteMissing(RemoteError):
+    """The remote answered that it has no such object."""
+
+
+class RemoteDenied(RemoteError):
+    """The remote does not let us: credentials are missing, wrong or out of date."""
+
+
+class RemoteSlow(RemoteError):
+    """The remote did not answer in time, or asks us to wait.
+
+    `retry_after` is how many seconds it wants to be left alone, 0 where it does not say.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RemoteCorrupt(RemoteError):
+    """What the remote gave is not the object: it has another length or hash, or is another range."""
+
+
+class RemoteUnreachable(RemoteError):
+    """No connection to the remote, or one that broke; or an error of the server's own."""
+
+
+class RangeRefused(RemoteError):
+    """The remote gives objects only whole."""
+
+
+class Offline(StoreError):
+    """The network would be needed, and the user said that it must not be used."""
 
 
 class LockTimeout(StoreError):

@@ -1,6 +1,6 @@
 """The only door between the event loop and worker threads.
 
-Plain blocking code (disk, later remotes and decoders) runs in threads behind a limiter of its
+Plain blocking code (disk, remotes, later decoders) runs in threads behind a limiter of its
 kind, so that one kind cannot starve another. Threads get frozen values and return values. A wait
 has a deadline: behind it the reader gets an error, and the thread is left to finish on its own
 (it cannot be killed); what it then returns is handed to `discard`.
@@ -21,6 +21,10 @@ T = TypeVar("T")
 DISK_THREADS: Final = 16
 DISK_DEADLINE: Final = 60.0
 """Seconds. A local disk answers long before; a hung network file system never does."""
+REMOTE_THREADS: Final = 72
+"""For the bytes of objects: 64 readers, and what is read ahead."""
+QUESTION_THREADS: Final = 16
+"""For sizes and listings, which must neither wait for bytes nor keep them waiting."""
 
 
 class _Result(Generic[T]):
@@ -57,6 +61,8 @@ class Threads:
 
     def __init__(self) -> None:
         self._disk = trio.CapacityLimiter(DISK_THREADS)
+        self._remote = trio.CapacityLimiter(REMOTE_THREADS)
+        self._questions = trio.CapacityLimiter(QUESTION_THREADS)
 
     async def on_disk(
         self, work: Callable[..., T], *arguments: object, discard: Callable[[T], object] | None = None
@@ -65,15 +71,46 @@ class Threads:
 
         Raises what it raises, and `StoreTimeout` when it has not ended by the deadline.
         """
+        late = f"the disk did not answer within {DISK_DEADLINE:.0f} s"
+        return await self._run(work, arguments, discard, self._disk, DISK_DEADLINE, late)
+
+    async def on_remote(
+        self,
+        work: Callable[..., T],
+        *arguments: object,
+        deadline: float,
+        discard: Callable[[T], object] | None = None,
+    ) -> T:
+        """As `on_disk`, for a remote's bytes, with `deadline` in seconds, the wait for a thread included.
+
+        `work` itself must end within limits of its own (`store.remotes.storage.Limits`).
+        """
+        late = f"the remote did not answer within {deadline:.0f} s"
+        return await self._run(work, arguments, discard, self._remote, deadline, late)
+
+    async def ask_remote(self, work: Callable[..., T], *arguments: object, deadline: float) -> T:
+        """As `on_remote`, for sizes and listings."""
+        late = f"the remote did not answer within {deadline:.0f} s"
+        return await self._run(work, arguments, None, self._questions, deadline, late)
+
+    async def _run(
+        self,
+        work: Callable[..., T],
+        arguments: tuple[object, ...],
+        discard: Callable[[T], object] | None,
+        limiter: trio.CapacityLimiter,
+        deadline: float,
+        late: str,
+    ) -> T:
         result = _Result(discard)
 
         def run() -> T:
             return result.finish(work(*arguments))
 
-        with trio.move_on_after(DISK_DEADLINE):
+        with trio.move_on_after(deadline):
             try:
-                return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._disk)
+                return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
             except trio.Cancelled:
                 result.abandon()
                 raise
-        raise StoreTimeout(f"the disk did not answer within {DISK_DEADLINE:.0f} s")
+        raise StoreTimeout(late)

@@ -13,8 +13,6 @@ Used by `version`, in one thread; several processes may share the database.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -24,6 +22,7 @@ from typing import Final
 import xxhash
 
 from store.commit.scan import Found
+from store.database import open_database, put_aside
 
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS hashes (
@@ -42,7 +41,6 @@ _VERSION: Final = 1
 _KEEP_DAYS: Final = 180
 _TOUCH_DAYS: Final = 7
 _VARIABLES: Final = 500
-_BUSY_SECONDS: Final = 5.0
 _DAY: Final = 86_400
 _COARSE_NS: Final = 2_000_000_000
 _FINE_NS: Final = 100_000_000
@@ -53,7 +51,7 @@ class HashState:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._db = _open(path) if path else None
+        self._db = open_database(path, _SCHEMA, _VERSION) if path else None
 
     def close(self) -> None:
         if self._db:
@@ -118,7 +116,7 @@ class HashState:
         """Go on without the database; one that is damaged, not just busy or full, begins anew."""
         self.close()
         if self._path and not isinstance(error, sqlite3.OperationalError):
-            _put_aside(self._path)
+            put_aside(self._path)
 
 
 def clock_ns() -> int:
@@ -135,44 +133,6 @@ def is_settled(found: Found, now_ns: int) -> bool:
     newest = max(found.mtime_ns, found.ctime_ns)
     coarse = found.mtime_ns % 1_000_000_000 == 0 or found.ctime_ns % 1_000_000_000 == 0
     return newest < now_ns - (_COARSE_NS if coarse else _FINE_NS)
-
-
-def _open(path: Path) -> sqlite3.Connection | None:
-    for _ in range(2):
-        try:
-            return _connect(path)
-        except sqlite3.OperationalError:
-            return None
-        except sqlite3.DatabaseError:
-            _put_aside(path)
-        except OSError:
-            return None
-    return None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise sqlite3.DatabaseError(f"version {version}")
-        with db:
-            db.execute(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _put_aside(path: Path) -> None:
-    """Keep a damaged database for whoever wonders, and out of the way."""
-    with contextlib.suppress(OSError):
-        path.replace(path.with_name(path.name + ".damaged"))
-    with contextlib.suppress(OSError):
-        path.with_name(path.name + "-journal").unlink()
 
 
 def _row(found: Found, md5: str, day: int) -> tuple[int, int, int, int, int, bytes, int, int]:
