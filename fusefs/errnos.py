@@ -49,6 +49,9 @@ R = TypeVar("R")
 class HasFailures(Protocol):
     """What the decorated class offers: it is told of every failed request, with a line for the log."""
 
+    requests: dict[str, int]
+    """How often each handler was called."""
+
     def failed(self, message: str) -> None: ...
 
 
@@ -65,8 +68,11 @@ def answering(
 ) -> Callable[Concatenate[Self_, P], Coroutine[Any, Any, R]]:
     """Make a handler answer an errno for whatever is raised in it."""
 
+    kind = handler.__name__
+
     @functools.wraps(handler)
     async def wrapped(self: Self_, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.requests[kind] = self.requests.get(kind, 0) + 1
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
@@ -75,10 +81,10 @@ def answering(
             self.failed(str(error))
             raise pyfuse3.FUSEError(errno_of(error)) from None
         except OSError as error:
-            self.failed(f"{handler.__name__}: {error}")
+            self.failed(f"{kind}: {error}")
             raise pyfuse3.FUSEError(errno.EIO) from None
         except Exception:  # a bug of ours must cost one request, not the mount
-            log.exception("%s failed; the reader gets EIO", handler.__name__)
+            log.exception("%s failed; the reader gets EIO", kind)
             self.failed("")
             raise pyfuse3.FUSEError(errno.EIO) from None
 

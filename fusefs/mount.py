@@ -19,6 +19,8 @@ from fusefs.control import NAMES, ControlSpace
 from fusefs.control_socket import new_name, serve_control
 from fusefs.directories import blob_directory
 from fusefs.kernel_caches import forget_names
+from fusefs.metrics_endpoint import MetricsEndpoint
+from fusefs.metrics_text import MetricsText
 from fusefs.operations import Operations
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
@@ -33,6 +35,7 @@ from store.content_store import ContentStore
 from store.errors import StoreError
 from store.fetcher import Fetcher
 from store.local_cache import LocalCache
+from store.metrics import Metrics
 from store.threads import Threads
 from store.tree import ROOT_ROW
 
@@ -57,6 +60,7 @@ class Mount:
         pinner: Pinner,
         threads: Threads,
         nursery: trio.Nursery,
+        metrics: Metrics,
     ) -> None:
         self._plan = plan
         self._pinner = pinner
@@ -65,13 +69,15 @@ class Mount:
         self._nursery = nursery
         self._switching = trio.Lock()
         self.control_name = new_name()
-        self.operations = Operations(store.counters)
+        self.operations = Operations(store.counters, metrics.requests)
         add = self.operations.add
         self._versions = Versions(plan, store, threads, blob_directory(), nursery, caches, add, pinner.add)
         self._reporter = StatusReporter(plan, store.counters, pinner, self.control_name, nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
-        control = ControlSpace({b"status": self._reporter.report}, {b"revs": revisions}, **owner)
+        self.metrics_text = MetricsText(metrics, self._reporter.status)
+        files = {b"status": self._reporter.report, b"metrics": self.metrics_text.render}
+        control = ControlSpace(files, {b"revs": revisions}, **owner)
         self.operations.add(CONTROL_SPACE, control)
         self.operations.add(REVISIONS_SPACE, revisions)
         self._shown: TreeSpace | None = None
@@ -81,6 +87,12 @@ class Mount:
             self.operations.show(root)
         else:
             self._show(self._versions.open_first())
+
+    def listen(self, address: str) -> MetricsEndpoint:
+        """Take the address where metrics are served. Raises `InputError`."""
+        endpoint = MetricsEndpoint(address, self.metrics_text.render)
+        self._reporter.metrics_address = endpoint.address
+        return endpoint
 
     def _show(self, space: TreeSpace) -> None:
         if self._shown is not None:
@@ -137,11 +149,16 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
     async with trio.open_nursery() as background:
         store = ContentStore(caches, blobs, threads, Fetcher(threads, background))
         pinner = Pinner(caches, threads, wanted=plan.pin)
-        mount = Mount(plan, fuse_fd, store, caches, pinner, threads, background)
+        metrics = Metrics()
+        metrics.queues = threads.queues
+        mount = Mount(plan, fuse_fd, store, caches, pinner, threads, background, metrics)
+        endpoint = mount.listen(plan.metrics) if plan.metrics else None
         shorten_waits()
         pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
         try:
             background.start_soon(serve_control, mount.control_name, mount.handle)
+            if endpoint is not None:
+                background.start_soon(endpoint.serve)
             log.info("serving %s on %s", plan.target, plan.mountpoint)
             ready()
             background.start_soon(pinner.run)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from fusefs.metrics_address import parse_metrics
 from store.errors import InputError
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -108,6 +109,8 @@ class MountOptions:
     noexec: bool = False
     pin: bool = True
     """Keep what is shown from being removed from the cache."""
+    metrics: str = ""
+    """Where Prometheus may ask for metrics (`fusefs.metrics_address`); empty for nowhere."""
 
     def __post_init__(self) -> None:
         if self.mode == "native":
@@ -157,6 +160,7 @@ FLAGS: Final = (
         negatable=True,
     ),
     Flag("log", parse_path, "the log file (default: in $XDG_STATE_HOME/fusefs)", "FILE"),
+    Flag("metrics", parse_metrics, "serve metrics to Prometheus: HOST:PORT, PORT or unix:PATH", "ADDRESS"),
     Flag("verbose", None, "log more", short="-v"),
     Flag("foreground", None, "serve in this process, log to standard error", short="-f", of_the_process=True),
 )

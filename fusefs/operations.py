@@ -29,8 +29,9 @@ XATTR: Final = b"user.fusefs."
 class Operations(pyfuse3.Operations):
     """Serves whatever space is shown at the root, the control directory in it, and those that are added."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, requests: dict[str, int]) -> None:
         super().__init__()
+        self.requests = requests
         self._counters = counters
         self._spaces: dict[int, Space] = {}
         self._root: Space

@@ -44,6 +44,8 @@ class MountPlan:
     """The log file; empty for standard error."""
     pin: bool
     """Keep what is shown from being removed from the caches, by hard links."""
+    metrics: str
+    """Where metrics are served (`fusefs.metrics_address`); empty for nowhere but in the mount."""
     since: float
     """When it was mounted, seconds since the epoch."""
 

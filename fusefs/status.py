@@ -55,6 +55,8 @@ class Status:
     control: str | None = None
     """The name of the daemon's control socket, `@` for a zero byte."""
     pins: PinStatus | None = None
+    metrics: str | None = None
+    """The address where Prometheus' text is served, too."""
 
     def to_json(self) -> builtins.bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

@@ -34,6 +34,8 @@ class StatusReporter:
         self._shown: TreeSpace | None = None
         self._cache_bytes: int | None = None
         self._measure_after = 0.0
+        self.metrics_address = ""
+        """Where the endpoint of the metrics listens; empty for none."""
 
     def show(self, space: TreeSpace) -> None:
         """Speak of this version from now on."""
@@ -43,6 +45,10 @@ class StatusReporter:
 
     def report(self) -> bytes:
         """The JSON of `.fusefs/status`."""
+        return self.status().to_json()
+
+    def status(self) -> Status:
+        """How the mount is doing now."""
         plan, counters, shown = self._plan, self._counters, self._shown
         if shown is not None and trio.current_time() >= self._measure_after:
             self._measure_after = float("inf")
@@ -67,7 +73,8 @@ class StatusReporter:
             log=plan.log or None,
             control=self._control,
             pins=self._pinner.report(),
-        ).to_json()
+            metrics=self.metrics_address or None,
+        )
 
     async def _measure(self, shown: TreeSpace) -> None:
         begin = trio.current_time()

@@ -46,7 +46,9 @@ BYTES: Final = "bytes"
 QUESTION: Final = "question"
 
 CLOSED: Final = "closed"
-"""The state of a breaker that lets calls pass. The others' names are the breaker's own."""
+HALF_OPEN: Final = "half-open"
+OPEN: Final = "open"
+"""The states of a circuit breaker: calls pass, one is let pass to see, none passes."""
 
 MAX_REMOTES: Final = 32
 LABEL_LENGTH: Final = 80
@@ -159,7 +161,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.requests: dict[str, int] = {}
-        """Answered requests of the kernel by their kind."""
+        """Requests of the kernel by their kind."""
         self.queues: Callable[[], Mapping[str, Queue]] = dict
         """The limiters of `store.threads` by name; set by whoever has them."""
         self.flights: Callable[[], int] = int

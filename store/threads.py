@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 import trio
 
 from store.errors import StoreTimeout
+from store.metrics import Queue
 
 T = TypeVar("T")
 
@@ -63,6 +64,15 @@ class Threads:
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._remote = trio.CapacityLimiter(REMOTE_THREADS)
         self._questions = trio.CapacityLimiter(QUESTION_THREADS)
+
+    def queues(self) -> dict[str, Queue]:
+        """The work of each kind at this moment, for the metrics. On the loop."""
+        limiters = {"disk": self._disk, "remote": self._remote, "questions": self._questions}
+        found = {}
+        for name, limiter in limiters.items():
+            now = limiter.statistics()
+            found[name] = Queue(int(now.total_tokens), now.borrowed_tokens, now.tasks_waiting)
+        return found
 
     async def on_disk(
         self, work: Callable[..., T], *arguments: object, discard: Callable[[T], object] | None = None

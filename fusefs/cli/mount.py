@@ -118,6 +118,7 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         umask=options.umask,
         log=log,
         pin=options.pin,
+        metrics=options.metrics,
         since=time.time(),
     )
 

@@ -114,6 +114,7 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         ("mounted", f"{_when(status.since)}, mode {status.mode}"),
         ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
         ("log", status.log or "standard error"),
+        *([("metrics", status.metrics)] if status.metrics else []),
     ]
     for label, text in rows:
         yield escape(f"  {label:<15}{text}")
