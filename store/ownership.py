@@ -73,6 +73,29 @@ class Ownership:
             raise
         return fd
 
+    def open_own_file(self, name: str, parent: int) -> int:
+        """Descriptor, for reading and writing, of our own file `name`, which is made where it is missing.
+
+        Who may write to the cache may open it, and nobody else. Never follows a symbolic link.
+        Raises `OSError`.
+        """
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
+        except FileExistsError:
+            fd = os.open(name, flags, dir_fd=parent)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise
+            return fd
+        try:
+            self._chown(fd)
+            os.fchmod(fd, 0o600 | self.directory_mode & 0o060)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def _chown(self, fd: int) -> None:
         if not self.changes_owner:
             return
