@@ -1,0 +1,258 @@
+"""`Arrivals`: how a fetched object comes to its place in a cache: whole, durable, by a rename.
+
+Bytes come into files of `<cache>/fusefs/incoming/`, which are locked for as long as they are open: what a
+killed process leaves there can be locked by the next one, and is removed. The caller has verified what it
+admits. Below the cache's root everything is reached through descriptors and never through a symbolic link,
+so a stranger who shares the cache cannot send our writes elsewhere.
+
+Blocking; any thread. Every `OSError` leaves as `CacheUnusable`, whose one line names the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from store.errors import CacheUnusable
+from store.layouts import object_path
+from store.oid import Oid
+from store.ownership import OBJECT_MODE, Ownership, make_root
+
+T = TypeVar("T")
+
+OURS: Final = "fusefs"
+INCOMING: Final = "incoming"
+QUARANTINE: Final = "quarantine"
+
+QUARANTINED: Final = 8
+"""Files that are kept for whoever wonders what a remote has sent."""
+QUARANTINED_BYTES: Final = 16 << 20
+"""A larger one is not kept."""
+_ABANDONED_SECONDS: Final = 24 * 3600.0
+"""After so long an incoming file that cannot be locked, because nothing can be here, belongs to nobody."""
+_NEW_CACHE_MODE: Final = 0o777
+_SYNC_FILE_RANGE_WRITE: Final = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+class Arrival(NamedTuple):
+    """A verified file that is to become an object."""
+
+    oid: Oid
+    path: Path
+    descriptor: int
+
+
+class _Place:
+    """The open directories of one cache. Closed when the last call that uses them is done."""
+
+    def __init__(self, root: Path, below: str) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, int] = {}
+        self._stack = contextlib.ExitStack()
+        try:
+            self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._stack.callback(os.close, self.root)
+            self.ownership = Ownership.of_directory(self.root, shared_with_group=False)
+            self.ours = self._open(OURS, self.root)
+            self.incoming = self._open(INCOMING, self.ours)
+            self._below = self.root
+            for part in below.split("/") if below else ():
+                self._below = self._open(part, self._below)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __del__(self) -> None:
+        self._stack.close()
+
+    def objects(self, directory: str) -> int:
+        """The directory of objects at the relative path `directory`; made where it is missing."""
+        with self._lock:
+            found = self._objects.get(directory)
+            if found is None:
+                found = self._below
+                for part in directory.split("/"):
+                    found = self._open(part, found)
+                self._objects[directory] = found
+            return found
+
+    def is_at(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.root), path.stat())
+        except OSError:
+            return False
+
+    def _open(self, name: str, parent: int) -> int:
+        descriptor = self.ownership.open_directory(name, parent, create=True)
+        self._stack.callback(os.close, descriptor)
+        return descriptor
+
+
+class Arrivals:
+    """The way into the cache at `root`, which is made when the first file is.
+
+    With `below`, objects do not go to where DVC looks for them but to a directory of ours in the cache.
+    """
+
+    def __init__(self, root: Path, *, below: str = "") -> None:
+        self.root = root
+        self._below = below
+        self._incoming = root / OURS / INCOMING
+        self._place: _Place | None = None
+        self._lock = threading.Lock()
+        self._prefix = f"{os.getpid()}-{secrets.token_hex(4)}-"
+        self._numbers = itertools.count()
+
+    def close(self) -> None:
+        """Let the directories go."""
+        self._place = None
+
+    def prepare(self) -> None:
+        """Make the cache's directories and clear away what dead processes left. Raises `CacheUnusable`."""
+        place = self._with_place(lambda place: place)
+        with contextlib.suppress(OSError), os.scandir(place.incoming) as entries:
+            for name in [entry.name for entry in entries]:
+                _remove_if_dead(name, place.incoming)
+
+    def new_file(self) -> tuple[int, Path]:
+        """A new empty file in `incoming`, open for reading and writing. Raises `CacheUnusable`."""
+        return self._with_place(self._new_file)
+
+    def admit(self, oid: Oid, path: Path, descriptor: int) -> None:
+        """Make the file at `path` in the cache, open as `descriptor`, durable and the object `oid`.
+
+        The descriptor stays open, the name `path` is gone. Raises `CacheUnusable`; then both are left.
+        """
+        failure = self.admit_all([Arrival(oid, path, descriptor)])[0]
+        if failure is not None:
+            raise failure
+
+    def admit_all(self, batch: Sequence[Arrival]) -> list[CacheUnusable | None]:
+        """As `admit`, for many at the cost of few: what became of each, in order."""
+        for arrival in batch:
+            # All on their way before the first is waited for: then they share the journal's commits.
+            _libc.sync_file_range(arrival.descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
+        failures: list[CacheUnusable | None] = []
+        for arrival in batch:
+            try:
+                self._with_place(lambda place, arrival=arrival: self._admit(place, arrival))  # type: ignore[misc]
+            except CacheUnusable as error:
+                failures.append(error)
+            else:
+                failures.append(None)
+        place = self._place
+        if place is not None and not place.is_at(self.root):
+            self._place = None  # the cache was moved away: the next files go to the one that is there now
+        return failures
+
+    def discard(self, path: Path) -> None:
+        """Remove a file that `new_file` made and that becomes nothing."""
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+    def put_aside(self, oid: Oid, path: Path) -> None:
+        """Keep what was sent for `oid` and is not it, for whoever wonders: the newest few, none large."""
+        try:
+            place = self._with_place(lambda place: place)
+            if path.stat(follow_symlinks=False).st_size > QUARANTINED_BYTES:
+                raise OSError
+            aside = place.ownership.open_directory(QUARANTINE, place.ours, create=True)
+            try:
+                os.rename(path.name, str(oid), src_dir_fd=place.incoming, dst_dir_fd=aside)
+                with os.scandir(aside) as entries:
+                    found = sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns)
+                for entry in found[:-QUARANTINED]:
+                    os.unlink(entry.name, dir_fd=aside)
+            finally:
+                os.close(aside)
+        except (OSError, CacheUnusable):
+            self.discard(path)
+
+    def _with_place(self, work: Callable[[_Place], T]) -> T:
+        """Work with the open directories; once again with new ones if they were removed meanwhile."""
+        try:
+            place = self._place
+            if place is not None:
+                try:
+                    return work(place)
+                except FileNotFoundError:
+                    self._forget(place)
+            return work(self._open())
+        except OSError as error:
+            raise CacheUnusable(f"cannot write to the cache {str(self.root)!r}: {error.strerror}") from None
+
+    def _open(self) -> _Place:
+        with self._lock:
+            if self._place is None:
+                make_root(self.root, _NEW_CACHE_MODE)
+                self._place = _Place(self.root, self._below)
+            return self._place
+
+    def _forget(self, place: _Place) -> None:
+        with self._lock:
+            if self._place is place:
+                self._place = None
+
+    def _new_file(self, place: _Place) -> tuple[int, Path]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            name = f"{self._prefix}{next(self._numbers)}"
+            descriptor = os.open(name, flags, OBJECT_MODE, dir_fd=place.incoming)
+            if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+                return descriptor, self._incoming / name
+            # Another process took the file for a dead one's before it was locked.
+            os.close(descriptor)
+
+    def _admit(self, place: _Place, arrival: Arrival) -> None:
+        directory, _, name = object_path(arrival.oid).rpartition("/")
+        place.ownership.settle_object(arrival.descriptor)
+        if stat.S_IMODE(os.fstat(arrival.descriptor).st_mode) != OBJECT_MODE:
+            os.fchmod(arrival.descriptor, OBJECT_MODE)
+        os.fsync(arrival.descriptor)
+        objects = place.objects(directory)
+        if arrival.path.parent == self._incoming:
+            os.rename(arrival.path.name, name, src_dir_fd=place.incoming, dst_dir_fd=objects)
+        else:
+            os.rename(arrival.path, name, dst_dir_fd=objects)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file of `incoming` for as long as it is open; False where somebody else was faster."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # no locks here: `_ABANDONED_SECONDS` keeps others from taking it for a dead one's
+    return True
+
+
+def _remove_if_dead(name: str, directory: int) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            except OSError:
+                if time.time() - os.fstat(descriptor).st_mtime < _ABANDONED_SECONDS:
+                    return
+            os.unlink(name, dir_fd=directory)
+        finally:
+            os.close(descriptor)
