@@ -1,0 +1,132 @@
+"""The budget of what we keep: how much there may be, and what goes first. Pure; nothing here touches a disk.
+
+**What goes first** is decided as by a segmented LRU (R. Karedla, J. S. Love, B. G. Wherry, "Caching
+Strategies to Improve Disk System Performance", IEEE Computer 27(3), 1994). What was used once lies in the
+first segment; what was used again moves to the second, which may have `PROTECTED` of the bound. Victims
+come from the first segment, least recently used first. So a scan (one look through a dataset that is
+larger than the cache) only pushes out what was used once, such as the scan itself, and never what epochs
+come back to. What the second segment has too much of, least recently used first, competes with the first
+segment by time, so that what was once popular gives way in the end.
+
+Uses close together are one use (`store.ledger.CORRELATED`), as in 2Q (T. Johnson, D. Shasha, VLDB 1994).
+
+**How much** is `Limits`: a bound on what we keep, and room to leave free on the disk. `Budget` answers,
+between two measurements, whether one more object may be kept. What is being fetched at that moment is not
+in its figures, so the bound may be passed by as much until the next sweep.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+PROTECTED: Final = 0.8
+"""Of the bound: what the segment of things that were used again may have."""
+PRESSED: Final = 0.97
+"""Of the bound: with so much a sweep begins, before new objects must be refused."""
+SWEPT: Final = 0.92
+"""Of the bound: a sweep of a daemon's goes on until no more is there."""
+SPARE: Final = 1.05
+"""Times the room to leave free: what a sweep of a daemon's frees, and how early it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes; 0: no such limit."""
+
+    size: int = 0
+    """What we may keep at most."""
+    free: int = 0
+    """What we leave free on the cache's disk at least."""
+
+    @property
+    def are_set(self) -> bool:
+        return bool(self.size or self.free)
+
+    def excess(self, kept: int, free: int) -> int:
+        """Bytes to be freed so that the limits are kept; 0 where they are."""
+        over = kept - self.size if self.size else 0
+        return max(0, over, self.free - free if self.free else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Generic[T]):
+    """Something that could go: what it takes on the disk, and when it was last used."""
+
+    thing: T
+    on_disk: int
+    used: float
+
+
+def order_victims(
+    once: Iterable[Candidate[T]], again: Iterable[Candidate[T]], again_bytes: int, bound: int
+) -> Iterator[Candidate[T]]:
+    """Everything, what should go first first. Both come least recently used first; `again_bytes` is what
+    `again` takes together, and `bound` what all of it may take. Nothing is read before it is needed."""
+    surplus = again_bytes - int(PROTECTED * bound)
+    first, second = iter(once), iter(again)
+    young, old = next(first, None), next(second, None)
+    while old is not None and surplus > 0:
+        if young is not None and young.used <= old.used:
+            yield young
+            young = next(first, None)
+        else:
+            yield old
+            surplus -= old.on_disk
+            old = next(second, None)
+    if young is not None:
+        yield young
+        yield from first
+    if old is not None:
+        yield old
+        yield from second
+
+
+class Budget:
+    """What is kept and free by the last measurement, and what came since. Any thread; waits for nothing."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._mutex = threading.Lock()
+        self._kept = 0
+        self._free = -1
+        self._refused = False
+
+    def measured(self, kept: int, free: int) -> None:
+        """So many bytes are kept, and so many free on the disk, -1 where nobody can tell."""
+        with self._mutex:
+            self._kept, self._free, self._refused = kept, free, False
+
+    def added(self, size: int) -> None:
+        """So much has come since."""
+        with self._mutex:
+            self._kept += size
+            if self._free >= 0:
+                self._free = max(0, self._free - size)
+
+    def may_keep(self, size: int) -> bool:
+        """May an object of so many bytes be kept? If not, it is to be served and forgotten."""
+        limits = self.limits
+        with self._mutex:
+            over = bool(limits.size) and self._kept + size > limits.size
+            if over or (limits.free and 0 <= self._free < limits.free + size):
+                self._refused = True
+                return False
+        return True
+
+    @property
+    def is_pressed(self) -> bool:
+        """Is it time for a sweep?"""
+        limits = self.limits
+        with self._mutex:
+            over = bool(limits.size) and self._kept > PRESSED * limits.size
+            return self._refused or over or 0 <= self._free < SPARE * limits.free
+
+    @property
+    def goal(self) -> Limits:
+        """What a sweep of a daemon's is to reach: somewhat better than the limits, so that it has peace."""
+        return Limits(int(SWEPT * self.limits.size), int(SPARE * self.limits.free))
