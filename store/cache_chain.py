@@ -10,6 +10,7 @@ a tuple that is only ever replaced by a longer one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -70,16 +71,20 @@ class CacheChain:
         return self._try(lambda cache: cache.try_size(oid))
 
     def lengths(self, digests: Sequence[str], algorithm: str) -> list[int]:
+        found = self.look_at(digests, algorithm)
+        return [UNKNOWN if status is None else status.st_size for status in found]
+
+    def look_at(self, digests: Sequence[str], algorithm: str) -> list[os.stat_result | None]:
         first, *others = self._caches
-        lengths = first.lengths(digests, algorithm)
+        found = first.look_at(digests, algorithm)
         for cache in others:
-            gaps = [place for place, length in enumerate(lengths) if length == UNKNOWN]
+            gaps = [place for place, status in enumerate(found) if status is None]
             if not gaps:
                 break
-            found = cache.lengths([digests[place] for place in gaps], algorithm)
-            for place, length in zip(gaps, found, strict=True):
-                lengths[place] = length
-        return lengths
+            told = cache.look_at([digests[place] for place in gaps], algorithm)
+            for place, status in zip(gaps, told, strict=True):
+                found[place] = status
+        return found
 
     def has(self, oid: Oid) -> bool:
         return any(cache.has(oid) for cache in self._caches)

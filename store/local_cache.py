@@ -80,27 +80,32 @@ class LocalCache:
 
         For listings: a fifth of the cost of `size`, because nothing is opened.
         """
+        found = self.look_at(digests, algorithm)
+        return [UNKNOWN if status is None else status.st_size for status in found]
+
+    def look_at(self, digests: Sequence[str], algorithm: str) -> list[os.stat_result | None]:
+        """As `lengths`, with all that `stat` tells; None for what cannot be told."""
         root = OBJECT_ROOTS[algorithm]
         prefix = f"{root}/" if root else ""
         try:
             directory = self._open_root(anew=True)
         except OSError:
-            return [UNKNOWN] * len(digests)
+            return [None] * len(digests)
         plain: dict[str, bool] = {}
-        lengths = []
+        found: list[os.stat_result | None] = []
         for digest in digests:
             try:
                 if not _is_plain(prefix + digest[:2], directory.descriptor, plain):
-                    lengths.append(UNKNOWN)
+                    found.append(None)
                     continue
                 status = os.stat(
                     f"{prefix}{digest[:2]}/{digest[2:]}", dir_fd=directory.descriptor, follow_symlinks=False
                 )
             except OSError:
-                lengths.append(UNKNOWN)
+                found.append(None)
             else:
-                lengths.append(status.st_size if stat.S_ISREG(status.st_mode) else UNKNOWN)
-        return lengths
+                found.append(status if stat.S_ISREG(status.st_mode) else None)
+        return found
 
     def has(self, oid: Oid) -> bool:
         """Is there something that can be served in the object's place?"""
