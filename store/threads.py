@@ -57,6 +57,57 @@ class _Result(Generic[T]):
             self._discard(self._returned.pop())
 
 
+class Call(Generic[T]):
+    """Work under way in a thread, for a waiter who waits for other things as well. Belongs to the loop.
+
+    `ended` is called on the loop when the work has ended; whoever loses interest says `abandon`.
+    """
+
+    __slots__ = ("_ended", "_error", "_limiter", "_result", "_token", "_value")
+
+    def __init__(
+        self,
+        limiter: trio.CapacityLimiter,
+        ended: Callable[[Call[T]], object],
+        discard: Callable[[T], object] | None,
+    ) -> None:
+        self._limiter = limiter
+        self._ended = ended
+        self._result = _Result(discard)
+        self._token = trio.lowlevel.current_trio_token()
+        self._value: T
+        self._error: BaseException | None = None
+
+    def start(self, work: Callable[..., T], arguments: tuple[object, ...]) -> None:
+        def run() -> None:
+            try:
+                self._value = self._result.finish(work(*arguments))
+            except BaseException as error:
+                self._error = error
+
+        trio.lowlevel.start_thread_soon(run, self._deliver)
+
+    def value(self) -> T:
+        """What the work returned. Raises what it raised. Only when it has ended."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def abandon(self) -> None:
+        """Leave the thread to finish on its own; what it returns is discarded."""
+        self._result.abandon()
+
+    def _deliver(self, _: object) -> None:
+        try:
+            self._token.run_sync_soon(self._arrive)
+        except trio.RunFinishedError:
+            self._result.abandon()
+
+    def _arrive(self) -> None:
+        self._limiter.release_on_behalf_of(self)
+        self._ended(self)
+
+
 class Threads:
     """The limiters. One per daemon, made inside the event loop."""
 
@@ -102,6 +153,33 @@ class Threads:
         """As `on_remote`, for sizes and listings."""
         late = f"the remote did not answer within {deadline:.0f} s"
         return await self._run(work, arguments, None, self._questions, deadline, late)
+
+    async def call_remote(
+        self,
+        work: Callable[..., T],
+        *arguments: object,
+        ended: Callable[[Call[T]], object],
+        discard: Callable[[T], object] | None = None,
+        question: bool = False,
+    ) -> Call[T]:
+        """Begin what `on_remote` or, with `question`, `ask_remote` would do; waits only for a thread."""
+        limiter = self._questions if question else self._remote
+        call = Call(limiter, ended, discard)
+        try:
+            limiter.acquire_on_behalf_of_nowait(call)
+        except trio.WouldBlock:
+            await limiter.acquire_on_behalf_of(call)
+        try:
+            call.start(work, arguments)
+        except BaseException:
+            limiter.release_on_behalf_of(call)
+            raise
+        return call
+
+    @property
+    def remote_is_idle(self) -> bool:
+        """Is there a thread for remotes that has nothing to do?"""
+        return self._remote.available_tokens > 0
 
     async def _run(
         self,

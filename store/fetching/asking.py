@@ -1,0 +1,267 @@
+"""`Asking`: one question to several remotes, until one of them answers it or the time is up.
+
+A remote that fails is followed by the next at once, one that takes unusually long is joined by the next; the
+first answer counts. Who failed in a way that may pass is asked again, after a pause that grows and is not the
+same for all. Belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import trio
+
+from store.errors import (
+    ObjectMissing,
+    RangeRefused,
+    RemoteCorrupt,
+    RemoteDenied,
+    RemoteError,
+    RemoteMissing,
+    RemoteSlow,
+    RemoteUnreachable,
+    StoreError,
+)
+from store.fetching.remote_pool import Member
+from store.oid import Oid
+from store.remotes.remote import Remote
+from store.threads import Call, Threads
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+FIRST_BACK_OFF: Final = 0.1
+LONGEST_BACK_OFF: Final = 5.0
+SAID_LENGTH: Final = 300
+"""Characters of what a remote said that are repeated."""
+
+_ORDER: Final = (RangeRefused, RemoteSlow, RemoteUnreachable, RemoteDenied, RemoteCorrupt, RemoteError)
+"""Of what remotes said, the first of these is what the reader is told."""
+
+
+class NotAsked(Exception):
+    """Raised by work that needed no remote after all: `value` is the result, and tells nothing of remotes."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt(Generic[T]):
+    member: Member
+    began: float
+    hedge_at: float
+    """When another is to be asked beside this one."""
+    call: Call[T]
+
+
+class Asking(Generic[T]):
+    """Made for one question, by `RemoteSet`; `renew` makes members anew after a denial."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        oid: Oid,
+        work: Callable[[Remote], T],
+        *,
+        until: float,
+        question: bool,
+        discard: Callable[[T], object] | None,
+        renew: Callable[[float], Awaitable[Sequence[Member]]],
+    ) -> None:
+        self._threads = threads
+        self._oid = oid
+        self._work = work
+        self._until = until
+        self._question = question
+        self._discard = discard
+        self._renew = renew
+        self._running: list[_Attempt[T]] = []
+        self._ended: deque[Call[T]] = deque()
+        self._bell = trio.Event()
+        self._said: dict[str, RemoteError] = {}
+        """By the remote's name, what it said last."""
+        self._done: set[str] = set()
+        """Who need not be asked again."""
+        self._renewed: set[str] = set()
+        self._answers: list[T] = []
+
+    async def answer(self, members: Sequence[Member]) -> T:
+        """The first answer. Raises `ObjectMissing`, `RemoteError`, and what `work` raised of itself."""
+        back_off = FIRST_BACK_OFF
+        try:
+            while True:
+                await self._ask_round(members)
+                if self._answers:
+                    return self._answers.pop()
+                left = [member for member in members if member.name not in self._done]
+                if not left:
+                    raise self._error()
+                pause = min(member.shared.health.pause() for member in left)
+                pause = max(pause, back_off * random.uniform(0.5, 1.5))
+                if trio.current_time() + pause >= self._until:
+                    raise self._error()
+                await trio.sleep(pause)
+                back_off = min(2 * back_off, LONGEST_BACK_OFF)
+                for member in left:
+                    member.shared.metrics.retried()
+                members = left
+        finally:
+            for attempt in self._running:
+                attempt.call.abandon()
+                attempt.member.shared.health.withdraw()
+
+    async def _ask_round(self, members: Sequence[Member]) -> None:
+        """Ask each once, or until there is an answer."""
+        queue = deque(members)
+        while True:
+            while queue and not self._running:
+                await self._begin(queue.popleft())
+            if not self._running:
+                return
+            may_hedge = len(self._running) == 1
+            first = self._running[0]
+            call = await self._next(min(first.hedge_at, self._until) if may_hedge else self._until)
+            if call is not None:
+                renewed = await self._settle(call)
+                if self._answers:
+                    return
+                if renewed is not None:
+                    queue.appendleft(renewed)
+            elif trio.current_time() >= self._until:
+                self._give_up()
+                return
+            elif may_hedge:
+                if not first.member.shared.health.take_hedge():
+                    first.hedge_at = self._until
+                    continue
+                first.member.shared.metrics.hedged()
+                await self._begin(queue.popleft() if queue else first.member, hedge=True)
+
+    async def _begin(self, member: Member, *, hedge: bool = False) -> None:
+        shared, name = member.shared, member.name
+        address = member.remote.address(self._oid)
+        if address is None or shared.is_missing(address):
+            self._say(name, RemoteMissing("it has no such object"), final=True)
+            return
+        if shared.is_quarantined(address):
+            self._say(name, RemoteCorrupt("it has sent something else for the object"), final=True)
+            return
+        if not hedge and not shared.health.may_ask():
+            kind, error = type(shared.health.last_error), shared.health.last_error
+            self._say(name, kind(f"it is left alone for a while after it failed: {error}"))
+            return
+        with trio.move_on_at(self._until):
+            shared.health.begin()
+            call = await self._threads.call_remote(
+                self._work, member.remote, ended=self._ring, discard=self._discard, question=self._question
+            )
+            now = trio.current_time()
+            self._running.append(_Attempt(member, now, now + shared.health.hedge_after, call))
+            return
+        shared.health.withdraw()
+        self._say(name, RemoteSlow("every thread for remotes waits for an answer"))
+
+    def _ring(self, call: Call[T]) -> None:
+        self._ended.append(call)
+        self._bell.set()
+
+    async def _next(self, due: float) -> Call[T] | None:
+        """The next call that has ended; None when it is `due` before."""
+        if not self._ended:
+            self._bell = trio.Event()
+            with trio.move_on_at(due):
+                await self._bell.wait()
+        return self._ended.popleft() if self._ended else None
+
+    async def _settle(self, call: Call[T]) -> Member | None:
+        """Take what a call brought. Returns a member that is to be asked again at once."""
+        attempt = next(attempt for attempt in self._running if attempt.call is call)
+        self._running.remove(attempt)
+        member, shared = attempt.member, attempt.member.shared
+        seconds = trio.current_time() - attempt.began
+        try:
+            value = call.value()
+        except NotAsked as shortcut:
+            shared.health.withdraw()
+            self._answers.append(shortcut.value)
+            return None
+        except RemoteError as error:
+            shared.metrics.called(seconds, error, question=self._question)
+            return await self._settle_failure(attempt, error)
+        except StoreError:
+            shared.health.withdraw()
+            raise
+        except Exception as bug:  # in a library, for instance: it costs this remote's answer
+            failure = RemoteUnreachable(f"{type(bug).__name__} in our own code")
+            log.error("%s: %s, asked for %s", member.name, failure, self._oid)
+            shared.metrics.called(seconds, failure, question=self._question)
+            return await self._settle_failure(attempt, failure)
+        shared.metrics.called(seconds, question=self._question)
+        shared.health.succeed(seconds)
+        for other in self._running:
+            if other.member is not member:
+                # It was slow enough for another to be asked, and was not first even so.
+                other.member.shared.health.fail(RemoteSlow("it was slower than another remote asked later"))
+        self._answers.append(value)
+        return None
+
+    async def _settle_failure(self, attempt: _Attempt[T], error: RemoteError) -> Member | None:
+        member, shared = attempt.member, attempt.member.shared
+        address = member.remote.address(self._oid)
+        assert address is not None  # it was asked
+        if isinstance(error, RemoteMissing):
+            shared.health.succeed()
+            shared.remember_missing(address)
+        elif isinstance(error, RangeRefused):
+            shared.health.succeed()
+        elif isinstance(error, RemoteCorrupt):
+            shared.health.withdraw()
+            shared.remember_corrupt(address)
+            log.warning("%s: object %s: %s", member.name, self._oid, error)
+            self._say(member.name, error, final=shared.is_quarantined(address))
+            return None
+        else:
+            shared.health.fail(error)
+        self._say(member.name, error, final=not isinstance(error, RemoteSlow | RemoteUnreachable))
+        if isinstance(error, RemoteDenied) and member.name not in self._renewed:
+            self._renewed.add(member.name)
+            renewed: Sequence[Member] = ()
+            with trio.move_on_at(self._until):
+                renewed = await self._renew(attempt.began)
+            for fresh in renewed:
+                if fresh.name == member.name:
+                    self._done.discard(member.name)
+                    return fresh
+        return None
+
+    def _give_up(self) -> None:
+        for attempt in self._running:
+            late = RemoteSlow("it did not answer in time")
+            attempt.member.shared.health.fail(late)
+            attempt.call.abandon()
+            self._say(attempt.member.name, late, final=True)
+        self._running.clear()
+
+    def _say(self, name: str, error: RemoteError, *, final: bool = False) -> None:
+        self._said[name] = error
+        if final:
+            self._done.add(name)
+
+    def _error(self) -> StoreError:
+        said = self._said
+        if all(isinstance(error, RemoteMissing) for error in said.values()):
+            return ObjectMissing(f"object {self._oid} is in none of the remotes {', '.join(said)}")
+        kind = next(
+            kind for kind in _ORDER for error in said.values()
+            if isinstance(error, kind) and not isinstance(error, RemoteMissing)
+        )  # fmt: skip
+        lines = "; ".join(f"{name}: {str(error)[:SAID_LENGTH]}" for name, error in said.items())
+        return kind(f"object {self._oid} cannot be had from its remotes: {lines}")

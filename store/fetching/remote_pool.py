@@ -1,0 +1,168 @@
+"""`RemotePool`: the remotes that a daemon has, each opened once however many versions name it.
+
+Two specs that open the same storage share it, with its health and what is known of its objects. Opening waits
+for the first call and happens in that call's thread: it may read files, import a library and ask for a token.
+
+The pool belongs to the event loop; `LazyStorage` is for any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Final
+
+from store.errors import InputError, RemoteError
+from store.fetching.breaker import Health
+from store.metrics import Metrics, RemoteMetrics
+from store.remotes.remote import Remote
+from store.remotes.spec import RemoteSpec
+from store.remotes.storage import Address, Body, Listed, Storage
+
+Opener = Callable[[RemoteSpec], Remote]
+
+MISSING_SECONDS: Final = 5.0
+"""For so long a remote is not asked again for what it does not have: a thousand readers may want it."""
+REMEMBERED: Final = 10_000
+"""Objects that are remembered, a remote: those that are missing, those that were wrong."""
+CORRUPT_TIMES: Final = 2
+"""How often a remote may send something else for an object before it is not asked for it any more."""
+
+
+class LazyStorage:
+    """A `Storage` that is opened when it is needed, and anew when it is told to."""
+
+    def __init__(self, spec: RemoteSpec, opener: Opener) -> None:
+        self._spec = spec
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._storage: Storage | None = None
+        self._former: Storage | None = None
+
+    @property
+    def can_list(self) -> bool:
+        return self._open().can_list
+
+    def size(self, address: Address) -> int:
+        return self._open().size(address)
+
+    def read(
+        self, address: Address, offset: int = 0, length: int | None = None, validator: str = ""
+    ) -> AbstractContextManager[Body]:
+        return self._open().read(address, offset, length, validator)
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        return self._open().list(prefix)
+
+    def close(self) -> None:
+        """Close what is open. Blocking."""
+        with self._lock:
+            for storage in (self._former, self._storage):
+                if storage is not None:
+                    storage.close()
+            self._former = self._storage = None
+
+    def renew(self) -> None:
+        """Open the storage anew at the next call, with what its credentials are then. Blocking.
+
+        Calls that are under way may go on: what they use is closed the next time.
+        """
+        with self._lock:
+            if self._former is not None:
+                self._former.close()
+            self._former, self._storage = self._storage, None
+
+    def _open(self) -> Storage:
+        storage = self._storage
+        if storage is None:
+            with self._lock:
+                storage = self._storage
+                if storage is None:
+                    try:
+                        storage = self._storage = self._opener(self._spec).storage
+                    except InputError as error:
+                        raise RemoteError(str(error)) from None
+        return storage
+
+
+@dataclass(slots=True, eq=False)
+class PooledRemote:
+    """What versions share of a remote."""
+
+    storage: LazyStorage
+    metrics: RemoteMetrics
+    health: Health = field(default_factory=Health)
+    _missing: dict[Address, float] = field(default_factory=dict)
+    _corrupt: dict[Address, int] = field(default_factory=dict)
+
+    def is_missing(self, address: Address) -> bool:
+        """Has the remote said so a moment ago?"""
+        at = self._missing.get(address)
+        return at is not None and time.monotonic() - at < MISSING_SECONDS
+
+    def remember_missing(self, address: Address) -> None:
+        self._missing.pop(address, None)
+        self._missing[address] = time.monotonic()
+        if len(self._missing) > REMEMBERED:
+            del self._missing[next(iter(self._missing))]
+
+    def is_quarantined(self, address: Address) -> bool:
+        """Has the remote sent something else too often?"""
+        return self._corrupt.get(address, 0) >= CORRUPT_TIMES
+
+    def remember_corrupt(self, address: Address) -> None:
+        self._corrupt[address] = self._corrupt.get(address, 0) + 1
+        if len(self._corrupt) > REMEMBERED:
+            del self._corrupt[next(iter(self._corrupt))]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A remote of one version."""
+
+    remote: Remote
+    shared: PooledRemote
+
+    @property
+    def name(self) -> str:
+        return self.remote.name
+
+
+_Key = tuple[str, str, tuple[tuple[str, str], ...], bool]
+
+
+class RemotePool:
+    """All remotes of a daemon. `opener` is `store.remotes.opening.open_remote`."""
+
+    def __init__(self, opener: Opener, metrics: Metrics) -> None:
+        self._opener = opener
+        self._metrics = metrics
+        self._remotes: dict[_Key, PooledRemote] = {}
+
+    def members(self, specs: Sequence[RemoteSpec]) -> tuple[Member, ...]:
+        """The remotes that `specs` name, in their order. Opens nothing."""
+        return tuple(
+            Member(Remote(spec.name, pooled.storage, spec.layout, spec.addresses), pooled)
+            for spec in specs
+            for pooled in (self._pooled(spec),)
+        )
+
+    def close(self) -> None:
+        """Close every storage. Blocking."""
+        for pooled in self._remotes.values():
+            with contextlib.suppress(RemoteError):
+                pooled.storage.close()
+        self._remotes.clear()
+
+    def _pooled(self, spec: RemoteSpec) -> PooledRemote:
+        key = (spec.name, spec.url, tuple(sorted(spec.options.items())), spec.ambient)
+        pooled = self._remotes.get(key)
+        if pooled is None:
+            metrics = self._metrics.remote(spec.name)
+            pooled = self._remotes[key] = PooledRemote(LazyStorage(spec, self._opener), metrics)
+            metrics.breaker = pooled.health.state
+        return pooled

@@ -1,0 +1,124 @@
+"""`RemoteSet`: the remotes of one version, asked in order until one has the answer. On the event loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import trio
+
+from store.errors import Offline, StoreError
+from store.fetching.asking import Asking
+from store.fetching.remote_pool import Member, RemotePool
+from store.oid import Oid
+from store.remotes.remote import Remote
+from store.remotes.spec import RemoteSpec
+from store.threads import Threads
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+WHOLE_SECONDS: Final = 30.0
+"""The deadline for a small object, from the reader's request to its bytes."""
+RENEWAL_SECONDS: Final = 5.0
+"""Credentials are not read again more often than this."""
+RENEWAL_DEADLINE: Final = 20.0
+
+Refresh = Callable[[], Awaitable[Sequence[RemoteSpec]]]
+"""Settles the specs of a version anew, for credentials that have changed. Raises `StoreError`."""
+
+
+class RemoteSet:
+    """Made by `store.engine`. True where there is a remote at all."""
+
+    def __init__(
+        self,
+        specs: Sequence[RemoteSpec],
+        pool: RemotePool,
+        threads: Threads,
+        *,
+        offline: bool = False,
+        refresh: Refresh | None = None,
+    ) -> None:
+        self._specs = tuple(specs)
+        self._pool = pool
+        self._threads = threads
+        self._offline = offline
+        self._refresh = refresh
+        self._members = pool.members(specs)
+        self._renewing = trio.Lock()
+        self._renewed_at = -RENEWAL_SECONDS
+
+    @property
+    def remotes(self) -> tuple[Remote, ...]:
+        """In the order in which they are asked. None of them need be open."""
+        return tuple(member.remote for member in self._members)
+
+    @property
+    def offline(self) -> bool:
+        """Must no remote be asked?"""
+        return self._offline
+
+    def __bool__(self) -> bool:
+        return bool(self._specs)
+
+    def is_ready(self, oid: Oid) -> bool:
+        """Would the first remote be asked for the object at once?"""
+        if self._offline or not self._members:
+            return False
+        first = self._members[0]
+        address = first.remote.address(oid)
+        if address is None or first.shared.is_missing(address) or first.shared.is_quarantined(address):
+            return False
+        return first.shared.health.may_ask()
+
+    async def run(
+        self,
+        oid: Oid,
+        work: Callable[[Remote], T],
+        *,
+        deadline: float = WHOLE_SECONDS,
+        question: bool = False,
+        discard: Callable[[T], object] | None = None,
+    ) -> T:
+        """The first result of the blocking `work(remote)`, called in a thread for one remote after another.
+
+        `deadline` is in seconds. `work` may run for two remotes at once; what the slower one returns goes to
+        `discard`, in any thread. What it raises but `RemoteError` is raised to the caller at once.
+
+        Raises `Offline`; `ObjectMissing` where no remote has the object; else the gravest of what they said:
+        `RangeRefused`, `RemoteSlow`, `RemoteUnreachable`, `RemoteDenied`, `RemoteCorrupt`.
+        """
+        if self._offline:
+            raise Offline(f"object {oid} is not here, and no remote may be asked while offline")
+        until = trio.current_time() + deadline
+        asking = Asking(
+            self._threads, oid, work, until=until, question=question, discard=discard, renew=self._renew
+        )
+        return await asking.answer(self._members)
+
+    async def _renew(self, denied_since: float) -> Sequence[Member]:
+        """The members with fresh credentials, for who was denied what it asked at `denied_since`; none where
+        they are as fresh as they can be."""
+        async with self._renewing:
+            if self._renewed_at > denied_since:
+                return self._members
+            if trio.current_time() - self._renewed_at < RENEWAL_SECONDS:
+                return ()
+            specs: Sequence[RemoteSpec] = self._specs
+            if self._refresh is not None:
+                try:
+                    with trio.fail_after(RENEWAL_DEADLINE):
+                        specs = await self._refresh()
+                except (StoreError, trio.TooSlowError) as error:
+                    log.warning("the remotes' credentials cannot be read again: %s", error or "it takes long")
+            self._specs = tuple(specs)
+            members = self._pool.members(specs)
+            for member in members:
+                await self._threads.on_disk(member.shared.storage.renew)
+                member.shared.health.reset()
+            self._members = members
+            self._renewed_at = trio.current_time()
+            return members
