@@ -1,0 +1,245 @@
+"""`ObjectStorage`: a bucket, by obstore. What S3, Google Cloud Storage and Azure have in common.
+
+Blocking; any thread. obstore's blocking calls leave the interpreter's lock while they wait, and are several
+times faster from many threads than its coroutines. Nothing is opened, and neither obstore nor what finds
+credentials is imported, before the first question is asked.
+
+Waiting is bounded by the HTTP client's own timeouts (`object_options.client_options`). A stream that drips
+passes those, so a body must also come faster than `SLOWEST` on the whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from store.errors import InputError, RemoteCorrupt, RemoteMissing, RemoteSlow, RemoteUnreachable
+from store.remotes.kept import FOREVER, Kept
+from store.remotes.object_errors import translated
+from store.remotes.object_options import Bucket
+from store.remotes.storage import CHUNK_BYTES, Address, Body, Limits, Listed
+
+if TYPE_CHECKING:
+    from obstore import BytesStream, GetOptions, GetResult, ListStream, ObjectMeta
+    from obstore.store import ObjectStore
+
+SLOWEST: Final = 500.0
+"""Bytes a second that a body must have at least, measured over one limit of stalling at a time."""
+PAGE: Final = 1000
+"""Keys in a page of a listing."""
+
+
+def nothing() -> None:
+    """What needs no renewing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A bucket that is open."""
+
+    bodies: ObjectStore
+    questions: ObjectStore
+    """The same bucket by another client, whose answers must be whole within a time."""
+    renew: Callable[[], object] = nothing
+    """Called before each request: has credentials at hand that are good for it, or raises `RemoteError`."""
+    hint: str = ""
+    """What a denial may come from, to be shown after it."""
+
+
+class ObjectStorage:
+    """A bucket as a `Storage`."""
+
+    def __init__(self, name: str, bucket: Bucket, limits: Limits, connect: Callable[[], Connection]) -> None:
+        """`connect` runs in the first thread that asks something; it must keep to `limits`."""
+        self._who = f"remote {name}"
+        self._prefix = bucket.prefix
+        self._stall = limits.stall
+        patience = 3 * (limits.connect + limits.first_byte)
+        late = f"{self._who} took too long to be opened"
+
+        def opened() -> tuple[Connection, float]:
+            try:
+                return connect(), FOREVER
+            except InputError as error:  # in what the surroundings say
+                raise RemoteUnreachable(str(error)) from None
+
+        self._connection = Kept(opened, patience, late)
+        self._closed = False
+
+    @property
+    def can_list(self) -> bool:
+        return True
+
+    def size(self, address: Address) -> int:
+        return int(self._head(address)["size"])
+
+    @contextmanager
+    def read(
+        self, address: Address, offset: int = 0, length: int | None = None, validator: str = ""
+    ) -> Iterator[Body]:
+        if length == 0:  # there is no way to ask for nothing
+            meta = self._head(address, validator)
+            self._check_state(address, meta, validator)
+            yield _Body(self, address, meta, 0, None)
+            return
+        options = _options(address, validator)
+        if length is not None:
+            options["range"] = (offset, offset + length)
+        elif offset:
+            options["range"] = {"offset": offset}
+        connection = self._ready()
+        try:
+            result = connection.bodies.get(self._key(address), options=options)
+            meta, (start, end) = result.meta, result.range
+        except Exception as error:
+            raise self._translated(error, connection, address) from None
+        if start != offset or end != (meta["size"] if length is None else offset + length):
+            raise RemoteCorrupt(
+                f"{self._who} answered with another range of {address.key!r} than was asked for"
+            )
+        self._check_state(address, meta, validator)
+        body = _Body(self, address, meta, end - start, result)
+        del result  # so that leaving closes the connection of an answer that was not read
+        try:
+            yield body
+        finally:
+            body.close()
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        connection = self._ready()
+        place = Address(prefix)
+        start = len(self._prefix)
+        pages: ListStream[Any] = connection.questions.list(self._prefix + prefix, chunk_size=PAGE)
+        while True:
+            try:
+                page = next(pages, None)
+            except Exception as error:
+                raise self._translated(error, connection, place) from None
+            if page is None:
+                return
+            for meta in page:
+                if meta["path"].startswith(self._prefix + prefix):
+                    yield Listed(meta["path"][start:], meta["size"])
+            self._ready()
+
+    def close(self) -> None:
+        self._closed = True
+        self._connection.forget()
+
+    def _ready(self) -> Connection:
+        if self._closed:
+            raise RemoteUnreachable(f"{self._who} has been closed")
+        connection = self._connection.get()
+        connection.renew()
+        return connection
+
+    def _key(self, address: Address) -> str:
+        return self._prefix + address.key
+
+    def _head(self, address: Address, validator: str = "") -> ObjectMeta:
+        options = _options(address, validator)
+        options["head"] = True
+        connection = self._ready()
+        try:
+            return connection.questions.get(self._key(address), options=options).meta
+        except Exception as error:
+            raise self._translated(error, connection, address) from None
+
+    def _check_state(self, address: Address, meta: ObjectMeta, validator: str) -> None:
+        if validator and _strong(meta) != validator:
+            raise RemoteCorrupt(f"{self._who}: {address.key!r} has changed since it was first read")
+        if address.version and (meta.get("version") or address.version) != address.version:
+            raise RemoteMissing(f"{self._who} gave another version of {address.key!r} than was asked for")
+
+    def _translated(self, error: Exception, connection: Connection, address: Address) -> Exception:
+        what = repr(address.key)
+        return translated(error, self._who, what, hint=connection.hint, version=address.version)
+
+    def _broken(self, error: Exception, address: Address) -> Exception:
+        return translated(error, self._who, repr(address.key))
+
+    def _dripping(self, address: Address) -> Exception:
+        return RemoteSlow(f"{self._who} gives {address.key!r} too slowly")
+
+    def _wrong_length(self, address: Address, how: str) -> Exception:
+        return RemoteCorrupt(f"{self._who} ended its answer for {address.key!r} too {how}")
+
+
+class _Body:
+    """An answer; used by one thread at a time."""
+
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        address: Address,
+        meta: ObjectMeta,
+        length: int,
+        result: GetResult | None,
+    ) -> None:
+        self._storage = storage
+        self._address = address
+        self._size = int(meta["size"])
+        self._length = length
+        self._validator = _strong(meta)
+        # Parts are handed out as they come: waiting for a fuller one could be made to last.
+        self._stream: BytesStream | None = result.stream(min_chunk_size=1) if result is not None else None
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    @property
+    def validator(self) -> str:
+        return self._validator
+
+    def close(self) -> None:
+        self._stream = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._length
+        waited, got = 0.0, 0
+        limit = self._storage._stall
+        while self._stream is not None:
+            before = time.monotonic()
+            try:
+                part = next(self._stream, None)
+            except Exception as error:
+                raise self._storage._broken(error, self._address) from None
+            if part is None:
+                break
+            waited += time.monotonic() - before
+            got += len(part)
+            left -= len(part)
+            if left < 0:
+                raise self._storage._wrong_length(self._address, "late")
+            if waited > limit:
+                if got < waited * SLOWEST and left:
+                    raise self._storage._dripping(self._address)
+                waited, got = 0.0, 0
+            if len(part) <= CHUNK_BYTES:
+                yield part
+            else:
+                yield from (part[at : at + CHUNK_BYTES] for at in range(0, len(part), CHUNK_BYTES))
+        if left:
+            raise self._storage._wrong_length(self._address, "early")
+
+
+def _options(address: Address, validator: str) -> GetOptions:
+    options: GetOptions = {}
+    if address.version:
+        options["version"] = address.version
+    if validator:
+        options["if_match"] = validator
+    return options
+
+
+def _strong(meta: ObjectMeta) -> str:
+    etag = meta.get("e_tag") or ""
+    return "" if etag.startswith("W/") else etag
