@@ -102,9 +102,9 @@ class Budget:
             self._kept, self._free, self._refused = kept, free, False
 
     def added(self, size: int) -> None:
-        """So much has come since."""
+        """So much has come since; gone, where it is negative."""
         with self._mutex:
-            self._kept += size
+            self._kept = max(0, self._kept + size)
             if self._free >= 0:
                 self._free = max(0, self._free - size)
 

@@ -78,7 +78,10 @@ class Ledger:
         return ledger_path(self.cache)
 
     def arrived(self, oid: Oid, size: int, remote: str) -> None:
-        """We have just put the object, which was not there, into the cache; it came from `remote`."""
+        """We have just put the object, which was not there, into the cache.
+
+        It came from `remote`, the identity of one (`RemoteSpec.identity`).
+        """
         if oid.algorithm not in DVC_ALGORITHMS:
             return
         with self._notes:

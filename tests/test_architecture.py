@@ -51,6 +51,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/fetcher.py",
         "store/fetching/asking.py",
         "store/fetching/remote_set.py",
+        "store/keeping/keeper.py",
         "store/threads.py",
         "store/tree_files.py",
     }

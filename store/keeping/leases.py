@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from store.keeping.records import open_home, open_shared
+from store.keeping.records import open_home
 
 EVICTING: Final = "evicting.lock"
 SWEEPING: Final = "sweeping.lock"
@@ -81,7 +81,7 @@ def sole(cache: Path, name: str) -> Iterator[bool]:
 
 def _open_lock(cache: Path, name: str) -> int:
     with open_home(cache) as (home, ownership):
-        return open_shared(name, home, ownership)
+        return ownership.open_own_file(name, home)
 
 
 def _try(lock: int, how: int) -> bool:

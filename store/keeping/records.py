@@ -33,7 +33,7 @@ _SCHEMA: Final = """
         algorithm INTEGER NOT NULL,  -- its place in DVC_ALGORITHMS
         is_tree INTEGER NOT NULL,
         size INTEGER NOT NULL,       -- bytes
-        remote TEXT NOT NULL,        -- the name of the one that it came from
+        remote TEXT NOT NULL,        -- the identity of the one that it came from
         arrived REAL NOT NULL,       -- times are seconds since the epoch
         used REAL NOT NULL,
         counted REAL NOT NULL,       -- the last use that was counted
@@ -95,7 +95,7 @@ def open_ledger(cache: Path, *, create: bool) -> sqlite3.Connection | None:
     try:
         if create:
             with open_home(cache) as (home, ownership):
-                os.close(open_shared(NAME, home, ownership))
+                os.close(ownership.open_own_file(NAME, home))
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
     except OSError:
@@ -120,27 +120,6 @@ def open_home(cache: Path) -> Iterator[tuple[int, Ownership]]:
         home = ownership.open_directory(HOME, root, create=True)
         stack.callback(os.close, home)
         yield home, ownership
-
-
-def open_shared(name: str, directory: int, ownership: Ownership) -> int:
-    """Open the file `name` to read and write; a new one gets the cache's owner, group and mode.
-
-    Raises `OSError`, for a link in its place as well.
-    """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        file = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
-    except FileExistsError:
-        return os.open(name, flags, dir_fd=directory)
-    try:
-        if ownership.changes_owner:
-            with contextlib.suppress(PermissionError):  # not root, and not of the group
-                os.fchown(file, ownership.uid, ownership.gid)
-        os.fchmod(file, ownership.directory_mode & 0o666)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
 
 
 def key_of(oid: Oid) -> tuple[bytes, int, int]:

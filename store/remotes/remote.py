@@ -22,6 +22,8 @@ class Remote:
     storage: Storage
     layout: str = DVC_LAYOUT
     addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    identity: str = ""
+    """`RemoteSpec.identity`."""
 
     def address(self, oid: Oid) -> Address | None:
         """Where the object would be; None where this remote cannot have it."""

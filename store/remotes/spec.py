@@ -6,6 +6,7 @@ and in a resolver's answer, always by a pipe: `options` may hold secrets, so it 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -31,6 +32,11 @@ class RemoteSpec:
     layout: str = DVC_LAYOUT
     addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     """For `VERSIONED_LAYOUT`: an oid as DVC prints it → path below `url`, and version."""
+
+    @property
+    def identity(self) -> str:
+        """Tells this remote from others of its name, and is no secret."""
+        return f"{self.name} {hashlib.sha256(self.url.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values, for msgpack and JSON."""

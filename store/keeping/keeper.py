@@ -1,0 +1,174 @@
+"""`Keeper`: keeps one cache within its budget while a daemon serves from it.
+
+It writes down what was fetched and used, a little later and together, and sweeps when the budget is
+pressed, asking remotes whether they have what is to go. One daemon of those that share a cache sweeps at a
+time; each by its own limits, so the narrowest holds. What was unused for too long goes even without limits.
+
+Lives on the event loop; its disk work is done in DISK threads. `note_use` and `may_keep` wait for nothing,
+`note_arrival` is for the thread that published an object.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from store.budget import Budget, Limits
+from store.errors import ObjectMissing, StoreError
+from store.fetching.remote_set import RemoteSet
+from store.keeping.confirmation import AT_ONCE, ask_size
+from store.keeping.kinds import kinds_of_cache, kinds_of_user
+from store.keeping.leases import SWEEPING, sole
+from store.keeping.records import Fetched
+from store.keeping.sweep import Measured, Sweep
+from store.ledger import Ledger
+from store.oid import Oid
+from store.threads import Threads
+
+log = logging.getLogger(__name__)
+
+Find = Callable[[str], RemoteSet | None]
+"""The remote of an identity (`RemoteSpec.identity`), alone; None where that is not known here."""
+
+FLUSH_SECONDS: Final = 1.0
+"""What a daemon that dies forgets of arrivals and uses."""
+MEASURE_SECONDS: Final = 600.0
+"""Others that share the cache bring things, too."""
+DRY_SECONDS: Final = 60.0
+"""After a sweep that did not reach its goal: nothing will have changed earlier."""
+CONFIRM_SECONDS: Final = 20.0
+FAILURES: Final = 4
+"""Remotes that fail so often in one batch are not asked further."""
+AGEING_SECONDS: Final = 24 * 3600.0
+FIRST_CONFIRM_SECONDS: Final = 20.0
+FAILURES: Final = 4
+"""Remotes that fail so often in one batch are not asked further."""
+AGEING_SECONDS: Final = 300.0
+"""A mount has better things to do in the beginning."""
+
+
+class Keeper:
+    """The keeper of the cache at `cache`; `own` is the user's directory of trees, clones and blobs."""
+
+    def __init__(self, cache: Path, own: Path, limits: Limits, threads: Threads, find: Find) -> None:
+        self.ledger = Ledger(cache)
+        self.budget = Budget(limits)
+        self._kinds = (*kinds_of_cache(cache), *kinds_of_user(own))
+        self._sweep = Sweep(self.ledger, self._kinds)
+        self._threads = threads
+        self._find = find
+        self._measure_at = self._age_at = self._sweep_at = 0.0
+
+    def note_arrival(self, oid: Oid, size: int, remote: str) -> None:
+        """An object that was not there has been published; `remote` is `RemoteSpec.identity`.
+
+        Any thread; may write to the disk.
+        """
+        self.ledger.arrived(oid, size, remote)
+        self.budget.added(size)
+
+    def note_use(self, oid: Oid) -> None:
+        """An object of the cache has been opened."""
+        self.ledger.used((oid,))
+
+    def may_keep(self, size: int) -> bool:
+        """May an object of so many bytes be kept?"""
+        return self.budget.may_keep(size)
+
+    async def run(self) -> None:
+        """Keep until cancelled. What goes wrong is logged; nothing is raised."""
+        self._age_at = trio.current_time() + FIRST_AGEING_SECONDS
+        try:
+            while True:
+                try:
+                    await self.attend()
+                except (StoreError, OSError) as error:
+                    log.warning("the budget of the cache %s: %s", self.ledger.cache, error)
+                    # A thread that was late may still be at it.
+                    self._sweep = Sweep(self.ledger, self._kinds)
+                except Exception:  # a bug costs the budget a turn, not the mount
+                    log.exception("the budget of the cache %s", self.ledger.cache)
+                await trio.sleep(FLUSH_SECONDS)
+        finally:
+            self.ledger.close()
+
+    async def attend(self) -> None:
+        """What is due now."""
+        now = trio.current_time()
+        if self.ledger.is_waiting:
+            await self._threads.on_disk(self.ledger.flush)
+        if self.budget.limits.are_set and now >= self._measure_at:
+            await self._measure()
+        ageing = now >= self._age_at
+        if ageing or (now >= self._sweep_at and self.budget.limits.are_set and self.budget.is_pressed):
+            await self._tidy(self.budget.goal)
+
+    async def _measure(self) -> None:
+        self._measured(await self._threads.on_disk(self._sweep.measure))
+
+    def _measured(self, measured: Measured) -> None:
+        self.budget.measured(measured.kept, measured.free)
+        self._measure_at = trio.current_time() + MEASURE_SECONDS
+
+    async def _tidy(self, goal: Limits) -> None:
+        """Sweep, unless another process does."""
+        with ExitStack() as stack:
+            alone = await self._threads.on_disk(stack.enter_context, sole(self.ledger.cache, SWEEPING))
+            if alone:
+                await self._threads.on_disk(self._sweep.begin, goal)
+                while (batch := await self._threads.on_disk(self._sweep.next_batch)) is not None:
+                    wanted = [thing for thing in batch if isinstance(thing, Fetched)]
+                    confirmed = await confirm(wanted, self._find)
+                    freed = self._sweep.outcome.freed
+                    await self._threads.on_disk(self._sweep.drop, batch, confirmed)
+                    self.budget.added(freed - self._sweep.outcome.freed)
+        now = trio.current_time()
+        if alone:
+            self._age_at = now + AGEING_SECONDS
+        await self._measure()
+        outcome = self._sweep.outcome
+        if not alone or not outcome.finished:
+            self._sweep_at = now + (DRY_SECONDS if alone else FLUSH_SECONDS)
+        if alone and (outcome.objects or outcome.others or not outcome.finished):
+            log.info(
+                "the budget of the cache %s: %d objects and %d other things went, %d bytes; %s",
+                self.ledger.cache,
+                outcome.objects,
+                outcome.others,
+                outcome.freed,
+                "within its limits" if outcome.finished else f"not within its limits, stayed: {outcome.kept}",
+            )
+
+
+async def confirm(objects: Sequence[Fetched], find: Find) -> set[Oid]:
+    """Those of `objects` that their remotes have now, in the same length. Raises nothing."""
+    confirmed: set[Oid] = set()
+    waiting = [(fetched, remote) for fetched in objects if (remote := find(fetched.remote)) is not None]
+    waiting.reverse()
+    failures = 0
+
+    async def ask() -> None:
+        nonlocal failures
+        while waiting and failures < FAILURES:
+            fetched, remote = waiting.pop()
+            question = partial(ask_size, fetched.oid)
+            try:
+                size = await remote.run(fetched.oid, question, deadline=CONFIRM_SECONDS, question=True)
+            except ObjectMissing:
+                continue
+            except StoreError:
+                failures += 1
+            else:
+                if size == fetched.size:
+                    confirmed.add(fetched.oid)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(AT_ONCE, len(waiting))):
+            nursery.start_soon(ask)
+    return confirmed
