@@ -1,0 +1,219 @@
+"""`SizeFinder`: how long an object is, without its bytes: the cache, the index of sizes, then the remotes.
+
+What a remote says is remembered in the index; that it has no such object, only for seconds. One question
+is asked however many wait for it, and it lives in the finder's nursery: who gives up takes no other's
+answer along. A size that only a file had that is gone by now is the last resort: it is told where no
+remote can tell better.
+
+Thread rule: belongs to the event loop; one per daemon.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import trio
+
+from store.cache_chain import CacheChain
+from store.content_store import OpenObject
+from store.errors import CacheUnusable, ObjectMissing, RemoteCorrupt, RemoteSlow, StoreError
+from store.hashing import file_matches
+from store.manifest import SIZE_MAX
+from store.oid import DVC_ALGORITHMS, Oid
+from store.remotes.remote import Remote
+from store.sizes import How, Learnt, Size, SizeIndex
+from store.threads import Threads
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+QUESTION_SECONDS: Final = 10.0
+"""How long a `stat` waits for remotes."""
+MISSING_SECONDS: Final = 10.0
+"""For so long a remote is not asked again for what none has."""
+MISSING_OIDS: Final = 10_000
+
+
+class AskedRemotes(Protocol):
+    """The remotes of a version, as `store.fetching.remote_set.RemoteSet` has them."""
+
+    @property
+    def remotes(self) -> tuple[Remote, ...]: ...
+
+    @property
+    def offline(self) -> bool:
+        """Must none of them be asked?"""
+
+    def __bool__(self) -> bool: ...
+
+    async def run(
+        self, oid: Oid, work: Callable[[Remote], T], *, deadline: float, question: bool = False
+    ) -> T:
+        """What `work` returns for the first remote that it does not raise for, in a worker thread."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    landed: trio.Event = field(default_factory=trio.Event)
+    size: Size | None = None
+    error: StoreError | None = None
+
+
+class _Missing(NamedTuple):
+    at: float
+    message: str
+
+
+class SizeFinder:
+    """Finds sizes. Objects of DVC's only: git's are as long as their trees say."""
+
+    def __init__(self, caches: CacheChain, index: SizeIndex, threads: Threads, nursery: trio.Nursery) -> None:
+        self._caches = caches
+        self._index = index
+        self.threads = threads
+        self._nursery = nursery
+        self._flights: dict[tuple[Oid, AskedRemotes | None], _Flight] = {}
+        self._missing: OrderedDict[tuple[Oid, AskedRemotes | None], _Missing] = OrderedDict()
+        self._fresh: dict[str, list[Learnt]] = {}
+
+    def roots(self) -> list[Path]:
+        """The directories of the caches, in the order in which they are asked."""
+        return [cache.root for cache in self._caches.caches]
+
+    async def look(
+        self, digests: Sequence[bytes], algorithm: str, *, remember: bool = False
+    ) -> list[Size | None]:
+        """The sizes of many objects as far as this machine knows them, in one hop; no remote is asked.
+
+        With `remember`, the index learns what only the files in the cache tell. Raises `StoreTimeout`.
+        """
+        return await self.threads.on_disk(
+            look_here, self._caches, self._index, tuple(digests), algorithm, remember
+        )
+
+    async def size(self, oid: Oid, remotes: AskedRemotes | None = None) -> int:
+        """An object's size in bytes. Raises as `find` does."""
+        return (await self.find(oid, remotes)).size
+
+    async def find(self, oid: Oid, remotes: AskedRemotes | None = None) -> Size:
+        """An object's size, and how it is known.
+
+        Raises `ObjectMissing` where nobody has the object, `RemoteSlow` after `QUESTION_SECONDS`, other
+        `RemoteError` where no remote can be asked, `StoreTimeout`.
+        """
+        key = (oid, remotes)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight()
+            self._nursery.start_soon(self._fly, oid, remotes, flight)
+        with trio.move_on_after(QUESTION_SECONDS):
+            await flight.landed.wait()
+        if flight.error is not None:
+            raise type(flight.error)(*flight.error.args)
+        if flight.size is None:
+            raise RemoteSlow(f"no remote said within {QUESTION_SECONDS:.0f} s how long object {oid} is")
+        return flight.size
+
+    async def check(self, opened: OpenObject) -> bool:
+        """Whether an open object's bytes have its hash. Raises `CacheUnusable`, `StoreTimeout`."""
+        try:
+            return await self.threads.on_disk(file_matches, opened.descriptor, opened.oid)
+        except OSError as error:
+            raise CacheUnusable(f"object {opened.oid} cannot be read: {error.strerror}") from None
+
+    def learn(self, rows: Iterable[Learnt], algorithm: str) -> None:
+        """Have the index remember sizes, in the background: also for whoever has hashed an object."""
+        idle = not self._fresh
+        self._fresh.setdefault(algorithm, []).extend(rows)
+        if idle:
+            self._nursery.start_soon(self._write_index)
+
+    async def _write_index(self) -> None:
+        try:
+            while self._fresh:
+                algorithm, rows = next(iter(self._fresh.items()))
+                self._fresh[algorithm] = []
+                await self.threads.on_disk(self._index.learn, rows, algorithm)
+                if not self._fresh[algorithm]:
+                    del self._fresh[algorithm]
+        except StoreError as error:
+            self._fresh.clear()
+            log.warning("sizes are not remembered: %s", error)
+
+    async def _fly(self, oid: Oid, remotes: AskedRemotes | None, flight: _Flight) -> None:
+        try:
+            flight.size = await self._ask(oid, remotes)
+        except StoreError as error:
+            flight.error = error
+        except Exception as error:  # a bug must reach those who wait as an error, not end the daemon
+            log.exception("the size of object %s cannot be found", oid)
+            flight.error = StoreError(f"object {oid}: {type(error).__name__}")
+        finally:
+            del self._flights[oid, remotes]
+            flight.landed.set()
+
+    async def _ask(self, oid: Oid, remotes: AskedRemotes | None) -> Size:
+        (here,) = await self.look([oid.raw], oid.algorithm)
+        if here is not None:
+            return here
+        try:
+            told = await self._ask_remotes(oid, remotes)
+        except StoreError:
+            (once,) = await self.threads.on_disk(self._index.find, [oid.raw], oid.algorithm)
+            if once is None:
+                raise
+            return once
+        if not 0 <= told <= SIZE_MAX:
+            raise RemoteCorrupt(f"a remote says that object {oid} has {told} bytes")
+        self.learn([Learnt(oid.raw, told, How.REMOTE)], oid.algorithm)
+        return Size(told, How.REMOTE)
+
+    async def _ask_remotes(self, oid: Oid, remotes: AskedRemotes | None) -> int:
+        if not remotes or oid.algorithm not in DVC_ALGORITHMS:
+            raise ObjectMissing(f"object {oid} is not in the cache {self.roots()[0]}")
+        key = (oid, remotes)
+        missing = self._missing.get(key)
+        if missing is not None and trio.current_time() - missing.at < MISSING_SECONDS:
+            raise ObjectMissing(missing.message)
+        try:
+            return await remotes.run(
+                oid, lambda remote: remote.size(oid), deadline=QUESTION_SECONDS, question=True
+            )
+        except ObjectMissing as error:
+            self._missing[key] = _Missing(trio.current_time(), str(error))
+            self._missing.move_to_end(key)
+            while len(self._missing) > MISSING_OIDS:
+                self._missing.popitem(last=False)
+            raise
+
+
+def look_here(
+    caches: CacheChain, index: SizeIndex, digests: Sequence[bytes], algorithm: str, remember: bool
+) -> list[Size | None]:
+    """The sizes that the caches and the index tell. Blocking.
+
+    What was hashed goes before a file that lies there now, that before what a remote once said. What a file
+    had that is gone is not told: it is to be asked anew.
+    """
+    found = caches.look_at([digest.hex() for digest in digests], algorithm)
+    known = index.find(digests, algorithm)
+    sizes: list[Size | None] = []
+    fresh: list[Learnt] = []
+    for digest, status, size in zip(digests, found, known, strict=True):
+        if status is not None and (size is None or size.how is not How.HASHED):
+            sizes.append(Size(status.st_size, How.STAT))
+            if remember:
+                fresh.append(Learnt(digest, status.st_size, How.STAT, status.st_ino, status.st_mtime_ns))
+        elif size is not None and size.how is not How.STAT:
+            sizes.append(size)
+        else:
+            sizes.append(None)
+    if fresh:
+        index.learn(fresh, algorithm)
+    return sizes
