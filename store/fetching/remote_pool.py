@@ -146,7 +146,7 @@ class RemotePool:
     def members(self, specs: Sequence[RemoteSpec]) -> tuple[Member, ...]:
         """The remotes that `specs` name, in their order. Opens nothing."""
         return tuple(
-            Member(Remote(spec.name, pooled.storage, spec.layout, spec.addresses), pooled)
+            Member(Remote(spec.name, pooled.storage, spec.layout, spec.addresses, spec.identity), pooled)
             for spec in specs
             for pooled in (self._pooled(spec),)
         )
