@@ -42,15 +42,12 @@ MEASURE_SECONDS: Final = 600.0
 """Others that share the cache bring things, too."""
 DRY_SECONDS: Final = 60.0
 """After a sweep that did not reach its goal: nothing will have changed earlier."""
+AGEING_SECONDS: Final = 24 * 3600.0
+FIRST_AGEING_SECONDS: Final = 300.0
+"""A mount has better things to do in the beginning."""
 CONFIRM_SECONDS: Final = 20.0
 FAILURES: Final = 4
 """Remotes that fail so often in one batch are not asked further."""
-AGEING_SECONDS: Final = 24 * 3600.0
-FIRST_CONFIRM_SECONDS: Final = 20.0
-FAILURES: Final = 4
-"""Remotes that fail so often in one batch are not asked further."""
-AGEING_SECONDS: Final = 300.0
-"""A mount has better things to do in the beginning."""
 
 
 class Keeper:
