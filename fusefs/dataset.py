@@ -60,16 +60,16 @@ def open_revisions(request: Request) -> Dataset:
     """All versions of a path, for a mount that shows them side by side. Raises `StoreError`."""
     if request.rev:
         raise InputError("--rev names one version and --revs many: give one of them")
-    with open_place(request.target, request.repo, chosen_cache(request)) as place:
+    with open_place(request.target, request.repo, chosen_cache(request), offline=request.offline) as place:
         return Dataset(request.target, "", "", None, (place.cache,), origin=Origin(place.repo, place.path))
 
 
-def list_names(repo: str, pattern: str) -> list[str]:
+def list_names(repo: str, pattern: str, *, offline: bool = False) -> list[str]:
     """Tags and branches of a repository that match the glob, of a clone as they were seen last."""
     location = parse_location(repo, current_directory())
     if location.local is not None:
         with Repository.open(location.local) as repository:
             return repository.names(pattern)
-    with Clone.open(location, clones_directory(os.environ)) as clone:
+    with Clone.open(location, clones_directory(os.environ), offline=offline) as clone:
         clone.resolve("HEAD")  # which refreshes what is old
         return clone.repository.names(pattern)

@@ -1,19 +1,14 @@
-"""`Dataset`: what a target turned out to be, and the last step that all of them share: its compiled tree.
-
-Callers: `fusefs.dataset` and its rooms. Blocking.
-"""
+"""What a user names, and what that turns out to be: `Request` → `Dataset`. Frozen values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fusefs.directories import cache_directory
-from store.git.repository import Repository
-from store.local_cache import LocalCache
-from store.revision import Located, RevisionMaterials
+from store.remotes.spec import RemoteSpec
 from store.tree_cache import TreeCache
-from store.version import GitPart, Part, obtain_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +23,16 @@ class Request:
     rev: str = ""
     repo: str = ""
     """Where `target` is a path: a repository's directory or URL."""
+    remotes: tuple[str, ...] = field(default=(), repr=False)
+    """Names, URLs and absolute paths of the remotes to ask, in that order; empty for those configured."""
+    trust: bool = False
+    """The repository's configuration counts like that of one's own."""
+    offline: bool = False
+    """The network must not be used."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain values, for a resolver to open the same from here."""
+        return {**asdict(self), "directory": str(Path.cwd())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Dataset:
     origin: Origin | None = None
     """None for what lies in no repository."""
     warnings: tuple[str, ...] = ()
+    remotes: tuple[RemoteSpec, ...] = field(default=(), repr=False)
+    """Who can be asked for what the caches lack, in that order."""
 
     @property
     def cache(self) -> Path:
@@ -73,33 +80,3 @@ def compiled_trees() -> TreeCache:
 
 def chosen_cache(request: Request) -> Path | None:
     return Path(request.cache).resolve() if request.cache else None
-
-
-def compile_dataset(
-    request: Request,
-    located: Located,
-    local: LocalCache,
-    *,
-    repository: Repository | None = None,
-    rev: str = "",
-    origin: Origin | None = None,
-) -> Dataset:
-    parts = located.version.parts
-    caches = (local, *[LocalCache(cache) for cache in located.caches if cache != local.root])
-    materials = RevisionMaterials(caches, located.manifests, repository)
-    try:
-        tree = obtain_tree(located.version, materials, compiled_trees(), request.target)
-    finally:
-        for cache in caches:
-            cache.close()
-    only = parts[0] if len(parts) == 1 else None
-    return Dataset(
-        target=request.target,
-        oid=str(only.oid) if isinstance(only, Part) else "",
-        rev=rev,
-        tree=tree,
-        caches=tuple(cache.root for cache in caches),
-        git_dirs=tuple(dict.fromkeys(part.git_dir for part in parts if isinstance(part, GitPart))),
-        origin=origin,
-        warnings=located.warnings,
-    )

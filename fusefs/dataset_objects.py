@@ -9,10 +9,13 @@ import re
 from pathlib import Path
 from typing import Final
 
-from fusefs.dataset_model import Dataset, Request, chosen_cache, compile_dataset, compiled_trees
+from fusefs.dataset_model import Dataset, Request, chosen_cache, compiled_trees
+from fusefs.dataset_remotes import DatasetRemotes
+from fusefs.dataset_tree import compile_dataset
 from fusefs.place import current_directory, open_place
 from store.dvc.project import find_project
 from store.errors import InputError
+from store.git.files import GitFiles
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.manifest import manifest_oid
@@ -29,14 +32,22 @@ MANIFEST_LIMIT: Final = 1 << 32
 
 
 def open_oid(request: Request) -> Dataset:
-    """An oid says nothing of its algorithm: DVC 3's place is tried first, then the older one."""
-    local = LocalCache(chosen_cache(request) or find_project(current_directory()).cache_dir)
+    """An oid says nothing of its algorithm: DVC 3's place is tried first, then the older one.
+
+    What the cache does not have is looked for on the remotes: of the project around us, or those chosen.
+    """
+    project = find_project(current_directory())
+    local = LocalCache(chosen_cache(request) or project.cache_dir)
     candidates = [Oid.parse(request.target, algorithm) for algorithm in DVC_ALGORITHMS]
-    oid = next((oid for oid in candidates if local.has(oid)), candidates[0])
-    version = Version((Part("" if oid.is_tree else str(oid), oid),))
-    if not oid.is_tree:
-        local.size(oid)  # a bare oid that is not there names nothing
-    return compile_dataset(request, Located(version), local)
+    with DatasetRemotes(request, local.root) as remotes:
+        remotes.of_project(project)
+        oid = next((oid for oid in candidates if local.has(oid)), None)
+        if oid is None:
+            specs = remotes.settle(Located(Version(())))
+            oid = remotes.find(candidates, specs) or candidates[0]
+            if not oid.is_tree and not specs:
+                local.size(oid)  # a bare oid that is not there names nothing
+        return compile_dataset(request, Located(_version(oid)), local, remotes)
 
 
 def open_run(request: Request) -> Dataset:
@@ -44,12 +55,22 @@ def open_run(request: Request) -> Dataset:
     if request.rev:
         raise InputError(f"{request.target} is in no revision; leave --rev out")
     if request.repo:
-        with open_place("", request.repo, chosen_cache(request)) as place:
+        with open_place("", request.repo, chosen_cache(request), offline=request.offline) as place:
             cache = place.cache
-    else:
-        cache = chosen_cache(request) or find_project(current_directory()).cache_dir
+            files = GitFiles(place.repository, place.resolve("HEAD")[0])
+            with DatasetRemotes(request, cache) as remotes:
+                remotes.of_revision(place, files, "HEAD")
+                return _compile_run(request, cache, remotes)
+    project = find_project(current_directory())
+    cache = chosen_cache(request) or project.cache_dir
+    with DatasetRemotes(request, cache) as remotes:
+        remotes.of_project(project)
+        return _compile_run(request, cache, remotes)
+
+
+def _compile_run(request: Request, cache: Path, remotes: DatasetRemotes) -> Dataset:
     key, _, out = request.target.removeprefix(RUN).partition(":")
-    return compile_dataset(request, locate_run(cache, key, out, request.target), LocalCache(cache))
+    return compile_dataset(request, locate_run(cache, key, out, request.target), LocalCache(cache), remotes)
 
 
 def open_manifest_file(request: Request) -> Dataset:
@@ -57,17 +78,22 @@ def open_manifest_file(request: Request) -> Dataset:
     path = Path(request.target).resolve()
     if path.stat().st_size > MANIFEST_LIMIT:
         raise InputError(f"{request.target} is too large to be a manifest")
+    project = find_project(path.parent)
     named = _object_at(path)
-    if named:
-        oid, home = named
-        if compiled_trees().has(Version((Part("", oid),)).key):
-            return compile_dataset(request, Located(Version((Part("", oid),))), _local(request, home))
-    data = _read_file(path, request.target)
-    if not named:
-        oid, home = manifest_oid(data), find_project(path.parent).cache_dir
-    return compile_dataset(
-        request, Located(Version((Part("", oid),)), (), {oid: data}), _local(request, home)
-    )
+    oid, home = named or (None, project.cache_dir)
+    manifests = {}
+    if oid is None or not compiled_trees().has(_version(oid).key):
+        data = _read_file(path, request.target)
+        oid = oid or manifest_oid(data)
+        manifests[oid] = data
+    local = LocalCache(chosen_cache(request) or home)
+    with DatasetRemotes(request, local.root) as remotes:
+        remotes.of_project(project)
+        return compile_dataset(request, Located(_version(oid), (), manifests), local, remotes)
+
+
+def _version(oid: Oid) -> Version:
+    return Version((Part("" if oid.is_tree else str(oid), oid),))
 
 
 def _object_at(path: Path) -> tuple[Oid, Path] | None:
@@ -88,7 +114,3 @@ def _read_file(path: Path, target: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{target} cannot be read: {error.strerror}") from None
-
-
-def _local(request: Request, home: Path) -> LocalCache:
-    return LocalCache(chosen_cache(request) or home)

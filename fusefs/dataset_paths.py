@@ -9,11 +9,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from fusefs.dataset_model import Dataset, Origin, Request, chosen_cache, compile_dataset
+from fusefs.dataset_model import Dataset, Origin, Request, chosen_cache
+from fusefs.dataset_remotes import DatasetRemotes
+from fusefs.dataset_tree import compile_dataset
 from fusefs.place import Place, is_in_git, name_repository, open_place, path_below, split_target
 from store.dvc.discovery import SUFFIX
+from store.dvc.files import join
 from store.dvc.project import Project
 from store.dvc.target import find_target
+from store.dvc.versioned import Wanted
 from store.errors import InputError, NotTracked, RepositoryUnusable, RevisionUnknown
 from store.git.changes import find_change
 from store.git.files import GitFiles
@@ -22,7 +26,7 @@ from store.import_sources import ImportSources
 from store.imported import ImportFinder
 from store.local_cache import LocalCache
 from store.prefetching import fetch_below, fetch_metafiles
-from store.revision import RevisionMaterials, compose_outputs, locate
+from store.revision import compose_outputs, locate
 from store.version import GitPart
 
 
@@ -37,12 +41,21 @@ def open_tracked(request: Request) -> Dataset:
         raise
     local = LocalCache(chosen_cache(request) or found.project.cache_dir)
     metafile = os.path.relpath(found.metafile, found.project.root)
-    with ImportSources(os.environ) as sources:
-        finder = ImportFinder(sources, (local,), found.project.root)
+    directory = metafile.rpartition("/")[0]
+    with (
+        DatasetRemotes(request, local.root) as remotes,
+        ImportSources(os.environ, offline=request.offline) as sources,
+    ):
+        remotes.of_project(found.project)
+        finder = ImportFinder(sources, (local,), found.project.root, remotes)
         located = compose_outputs(
             found.outputs, request.target, lambda output: finder.find(output, "", metafile), found.inside
         )
-    return compile_dataset(request, located, local, origin=_origin(found.project, path))
+        wanted = tuple(
+            Wanted("", os.path.normpath(join(directory, output.path)), output) for output in found.outputs
+        )
+        origin = _origin(found.project, path)
+        return compile_dataset(request, replace(located, wanted=wanted), local, remotes, origin=origin)
 
 
 def _open_clean_directory(request: Request) -> Dataset:
@@ -89,7 +102,7 @@ def _is_named(path: str) -> bool:
 
 def open_revision(request: Request, path: str, rev: str) -> Dataset:
     """A path of the repository around it, at a revision."""
-    with open_place(path, cache=chosen_cache(request)) as place:
+    with open_place(path, cache=chosen_cache(request), offline=request.offline) as place:
         return _open_at(request, place, rev)
 
 
@@ -98,32 +111,41 @@ def open_in_repository(request: Request) -> Dataset:
     path, rev = request.target, request.rev
     if not rev and "@" in path:
         path, _, rev = path.rpartition("@")
-    with open_place(path, request.repo, chosen_cache(request)) as place:
+    with open_place(path, request.repo, chosen_cache(request), offline=request.offline) as place:
         return _open_at(request, place, rev or "HEAD")
 
 
 def _open_at(request: Request, place: Place, rev: str) -> Dataset:
     commit, notice = place.resolve(rev)
     local = LocalCache(place.cache)
-    materials = RevisionMaterials((local,), repository=place.repository)
     files = GitFiles(place.repository, commit)
     if place.clone is not None:
         fetch_metafiles(files)
     home = None if place.clone is not None else Path(place.repo)
-    with ImportSources(os.environ) as sources:
-        find = ImportFinder(sources, (local,), home).find
-        has = materials.has_manifest
-        located = locate(place.repository, commit, place.path, request.target, has, find, place.cache_of)
-    if place.clone is not None:
-        for part in located.version.parts:
-            if isinstance(part, GitPart) and part.git_dir == place.repository.git_dir:
-                fetch_below(files, part.source)
-    if notice is not None:
-        located = replace(located, warnings=(*located.warnings, notice))
-    origin = Origin(place.repo, place.path)
-    return compile_dataset(
-        request, located, local, repository=place.repository, rev=commit.oid, origin=origin
-    )
+    with (
+        DatasetRemotes(request, local.root) as remotes,
+        ImportSources(os.environ, offline=request.offline) as sources,
+    ):
+        remotes.of_revision(place, files, rev)
+        find = ImportFinder(sources, (local,), home, remotes).find
+        located = locate(
+            place.repository, commit, place.path, request.target, remotes.bring, find, place.cache_of
+        )
+        if place.clone is not None:
+            for part in located.version.parts:
+                if isinstance(part, GitPart) and part.git_dir == place.repository.git_dir:
+                    fetch_below(files, part.source)
+        if notice is not None:
+            located = replace(located, warnings=(*located.warnings, notice))
+        return compile_dataset(
+            request,
+            located,
+            local,
+            remotes,
+            repository=place.repository,
+            rev=commit.oid,
+            origin=Origin(place.repo, place.path),
+        )
 
 
 def _origin(project: Project, path: Path) -> Origin | None:

@@ -19,19 +19,25 @@ from typing import Any, Final
 from fusefs.metrics_address import parse_metrics
 from store.errors import InputError
 
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MAX_READ_AHEAD: Final = 1 << 30
+MAX_CACHE: Final = 1 << 60
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, largest: int = MAX_READ_AHEAD) -> int:
     """`1M`, `512K` or plain bytes. Raises ValueError."""
-    found = re.fullmatch(r"(\d{1,10})([KMG]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,19})([KMGT]?)(?:i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
     if not found:
         raise ValueError(f"{text!r} is not a size; sizes look like 1M or 512K")
     size = int(found[1]) * _UNITS[found[2].upper()]
-    if size > MAX_READ_AHEAD:
-        raise ValueError(f"{text} is more than 1G")
+    if size > largest:
+        raise ValueError(f"{text} is more than {largest >> 30}G")
     return size
+
+
+def parse_cache_size(text: str) -> int:
+    """`500G`, `2T` or the like; 0 for no limit. Raises ValueError."""
+    return parse_size(text, MAX_CACHE)
 
 
 def parse_mask(text: str) -> int:
@@ -78,6 +84,20 @@ def parse_switch(text: str) -> bool:
     return text == "yes"
 
 
+def parse_verify(text: str) -> str:
+    """`whole`, `blocks` or `off`. Raises ValueError."""
+    if text not in ("whole", "blocks", "off"):
+        raise ValueError(f"{text!r} is no way to verify; ways are whole, blocks and off")
+    return text
+
+
+def parse_remote(text: str) -> str:
+    """A remote's name, its URL, or a path, which is made absolute. Raises ValueError."""
+    if not text:
+        raise ValueError("an empty name of a remote")
+    return parse_path(text) if text.startswith(("/", "./", "../", "~")) else text
+
+
 def parse_path(text: str) -> str:
     """A path, made absolute: the daemon works in `/`. Raises ValueError."""
     if not text:
@@ -96,6 +116,13 @@ class MountOptions:
     repo: str = ""
     revs: str = ""
     """A glob of revisions to show side by side; empty for one version."""
+    remote: tuple[str, ...] = ()
+    """Names and URLs of the remotes to ask, in that order; empty for those that are configured."""
+    trust: bool = False
+    """The repository's configuration counts like that of one's own."""
+    offline: bool = False
+    verify: str = "blocks"
+    """What is proved of an object before its bytes are served: `whole`, `blocks` or `off`."""
     uid: int = -1
     gid: int = -1
     umask: int = 0o022
@@ -107,6 +134,10 @@ class MountOptions:
     verbose: bool = False
     foreground: bool = False
     noexec: bool = False
+    cache_size: int = 0
+    """Bytes of what was fetched that are kept at most; 0: no bound."""
+    cache_free: int = 0
+    """Bytes that are left free on the cache's disk at least; 0: no bound."""
     pin: bool = True
     """Keep what is shown from being removed from the cache."""
     metrics: str = ""
@@ -134,6 +165,8 @@ class Flag:
     """Has no meaning for `fusefs run`, whose daemon lives as long as the command."""
     negatable: bool = False
     """There is also `--no-NAME`, for what is on by default."""
+    repeatable: bool = False
+    """May be given several times; the field is a tuple of the values."""
 
     @property
     def name(self) -> str:
@@ -146,12 +179,29 @@ FLAGS: Final = (
     Flag("rev", str, "the revision: a tag, branch, commit or experiment; also TARGET@REV", "REV"),
     Flag("repo", str, "the repository that TARGET is a path in: a directory or a URL", "REPO"),
     Flag("revs", str, "show all revisions that match, each in a directory", "GLOB", of_the_process=True),
+    Flag(
+        "remote",
+        parse_remote,
+        "ask this remote and no others for what is not cached; may be repeated, -o remote=A,remote=B",
+        "NAME|URL",
+        repeatable=True,
+    ),
+    Flag("trust", None, "follow the configuration of a repository that is not yours like that of your own"),
+    Flag("offline", None, "do without the network: show what is cached, and what directories have"),
+    Flag(
+        "verify",
+        parse_verify,
+        "serve large objects when the whole is proved, as blocks arrive (default), or never prove them",
+        "whole|blocks|off",
+    ),
     Flag("uid", parse_user, "owner that the files show (default: you)", "USER"),
     Flag("gid", parse_group, "group that the files show (default: yours)", "GROUP"),
     Flag("umask", parse_mask, "permission bits that the files do not show (default: 022)", "MASK"),
     Flag("allow_other", None, "let other users read the mount"),
     Flag("nonempty", None, "mount over a directory that is not empty", of_the_process=True),
     Flag("read_ahead", parse_size, "what the kernel reads ahead; root only (default: 1M)", "SIZE"),
+    Flag("cache_size", parse_cache_size, "keep at most so much of what was fetched, 500G perhaps", "SIZE"),
+    Flag("cache_free", parse_cache_size, "keep only while so much stays free on the cache's disk", "SIZE"),
     Flag(
         "pin",
         parse_switch,
@@ -193,6 +243,7 @@ def add_flags(parser: argparse.ArgumentParser, *, of_the_process: bool = True) -
                 dest=flag.field,
                 type=_argument_type(flag.parse),
                 default=argparse.SUPPRESS,
+                action="append" if flag.repeatable else "store",
                 metavar=flag.metavar,
                 help=flag.help,
             )
@@ -228,7 +279,8 @@ def read_options(parsed: Mapping[str, Any]) -> MountOptions:
     """The options out of argparse's result: flags win over `-o`. Raises `InputError`."""
     values = parse_option_strings(parsed["option_strings"])
     known = {field.name for field in fields(MountOptions)}
-    values.update({name: value for name, value in parsed.items() if name in known})
+    given = {name: value for name, value in parsed.items() if name in known}
+    values.update({name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
     return MountOptions(**values)
 
 
@@ -239,7 +291,9 @@ def split_options(text: str) -> list[str]:
 
 
 def parse_option_strings(texts: Sequence[str], *, sloppy: bool = False) -> dict[str, Any]:
-    """What `-o` sets, by field of `MountOptions`; the last one wins. Raises `InputError`.
+    """What `-o` sets, by field of `MountOptions`; the last one wins, but for those that may be repeated.
+
+    Raises `InputError`.
 
     `sloppy` passes over options that nobody knows, as `mount -s` asks for.
     """
@@ -266,7 +320,8 @@ def parse_option_strings(texts: Sequence[str], *, sloppy: bool = False) -> dict[
             raise InputError(f"-o {option}: {name} needs a value, {name}={flag.metavar}")
         else:
             try:
-                values[flag.field] = flag.parse(value)
+                parsed = flag.parse(value)
+                values[flag.field] = (*values.get(flag.field, ()), parsed) if flag.repeatable else parsed
             except ValueError as error:
                 raise InputError(f"-o {option}: {error}") from error
     return values

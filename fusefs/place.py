@@ -54,8 +54,12 @@ class Place:
 
 
 @contextmanager
-def open_place(target: str, repo: str = "", cache: Path | None = None) -> Iterator[Place]:
+def open_place(
+    target: str, repo: str = "", cache: Path | None = None, *, offline: bool = False
+) -> Iterator[Place]:
     """Open the repository that the path `target` lies in, or `repo`, from whose root it then counts.
+
+    With `offline` a clone is used as it is.
 
     Raises `InputError`, `ConfigInvalid`, `RepositoryUnusable`, `LockTimeout`, `StoreTimeout`.
     """
@@ -72,7 +76,7 @@ def open_place(target: str, repo: str = "", cache: Path | None = None) -> Iterat
             found = cache or _own_cache(location.local)
             yield Place(repository, inner, found, name_repository(repository))
     else:
-        with Clone.open(location, clones_directory(os.environ)) as clone:
+        with Clone.open(location, clones_directory(os.environ), offline=offline) as clone:
             found = cache or default_cache_dir(os.environ)
             yield Place(clone.repository, inner, found, location.url, clone)
 

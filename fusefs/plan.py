@@ -7,9 +7,13 @@ only serves. So every mistake of the user's is reported by the command itself.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import msgpack
+
+from store.remotes.spec import RemoteSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,22 @@ class MountPlan:
     """Where metrics are served (`fusefs.metrics_address`); empty for nowhere but in the mount."""
     since: float
     """When it was mounted, seconds since the epoch."""
+    remotes: tuple[RemoteSpec, ...] = field(default=(), repr=False)
+    """Who is asked for what no cache has, in that order."""
+    offline: bool = False
+    """The network must not be used: of the remotes only directories are asked."""
+    verify: str = "blocks"
+    """What is proved of an object before its bytes are served: `whole`, `blocks` or `off`."""
+    remote_names: tuple[str, ...] = field(default=(), repr=False)
+    """The remotes that the user chose, by name or URL; empty for those that are configured."""
+    trust: bool = False
+    """The user said that the repository's configuration counts like that of his own."""
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What a resolver is to open (`fusefs.resolve`) to settle the first version's remotes anew."""
+    cache_size: int = 0
+    """Bytes that we keep at most; 0: no bound."""
+    cache_free: int = 0
+    """Bytes that we leave free on the cache's disk at least."""
 
     @property
     def cache(self) -> str:
@@ -55,10 +75,14 @@ class MountPlan:
         return self.caches[0]
 
     def to_bytes(self) -> bytes:
-        packed: bytes = msgpack.packb(asdict(self), unicode_errors="surrogateescape")
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain["remotes"] = [remote.to_wire() for remote in self.remotes]
+        packed: bytes = msgpack.packb(plain, unicode_errors="surrogateescape")
         return packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> MountPlan:
-        fields = msgpack.unpackb(data, unicode_errors="surrogateescape")
-        return cls(**{**fields, **{name: tuple(fields[name]) for name in ("caches", "git_dirs")}})
+        plain = msgpack.unpackb(data, unicode_errors="surrogateescape")
+        plain.update({name: tuple(plain[name]) for name in ("caches", "git_dirs", "remote_names")})
+        plain["remotes"] = tuple(map(RemoteSpec.from_wire, plain["remotes"]))
+        return cls(**plain)

@@ -8,10 +8,12 @@ not there. The one with `last` is the last: the memory that it took is given bac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fusefs.dataset import Request, list_names, open_dataset
 from store.errors import RevisionUnknown, StoreError
@@ -20,12 +22,21 @@ KEPT_KIBIBYTES: Final = 96 << 10
 """Of resident memory, three times what a process has before it is asked."""
 
 
-def answer(question: dict[str, str]) -> dict[str, object]:
-    """Resolve `{repo, path, rev, cache}`, or list the names in `{repo, pattern}`."""
+def answer(question: Mapping[str, Any]) -> dict[str, object]:
+    """Resolve `{repo, path, rev, cache, remotes, trust, offline}`, or list the names in `{repo, pattern,
+    offline}`; or settle anew the remotes of `{request}`, what a command has opened before."""
     if "pattern" in question:
-        return {"names": list_names(question["repo"], question["pattern"])}
+        return {"names": list_names(question["repo"], question["pattern"], offline=question["offline"])}
+    if "request" in question:
+        return {"remotes": settle_anew(question["request"])}
     request = Request(
-        question["path"] or ".", cache=question["cache"], rev=question["rev"], repo=question["repo"]
+        question["path"] or ".",
+        cache=question["cache"],
+        rev=question["rev"],
+        repo=question["repo"],
+        remotes=tuple(question["remotes"]),
+        trust=question["trust"],
+        offline=question["offline"],
     )
     dataset = open_dataset(request)
     return {
@@ -35,7 +46,16 @@ def answer(question: dict[str, str]) -> dict[str, object]:
         "caches": [str(cache) for cache in dataset.caches],
         "git_dirs": [str(git_dir) for git_dir in dataset.git_dirs],
         "warnings": dataset.warnings,
+        "remotes": [remote.to_wire() for remote in dataset.remotes],
     }
+
+
+def settle_anew(wire: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The remotes of what was opened before, as the configuration is now. `wire` is of `Request.to_wire`."""
+    fields = {name: value for name, value in wire.items() if name != "directory"}
+    with contextlib.chdir(wire["directory"]):
+        dataset = open_dataset(Request(**{**fields, "remotes": tuple(fields["remotes"])}))
+    return [remote.to_wire() for remote in dataset.remotes]
 
 
 def peak_kibibytes() -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +35,7 @@ class _Child:
     process: trio.Process
     questions: int = 0
 
-    async def ask(self, question: dict[str, str]) -> bytes:
+    async def ask(self, question: Mapping[str, object]) -> bytes:
         """Its answer: a line, or what there is of it where the child ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -80,7 +80,7 @@ class Resolvers:
         self._limit = trio.CapacityLimiter(AT_ONCE)
         self._idle: list[_Child] = []
 
-    async def ask(self, question: dict[str, str]) -> dict[str, object]:
+    async def ask(self, question: Mapping[str, object]) -> dict[str, object]:
         """The answer to a question of `fusefs.resolve`.
 
         Raises `RevisionUnknown`, another `StoreError` with the line that it failed with, `StoreTimeout`.
@@ -104,7 +104,7 @@ class Resolvers:
         )
 
     async def _ask_child(
-        self, child: _Child, question: dict[str, str], *, fresh: bool = False
+        self, child: _Child, question: Mapping[str, object], *, fresh: bool = False
     ) -> dict[str, object] | None:
         """A child's answer; None if it had ended before it was asked. Afterwards it waits or has ended."""
         usable = False

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from fusefs.kernel_caches import forget_file
 from fusefs.plan import MountPlan
 from fusefs.resolvers import Resolvers
-from fusefs.spaces import FIRST_TREE
+from fusefs.spaces import FIRST_TREE, first_inode
 from fusefs.tree_space import TreeSpace
 from store.blobs import BlobSource
 from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import RevisionUnknown, StoreError
+from store.learnt_sizes import kept_path
 from store.local_cache import LocalCache
+from store.remotes.spec import RemoteSpec
+from store.size_finder import SizeFinder
 from store.threads import Threads
 from store.tree import Tree
 from store.tree_files import TreeFiles
@@ -50,6 +55,9 @@ class _Version:
     number: int
     oid: str
     rev: str
+    remotes: tuple[RemoteSpec, ...]
+    question: Mapping[str, object]
+    """What a resolver is asked to settle the remotes anew."""
     places: dict[Place, TreeSpace] = field(default_factory=dict)
 
 
@@ -70,6 +78,7 @@ class Versions:
         self,
         plan: MountPlan,
         store: ContentStore,
+        finder: SizeFinder,
         threads: Threads,
         blobs: Path,
         nursery: trio.Nursery,
@@ -79,6 +88,7 @@ class Versions:
     ) -> None:
         self._plan = plan
         self._store = store
+        self._finder = finder
         self._threads = threads
         self._blobs = blobs
         self._nursery = nursery
@@ -99,7 +109,8 @@ class Versions:
         """The version that the plan names, at the root. Raises `TreeDamaged` and OSError."""
         plan = self._plan
         tree = Tree.open(Path(plan.tree))
-        version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs)
+        question = {"request": dict(plan.request)}
+        version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs, plan.remotes, question)
         return self._stand(version, ROOT_PLACE)
 
     async def open(self, rev: str, place: Place = ROOT_PLACE) -> TreeSpace:
@@ -125,11 +136,18 @@ class Versions:
         assert known.version is not None  # one of the two is set
         return self._stand(known.version, place)
 
+    def keep_sizes(self) -> None:
+        """Keep the sizes that were learnt, for the next mount. Blocking, for the daemon's end."""
+        for version in self._versions.values():
+            version.files.keep_sizes()
+
     async def list_names(self, pattern: str) -> list[str]:
         """Tags and branches that match. Raises `StoreError`."""
         if not self.named:
             return []
-        answer = await self._resolvers.ask({"repo": self._plan.repo, "pattern": pattern})
+        answer = await self._resolvers.ask(
+            {"repo": self._plan.repo, "pattern": pattern, "offline": self._plan.offline}
+        )
         names = answer["names"]
         return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -147,9 +165,16 @@ class Versions:
 
     async def _open(self, rev: str) -> _Version:
         plan = self._plan
-        answer = await self._resolvers.ask(
-            {"repo": plan.repo, "path": plan.path, "rev": rev, "cache": plan.cache}
-        )
+        question: dict[str, object] = {
+            "repo": plan.repo,
+            "path": plan.path,
+            "rev": rev,
+            "cache": plan.cache,
+            "remotes": list(plan.remote_names),
+            "trust": plan.trust,
+            "offline": plan.offline,
+        }
+        answer = await self._resolvers.ask(question)
         commit, path = str(answer["rev"]), str(answer["tree"])
         if (commit, path) not in self._versions:
             tree = await self._threads.on_disk(Tree.open, Path(path))
@@ -161,15 +186,38 @@ class Versions:
                 for cache in map(Path, _texts(answer["caches"])):  # where imports of this version came from
                     if cache not in known:
                         self._caches.add(LocalCache(cache))
-                self._keep(tree, path, str(answer["oid"]), commit, _texts(answer["git_dirs"]))
+                again = {**question, "rev": commit}  # the name may lead elsewhere by then
+                oid, git_dirs, remotes = str(answer["oid"]), _texts(answer["git_dirs"]), _remotes(answer)
+                self._keep(tree, path, oid, commit, git_dirs, remotes, again)
         return self._versions[commit, path]
 
-    def _keep(self, tree: Tree, path: str, oid: str, rev: str, git_dirs: Sequence[str]) -> _Version:
+    async def refresh(self, question: Mapping[str, object]) -> tuple[RemoteSpec, ...]:
+        """A version's remotes as the configuration is now: credentials may have been replaced.
+
+        `question` is what the version was kept with. Raises `StoreError`, where it is not there any more.
+        """
+        return _remotes(await self._resolvers.ask(question))
+
+    def _keep(
+        self,
+        tree: Tree,
+        path: str,
+        oid: str,
+        rev: str,
+        git_dirs: Sequence[str],
+        remotes: tuple[RemoteSpec, ...],
+        question: Mapping[str, object],
+    ) -> _Version:
         source = BlobSource([Path(git_dir) for git_dir in git_dirs], self._blobs) if git_dirs else None
-        files = TreeFiles(tree, self._store, source)
-        version = self._versions[rev, path] = _Version(files, self._new_number(), oid, rev)
+        files = TreeFiles(tree, self._store, source, finder=self._finder, kept=kept_path(Path(path)))
+        version = _Version(files, self._new_number(), oid, rev, remotes, question)
+        self._versions[rev, path] = version
+        files.corrected = partial(self._forget_file, first_inode(version.number))
         self._adopt(tree)
         return version
+
+    async def _forget_file(self, first: int, row: int) -> None:
+        await self._threads.on_disk(forget_file, first + row)
 
     def _stand(self, version: _Version, place: Place) -> TreeSpace:
         """The version's space at `place`. Raises `StoreError` where there are too many."""
@@ -196,6 +244,12 @@ class Versions:
             raise StoreError(f"this mount has shown {MAX_SPACES} versions already; mount it anew")
         self._last_number += 1
         return self._last_number
+
+
+def _remotes(answer: Mapping[str, object]) -> tuple[RemoteSpec, ...]:
+    """The remotes in a resolver's answer."""
+    listed = answer.get("remotes")
+    return tuple(map(RemoteSpec.from_wire, listed)) if isinstance(listed, list) else ()
 
 
 def _texts(value: object) -> list[str]:

@@ -26,10 +26,14 @@ FOLLOWED: Final = 10_000
 
 
 class ImportSources:
-    """The `Repositories` of `store.dvc.imports`; to be used in `with`. `env` is the process's environment."""
+    """The `Repositories` of `store.dvc.imports`; to be used in `with`. `env` is the process's environment.
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    With `offline` clones are used as they are, and none is made.
+    """
+
+    def __init__(self, env: Mapping[str, str], *, offline: bool = False) -> None:
         self._env = env
+        self._offline = offline
         self._stack = ExitStack()
         self._opened: dict[str, tuple[Repository, Clone | None] | StoreError] = {}
         self._files: dict[tuple[str, str], GitFiles] = {}
@@ -94,7 +98,9 @@ class ImportSources:
         if len(self._opened) >= REPOSITORIES:
             raise RepositoryUnusable(f"imports lead to more than {REPOSITORIES} repositories")
         if location.local is None:
-            clone = self._stack.enter_context(Clone.open(location, clones_directory(self._env)))
+            clone = self._stack.enter_context(
+                Clone.open(location, clones_directory(self._env), offline=self._offline)
+            )
             return clone.repository, clone
         repository = self._stack.enter_context(Repository.open(location.local))
         # git looks upwards: a directory that is no repository any more may lie in another one.

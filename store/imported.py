@@ -10,14 +10,17 @@ Callers: `fusefs.dataset`. Blocking: repositories are opened, and cloned. One th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from store.cache_chain import CacheChain
 from store.dvc.import_source import RepositoryImport
 from store.dvc.imports import Hop, Importer, follow_import
+from store.dvc.index import TrackedOutput
 from store.dvc.metafile import Output
+from store.dvc.versioned import Wanted
 from store.errors import (
     ConfigInvalid,
     MetafileInvalid,
@@ -25,6 +28,8 @@ from store.errors import (
     NotTracked,
     ObjectCorrupt,
     ObjectMissing,
+    Offline,
+    RemoteError,
     StoreError,
 )
 from store.git.trees import Mode
@@ -33,7 +38,7 @@ from store.local_cache import LocalCache
 from store.manifest import Entry, check_manifest, manifest_oid, parse_manifest, serialize_manifest
 from store.oid import Oid
 from store.prefetching import fetch_below
-from store.revision import Found, locate
+from store.revision import Beyond, Found, locate
 from store.tree import UNKNOWN
 from store.version import GitPart, Part
 
@@ -41,6 +46,17 @@ NESTED: Final = 16
 """Directories of git's that were imported and hold imports of such directories; people have none."""
 
 _ASKED_AT_ONCE: Final = 4096
+
+
+class ImportRemotes(Protocol):
+    """The remotes of repositories that something was imported from."""
+
+    @property
+    def brought(self) -> Mapping[Oid, bytes]:
+        """Manifests that no cache could take."""
+
+    def bring_beyond(self, hop: Hop, root: str, outputs: Sequence[TrackedOutput]) -> Mapping[Oid, StoreError]:
+        """Bring the manifests of outputs of the DVC repository at `root` there; tell which cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,8 @@ class ImportFinder:
     """Where the repository's objects are."""
     home: Path | None
     """The repository's directory; None for one that is not on this machine."""
+    remotes: ImportRemotes | None = None
+    """Asked for manifests that no cache has."""
     depth: int = 0
 
     def find(self, output: Output, root: str, metafile: str) -> Found | None:
@@ -80,6 +98,7 @@ class ImportFinder:
         beyond: list[LocalCache] = []
         best: Found | None = None
         passed: list[Hop] = []
+        origins: list[Beyond] = []
         refusal: StoreError | None = None
         hops = follow_import(source, self.sources, importer)
         while True:
@@ -100,23 +119,40 @@ class ImportFinder:
                 return self._find_in_git(hop, beyond)
             chain = CacheChain(*self.caches, *beyond)
             try:
-                found = _read_output(hop, hop.tracked.output, chain)
-            except (NotStored, ObjectMissing) as error:
+                found = self._read(hop, hop.tracked, chain)
+            except (NotStored, ObjectMissing, Offline, RemoteError) as error:
                 refusal = error
                 continue
             _check_same(output, found, hop)
             found = replace(found, caches=tuple(cache.root for cache in beyond))
             if _has_all(found, chain):
                 return found
+            wanted = (Wanted(hop.root, hop.tracked.path, hop.tracked.output),)
+            origins.append(Beyond(hop, wanted))
             best = best or found
         if best is not None:
             further = (cache.root for cache in beyond if cache.root not in best.caches)
-            return replace(best, caches=(*best.caches, *further))
-        if not passed or (refusal is not None and not isinstance(refusal, NotStored | ObjectMissing)):
+            return replace(best, caches=(*best.caches, *further), beyond=tuple(origins))
+        is_absent = isinstance(refusal, NotStored | ObjectMissing | Offline | RemoteError)
+        if not passed or (refusal is not None and not is_absent):
             assert refusal is not None  # what ended the way before its first place
             raise refusal
         way = " → ".join(map(str, passed))
         raise ObjectMissing(f"imported from {way}: {refusal}; `dvc fetch` there or `dvc pull` here brings it")
+
+    def _read(self, hop: Hop, tracked: TrackedOutput, chain: CacheChain) -> Found:
+        """An output of another repository; its manifest comes from there where no cache has it.
+
+        Raises `NotStored`, `ObjectMissing`, `NotTracked`, `Offline`, `RemoteError`.
+        """
+        try:
+            return _read_output(hop, tracked.output, chain, {})
+        except ObjectMissing:
+            if self.remotes is None:
+                raise
+        for failure in self.remotes.bring_beyond(hop, hop.root, [tracked]).values():
+            raise failure
+        return _read_output(hop, tracked.output, chain, self.remotes.brought)
 
     def _find_in_git(self, hop: Hop, beyond: list[LocalCache]) -> Found:
         """What git tracks at a place, and the outputs of DVC's in it."""
@@ -139,9 +175,17 @@ class ImportFinder:
             raise MetafileInvalid(f"imported from {hop}: directories that import directories, {NESTED} deep")
         files = self.sources.open(hop.location, hop.commit)
         caches = (*self.caches, *beyond)
-        inner = ImportFinder(self.sources, caches, hop.location.local, self.depth + 1)
-        has = CacheChain(*caches).has
-        located = locate(files.repository, files.commit, hop.path, str(hop), has, inner.find)
+        inner = ImportFinder(self.sources, caches, hop.location.local, self.remotes, self.depth + 1)
+        chain = CacheChain(*caches)
+
+        def bring(root: str, outputs: Sequence[TrackedOutput]) -> Mapping[Oid, StoreError]:
+            absent = [one for one in outputs if one.output.oid is not None and not chain.has(one.output.oid)]
+            if self.remotes is not None and absent:
+                return self.remotes.bring_beyond(hop, root, absent)
+            missing = [one.output.oid for one in absent if one.output.oid is not None]
+            return {oid: ObjectMissing(f"its manifest {oid} is missing") for oid in missing}
+
+        located = locate(files.repository, files.commit, hop.path, str(hop), bring, inner.find)
         roots = [cache.root for cache in beyond]
         return Found(
             located.version.parts,
@@ -149,10 +193,11 @@ class ImportFinder:
             manifests=located.manifests,
             caches=tuple(dict.fromkeys((*roots, *located.caches))),
             warnings=located.warnings,
+            beyond=(*((Beyond(hop, located.wanted),) if located.wanted else ()), *located.beyond),
         )
 
 
-def _read_output(hop: Hop, output: Output, caches: CacheChain) -> Found:
+def _read_output(hop: Hop, output: Output, caches: CacheChain, brought: Mapping[Oid, bytes]) -> Found:
     """An output of another repository, or what the import names inside of it.
 
     Raises `NotStored`, `ObjectMissing`, `NotTracked`.
@@ -161,10 +206,12 @@ def _read_output(hop: Hop, output: Output, caches: CacheChain) -> Found:
         raise NotStored(f"{output.path!r} has no hash there")
     if not output.oid.is_tree:
         return Found((Part("", output.oid, output.size, output.isexec),), is_dir=False)
-    told = {output.oid: serialize_manifest((entry.relpath, entry.md5) for entry in output.entries)}
-    if not hop.inside and (output.entries or caches.has(output.oid)):
-        return Found((Part("", output.oid),), True, told if output.entries else {})
-    data = told[output.oid] if output.entries else caches.read(output.oid)
+    told = {output.oid: brought[output.oid]} if output.oid in brought else {}
+    if output.entries:
+        told = {output.oid: serialize_manifest((entry.relpath, entry.md5) for entry in output.entries)}
+    if not hop.inside and (told or caches.has(output.oid)):
+        return Found((Part("", output.oid),), True, told)
+    data = told[output.oid] if told else caches.read(output.oid)
     return _select(hop, _parse(data, output.oid), output.oid)
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from store.dvc.discovery import is_metafile, read_metafile
 from store.dvc.files import join
+from store.dvc.imports import Hop
 from store.dvc.index import Index, TrackedOutput, find_dvc_roots, read_index
 from store.dvc.metafile import Output
+from store.dvc.versioned import Wanted
 from store.errors import NotStored, NotTracked, ObjectMissing, StoreError
 from store.git.commit import Commit
 from store.git.files import GitEntry, GitFiles
@@ -29,6 +31,14 @@ _NAMED_NEARBY = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Beyond:
+    """Outputs of another repository, whose remotes may have them."""
+
+    hop: Hop
+    wanted: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """Where an imported output's content is; paths are from the output's own, empty for itself."""
 
@@ -38,6 +48,8 @@ class Found:
     caches: tuple[Path, ...] = ()
     """Where objects are besides the project's own cache."""
     warnings: tuple[str, ...] = ()
+    beyond: tuple[Beyond, ...] = ()
+    """The repositories that it comes from, where not all of it is in a cache."""
 
 
 Find = Callable[[Output, str, str], Found | None]
@@ -47,6 +59,16 @@ where it is to be had like any other's. Raises `StoreError` for what cannot be f
 
 def find_nowhere(output: Output, root: str, metafile: str) -> None:
     """The `Find` of who does not ask where imports came from."""
+
+
+Bring = Callable[[str, Sequence[TrackedOutput]], Mapping[Oid, StoreError]]
+"""Sees to it that the manifests of outputs are here, of the DVC repository at a root; tells of those that
+cannot be had, and why."""
+
+
+def bring_nothing(_: str, __: Sequence[TrackedOutput]) -> Mapping[Oid, StoreError]:
+    """The `Bring` of who does not need the manifests: what a version is does not depend on them."""
+    return {}
 
 
 CacheOf = Callable[[str], Path | None]
@@ -67,6 +89,10 @@ class Located:
     """Manifests that the metafiles themselves tell (remotes with versioned objects)."""
     caches: tuple[Path, ...] = ()
     """Where objects of imports and of DVC repositories within are, besides the project's own cache."""
+    wanted: tuple[Wanted, ...] = ()
+    """The outputs that it is made of, for the remotes that have them."""
+    beyond: tuple[Beyond, ...] = ()
+    """And those that were imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +103,7 @@ class _Composition:
     warnings: list[str] = field(default_factory=list)
     manifests: dict[Oid, bytes] = field(default_factory=dict)
     caches: list[Path] = field(default_factory=list)
+    beyond: list[Beyond] = field(default_factory=list)
 
     def add(self, output: Output, place: str, where: str, found: Found | None) -> None:
         if found is None:
@@ -87,11 +114,12 @@ class _Composition:
         self.warnings.extend(found.warnings)
         self.manifests.update(found.manifests)
         self.caches.extend(found.caches)
+        self.beyond.extend(found.beyond)
 
     def located(self, inside: str = "") -> Located:
         version = Version(tuple(self.parts), inside)
         caches = tuple(dict.fromkeys(self.caches))
-        return Located(version, tuple(self.warnings), self.manifests, caches)
+        return Located(version, tuple(self.warnings), self.manifests, caches, beyond=tuple(self.beyond))
 
 
 def compose_outputs(
@@ -135,14 +163,14 @@ def locate(
     commit: Commit,
     path: str,
     where: str,
-    has_manifest: Callable[[Oid], bool],
+    bring: Bring = bring_nothing,
     find: Find = find_nowhere,
     cache_of: CacheOf = _no_cache,
 ) -> Located:
     """What `path` (from the repository's root; empty for all of it) is at a commit.
 
     A directory that is no output is shown with what git tracks in it and the outputs below; those whose
-    manifest is not here (`has_manifest`) are left out, with a warning, and so are imports that cannot be
+    manifest cannot be had (`bring`) are left out, with a warning, and so are imports that cannot be
     followed. `find` tells where imports have their content, `cache_of` which cache a DVC repository within
     the repository has of its own. `where` is the target, for messages. Raises
     `NotTracked`, `NotStored`, `MetafileInvalid`, and what reading the repository and `find` raise.
@@ -159,13 +187,14 @@ def locate(
         located = compose_outputs(
             [tracked.output], where, lambda output: find(output, root, tracked.metafile), inside
         )
-        return _with_cache(located, cache_of(root))
+        wanted = (Wanted(root, tracked.path, tracked.output),)
+        return _with_cache(replace(located, wanted=wanted), cache_of(root))
     if entry is None and not index.below(path):
         raise NotTracked(_describe(where, commit, path, index))
     if entry is not None and entry.mode is not Mode.TREE:
         part = GitPart(path.rpartition("/")[2], repository.git_dir, commit.oid, path, entry.oid)
         return Located(Version((part,)))
-    return _locate_directory(files, path, entry.oid if entry else "", has_manifest, find, cache_of)
+    return _locate_directory(files, path, entry.oid if entry else "", bring, find, cache_of)
 
 
 def _with_cache(located: Located, cache: Path | None) -> Located:
@@ -176,13 +205,18 @@ def _locate_metafile(files: GitFiles, path: str, where: str, find: Find, cache_o
     metafile = read_metafile(files, path, where)
     outputs = [output for output in (metafile.outputs if metafile else ()) if output.cached]
     outputs = [output for output in outputs if output.oid or output.is_partial_import]
-    if not outputs:
+    if metafile is None or not outputs:
         raise NotStored(f"{where} names nothing that a cache could have")
     root = dvc_root(files, posixpath.dirname(path))
     below = path[len(root) + 1 :] if root else path
+    metafile = replace(metafile, path=below)
     located = compose_outputs(outputs, where, lambda output: find(output, root, below))
-    faults = metafile.faults if metafile else ()
-    return _with_cache(replace(located, warnings=(*faults, *located.warnings)), cache_of(root))
+    located = replace(
+        located,
+        warnings=(*metafile.faults, *located.warnings),
+        wanted=tuple(Wanted(root, metafile.output_path(output), output) for output in outputs),
+    )
+    return _with_cache(located, cache_of(root))
 
 
 def _find_output(files: GitFiles, path: str) -> tuple[Index, tuple[TrackedOutput, str] | None]:
@@ -207,13 +241,13 @@ def _locate_directory(
     files: GitFiles,
     path: str,
     tree: str,
-    has_manifest: Callable[[Oid], bool],
+    bring: Bring,
     find: Find,
     cache_of: CacheOf,
 ) -> Located:
     """What git tracks below `path`, and the outputs below it of every DVC repository there is."""
     composition = _Composition()
-    placed: list[tuple[str, Output, Found | None]] = []
+    placed: list[tuple[str, Wanted, Found | None]] = []
     prefix = f"{path}/" if path else ""
     for root in find_dvc_roots(files) or ("",):
         index = read_index(files, root=root)
@@ -221,38 +255,43 @@ def _locate_directory(
         own = cache_of(root)
         caches = [LocalCache(own)] if own is not None else []
         composition.caches.extend(cache.root for cache in caches)
-
-        def has(oid: Oid, caches: Sequence[LocalCache] = caches) -> bool:
-            return has_manifest(oid) or any(cache.has(oid) for cache in caches)
-
+        shown: list[tuple[TrackedOutput, Found | StoreError | None]] = []
         for tracked in index.outputs:
             full = posixpath.join(root, tracked.path)
             if not full.startswith(prefix) or not tracked.output.cached:  # git has what is not cached
                 continue
             try:
-                found = find(tracked.output, root, tracked.metafile)
-                if found is None:
-                    _check_present(tracked.output, has)
+                shown.append((tracked, find(tracked.output, root, tracked.metafile)))
             except StoreError as error:
-                composition.warnings.append(f"{full!r} is left out: {error}")
+                shown.append((tracked, error))
+        needed = [tracked for tracked, found in shown if found is None and _needs_manifest(tracked.output)]
+        absent = bring(root, [one for one in needed if not any(_has(cache, one) for cache in caches)])
+        for tracked, found in shown:
+            full, output = posixpath.join(root, tracked.path), tracked.output
+            if found is None and output.oid is None:
+                found = NotStored("it has no hash: it was never made or downloaded")
+            if found is None and output.oid is not None:
+                found = absent.get(output.oid)
+            if isinstance(found, StoreError):
+                composition.warnings.append(f"{full!r} is left out: {found}")
             else:
-                placed.append((full[len(prefix) :], tracked.output, found))
+                placed.append((full[len(prefix) :], Wanted(root, tracked.path, output), found))
         for cache in caches:
             cache.close()
     if tree:
         composition.parts.append(GitPart("", files.repository.git_dir, files.commit.oid, path, tree))
     # An inner output before the one around it.
-    for place, output, found in sorted(placed, key=lambda item: item[0].count("/"), reverse=True):
-        composition.add(output, place, place, found)
-    return composition.located()
+    for place, wanted, found in sorted(placed, key=lambda item: item[0].count("/"), reverse=True):
+        composition.add(wanted.output, place, place, found)
+    return replace(composition.located(), wanted=tuple(wanted for _, wanted, _ in placed))
 
 
-def _check_present(output: Output, has_manifest: Callable[[Oid], bool]) -> None:
-    """Whether an output can be shown in a directory. Raises `NotStored`, `ObjectMissing`."""
-    if output.oid is None:
-        raise NotStored("it has no hash: it was never made or downloaded")
-    if output.oid.is_tree and not output.entries and not has_manifest(output.oid):
-        raise ObjectMissing(f"its manifest {output.oid} is missing; `dvc fetch` brings it")
+def _needs_manifest(output: Output) -> bool:
+    return output.oid is not None and output.oid.is_tree and not output.entries
+
+
+def _has(cache: LocalCache, tracked: TrackedOutput) -> bool:
+    return tracked.output.oid is not None and cache.has(tracked.output.oid)
 
 
 def _check_stored(output: Output, where: str) -> None:
@@ -283,11 +322,13 @@ def _describe(where: str, commit: Commit, path: str, index: Index) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RevisionMaterials:
-    """`store.version.Materials` from caches, from metafiles, and from a repository."""
+    """`store.version.Materials` from caches, from metafiles, from remotes, and from a repository."""
 
     caches: Sequence[LocalCache]
     manifests: Mapping[Oid, bytes] = field(default_factory=dict)
     repository: Repository | None = None
+    bring: Callable[[Oid], bytes] | None = None
+    """Fetches a manifest that no cache has; None where nothing can be asked."""
 
     def read_manifest(self, oid: Oid) -> bytes:
         told = self.manifests.get(oid)
@@ -299,10 +340,9 @@ class RevisionMaterials:
                 return cache.read(oid)
             except ObjectMissing as error:
                 missing = missing or error
-        raise missing or ObjectMissing(f"manifest {oid} is in no cache")
-
-    def has_manifest(self, oid: Oid) -> bool:
-        return any(cache.has(oid) for cache in self.caches)
+        if self.bring is not None:
+            return self.bring(oid)
+        raise ObjectMissing(f"{missing or f'manifest {oid} is in no cache'}; `dvc fetch` would bring it")
 
     def list_git(self, part: GitPart) -> Iterable[GitEntry]:
         if self.repository is None or self.repository.git_dir != part.git_dir:

@@ -102,7 +102,7 @@ def open_tracker(
     if entry is not None and entry.mode is not Mode.TREE:
         return _BlobTracker(repository, path)
     if entry is None and not index.below(below):
-        locate(repository, commit, path, where, _every)  # which says what is wrong
+        locate(repository, commit, path, where)  # which says what is wrong
         raise NotTracked(f"{where}: nothing is tracked there")
     outside = dict.fromkeys(
         file
@@ -206,15 +206,10 @@ class _DirectoryTracker:
         if self.partial:
             fetch_metafiles(GitFiles(self.repository, commit))
         try:
-            located: Located = locate(self.repository, commit, self.path, self.where, _every)
+            located: Located = locate(self.repository, commit, self.path, self.where)
         except (NotTracked, NotStored):
             return None
         return State(located.version, manifests=located.manifests)
-
-
-def _every(_: Oid) -> bool:
-    """Whether a manifest is here does not change what a version is."""
-    return True
 
 
 def _metafile_paths(metafile: str) -> tuple[str, ...]:

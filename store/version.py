@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 import msgpack
 
-from store.errors import NotTracked, ObjectMissing
+from store.errors import NotTracked, ObjectMissing, Offline, RemoteError
 from store.git.files import GitEntry
 from store.git.trees import Mode
 from store.layering import Layer, lay_over
@@ -87,7 +87,7 @@ class Materials(Protocol):
     """What a version is compiled from."""
 
     def read_manifest(self, oid: Oid) -> bytes:
-        """A manifest's bytes, unproved. Raises `ObjectMissing`."""
+        """A manifest's bytes, unproved. Raises `ObjectMissing`, `Offline`, `RemoteError`."""
 
     def list_git(self, part: GitPart) -> Iterable[GitEntry]:
         """Everything that git tracks at and below a part's source. Raises `RepositoryUnusable`."""
@@ -136,8 +136,8 @@ def _leaves(part: Part | GitPart, materials: Materials, name: str) -> list[Leaf]
 def _read_manifest(oid: Oid, materials: Materials, name: str) -> list[Entry]:
     try:
         data = materials.read_manifest(oid)
-    except ObjectMissing as error:
-        raise ObjectMissing(f"{name}: its manifest is missing: {error}; `dvc fetch` would bring it") from None
+    except (ObjectMissing, Offline, RemoteError) as error:
+        raise type(error)(f"{name}: its manifest is missing: {error}") from None
     check_manifest(data, oid)
     return parse_manifest(data, str(oid))
 

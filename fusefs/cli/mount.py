@@ -61,14 +61,14 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     Raises `StoreError`; then nothing is left mounted.
     """
     place = claim_mountpoint(mountpoint, nonempty=options.nonempty)
-    request = Request(target, cache=options.cache, rev=options.rev, repo=options.repo)
+    request = make_request(target, options)
     dataset = open_revisions(request) if options.revs else open_dataset(request)
     for warning in dataset.warnings:
         print_error(f"warning: {warning}")
     for cache in dataset.caches:
         forbid_overlap(place, cache)
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
-    plan = make_plan(dataset, place, options, log)
+    plan = make_plan(request, dataset, place, options, log)
     with held_back() as let_go:
         mounted = kernel_mount.mount_fuse(
             place, target, allow_other=options.allow_other, noexec=options.noexec
@@ -97,7 +97,20 @@ def _serve(launch: Launch, options: MountOptions) -> None:
     leave_running(daemon)
 
 
-def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> MountPlan:
+def make_request(target: str, options: MountOptions) -> Request:
+    """What the user named, with all that says where it is to be found."""
+    return Request(
+        target,
+        cache=options.cache,
+        rev=options.rev,
+        repo=options.repo,
+        remotes=options.remote,
+        trust=options.trust,
+        offline=options.offline,
+    )
+
+
+def make_plan(request: Request, dataset: Dataset, place: str, options: MountOptions, log: str) -> MountPlan:
     """The plan of a mount; checks that its log can be written. Raises `InputError`."""
     if log:
         check_log(log)
@@ -118,8 +131,16 @@ def make_plan(dataset: Dataset, place: str, options: MountOptions, log: str) -> 
         umask=options.umask,
         log=log,
         pin=options.pin,
+        cache_size=options.cache_size,
+        cache_free=options.cache_free,
         metrics=options.metrics,
         since=time.time(),
+        remotes=dataset.remotes,
+        offline=options.offline,
+        verify=options.verify,
+        remote_names=options.remote,
+        trust=options.trust,
+        request=request.to_wire(),
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from fusefs import kernel_mount, namespaces
 from fusefs.cli import print_error
-from fusefs.cli.mount import make_plan
-from fusefs.dataset import Request, open_dataset
+from fusefs.cli.mount import make_plan, make_request
+from fusefs.dataset import open_dataset
 from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted
 from fusefs.launch import Launch, end_daemon, start_background
@@ -82,7 +82,7 @@ def run_command(target: str, arguments: Sequence[str], options: MountOptions) ->
     mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, []))
     try:
         with interruptible():
-            request = Request(target, cache=options.cache, rev=options.rev, repo=options.repo)
+            request = make_request(target, options)
             dataset = open_dataset(request)
             for warning in dataset.warnings:
                 print_error(f"warning: {warning}")
@@ -91,7 +91,7 @@ def run_command(target: str, arguments: Sequence[str], options: MountOptions) ->
                 try:
                     let_go()
                     log = options.log or default_log("run")
-                    run.start(make_plan(dataset, run.place, options, log), arguments, options)
+                    run.start(make_plan(request, dataset, run.place, options, log), arguments, options)
                     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
                     status = run.wait()
                     if run.daemon_failed():

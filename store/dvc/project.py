@@ -6,7 +6,7 @@ Callers: `store.dvc.target`, commit. Blocking; frozen results, any thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -50,20 +50,19 @@ class Project:
         directory = self.config.cache_dir or self.home_cache
         if setting and setting.level in (Level.GLOBAL, Level.SYSTEM):
             return directory
-        if not _lies_in(directory, self.root) and not self._is_own(setting.file if setting else self.root):
+        judged = [setting.file if setting else self.root, self.root / ".dvc"]
+        if not _lies_in(directory, self.root) and not are_own(judged):
             raise ConfigInvalid(
                 f"{self.root} belongs to another user, and its cache {str(directory)!r} lies outside of it; "
                 f"if you want that one, say so with `dvc config --global cache.dir` or --cache"
             )
         return directory
 
-    def _is_own(self, file: Path) -> bool:
-        """Whether `file` and the project are this user's to write, or root's, who may everything anyway."""
-        try:
-            owners = {path.lstat().st_uid for path in (file, self.root / ".dvc")}
-        except OSError:
-            return False
-        return owners <= {os.geteuid(), 0}
+    @property
+    def is_own(self) -> bool:
+        """Whether a DVC repository is this user's: then its configuration is trusted as DVC trusts it."""
+        files = [self.root / ".dvc" / name for name in ("config", "config.local")]
+        return self.kind is Kind.DVC and are_own([self.root / ".dvc", *filter(os.path.lexists, files)])
 
     def metafiles(self) -> Iterator[Metafile | Broken]:
         """Every metafile of the working tree, and what could not be read, outer directories first.
@@ -76,6 +75,15 @@ class Project:
             return discover(files, below=False)
         listed = None if self.config.no_scm else work_tree.list_files(self.root, *PATTERNS)
         return discover(files if listed is None else ListedFiles(files, listed))
+
+
+def are_own(paths: Iterable[Path]) -> bool:
+    """Whether all of these are this user's to write, or root's, who may do everything anyway."""
+    try:
+        owners = {path.lstat().st_uid for path in paths}
+    except OSError:
+        return False
+    return owners <= {os.geteuid(), 0}
 
 
 def find_project(path: Path, env: Mapping[str, str] | None = None) -> Project:
