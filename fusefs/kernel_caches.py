@@ -1,4 +1,4 @@
-"""Makes the kernel ask for names again: after a switch of versions, what it has cached is another tree's.
+"""Makes the kernel ask again: for names after a switch of versions, for a file whose size was not as told.
 
 Since Linux 6.16 one notification outdates every name of a mount. Older kernels must be told each
 name; of a directory of a million that takes seconds. Blocking, for a worker thread: the kernel may
@@ -29,3 +29,11 @@ def forget_names(fuse_fd: int, names: Iterable[bytes]) -> None:
                 pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, pyfuse3.FileNameT(name))
             except OSError:
                 pass  # not cached
+
+
+def forget_file(inode: int) -> None:
+    """Outdate what is cached of a file: its attributes, and its pages."""
+    try:
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode))
+    except OSError:
+        pass  # not cached

@@ -17,7 +17,7 @@ import trio
 
 from fusefs.control import NAMES, ControlSpace
 from fusefs.control_socket import new_name, serve_control
-from fusefs.directories import blob_directory
+from fusefs.directories import blob_directory, cache_directory
 from fusefs.kernel_caches import forget_names
 from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.metrics_text import MetricsText
@@ -36,6 +36,8 @@ from store.errors import StoreError
 from store.fetcher import Fetcher
 from store.local_cache import LocalCache
 from store.metrics import Metrics
+from store.size_finder import SizeFinder
+from store.sizes import SizeIndex
 from store.threads import Threads
 from store.tree import ROOT_ROW
 
@@ -56,6 +58,7 @@ class Mount:
         plan: MountPlan,
         fuse_fd: int,
         store: ContentStore,
+        finder: SizeFinder,
         caches: CacheChain,
         pinner: Pinner,
         threads: Threads,
@@ -71,7 +74,9 @@ class Mount:
         self.control_name = new_name()
         self.operations = Operations(store.counters, metrics.requests)
         add = self.operations.add
-        self._versions = Versions(plan, store, threads, blob_directory(), nursery, caches, add, pinner.add)
+        self._versions = Versions(
+            plan, store, finder, threads, blob_directory(), nursery, caches, add, pinner.add
+        )
         self._reporter = StatusReporter(plan, store.counters, pinner, self.control_name, nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
@@ -97,10 +102,16 @@ class Mount:
     def _show(self, space: TreeSpace) -> None:
         if self._shown is not None:
             self._shown.supersede()
+            self._shown.files.stop_learning()
         space.restore()
         self._shown = space
         self.operations.show(space)
         self._reporter.show(space)
+        space.files.start_learning()
+
+    def keep_sizes(self) -> None:
+        """Keep the sizes that were learnt, for the next mount. Blocking, for the daemon's end."""
+        self._versions.keep_sizes()
 
     async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer a request of the control socket: `{"switch": REV}`."""
@@ -144,6 +155,7 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
     """
     caches = CacheChain(*[LocalCache(Path(cache)) for cache in plan.caches])
     blobs = LocalCache(blob_directory())
+    index = SizeIndex(cache_directory())
     threads = Threads()
     started = time.monotonic()
     async with trio.open_nursery() as background:
@@ -151,7 +163,8 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
         pinner = Pinner(caches, threads, wanted=plan.pin)
         metrics = Metrics()
         metrics.queues = threads.queues
-        mount = Mount(plan, fuse_fd, store, caches, pinner, threads, background, metrics)
+        finder = SizeFinder(caches, index, threads, background)
+        mount = Mount(plan, fuse_fd, store, finder, caches, pinner, threads, background, metrics)
         endpoint = mount.listen(plan.metrics) if plan.metrics else None
         shorten_waits()
         pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
@@ -168,6 +181,8 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
             mount.operations.close_all()
             pyfuse3.close(unmount=False)
             pinner.remove()
+            mount.keep_sizes()
+            index.close()
             caches.close()
             blobs.close()
             log.info("ended after %.0f s", time.monotonic() - started)

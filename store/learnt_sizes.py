@@ -35,6 +35,7 @@ import msgpack
 import xxhash
 
 from store.layouts import OBJECT_ROOTS
+from store.manifest import SIZE_MAX
 from store.oid import ALGORITHMS, DVC_ALGORITHMS, MD5_DOS2UNIX
 from store.sizes import How
 from store.tree import ALGORITHM_SHIFT, HEADER_MAX, PREAMBLE, UNKNOWN, Tree
@@ -92,6 +93,8 @@ class LearntSizes:
         if self._early is not None:
             self._early.append((row, size, how))
         known = self._size[row]
+        if self.bytes_known + size > SIZE_MAX:
+            return False  # no file system has that much: somebody lies
         if known == UNKNOWN:
             self.unknown -= 1
             self.bytes_known += size

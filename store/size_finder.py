@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -81,6 +81,10 @@ class SizeFinder:
         self._flights: dict[tuple[Oid, AskedRemotes | None], _Flight] = {}
         self._missing: OrderedDict[tuple[Oid, AskedRemotes | None], _Missing] = OrderedDict()
         self._fresh: dict[str, list[Learnt]] = {}
+
+    def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run something in the finder's nursery. It must not raise."""
+        self._nursery.start_soon(work, *arguments)
 
     def roots(self) -> list[Path]:
         """The directories of the caches, in the order in which they are asked."""

@@ -45,8 +45,6 @@ FIRST_PAUSE: Final = 30.0
 LONGEST_PAUSE: Final = 1800.0
 """After a remote failed, until it is listed again."""
 
-_Told = Callable[[int, int, How], None]
-
 
 class _Part(NamedTuple):
     """Rows whose objects lie in one directory of a remote."""
@@ -64,21 +62,15 @@ class _Listing:
 
 
 class SizeSurvey:
-    """One tree's. `told(row, size, how)` is called for every size that is found."""
+    """One tree's. What is found goes into `sizes`."""
 
     def __init__(
-        self,
-        tree: Tree,
-        sizes: LearntSizes,
-        finder: SizeFinder,
-        remotes: AskedRemotes | None,
-        told: _Told,
+        self, tree: Tree, sizes: LearntSizes, finder: SizeFinder, remotes: AskedRemotes | None
     ) -> None:
         self._tree = tree
         self._sizes = sizes
         self._finder = finder
         self._remotes = remotes
-        self._told = told
 
     async def look_here(self) -> None:
         """Learn what the cache and the index know. Raises `StoreTimeout`."""
@@ -90,7 +82,7 @@ class SizeSurvey:
                 found = await self._finder.look(digests, algorithm, remember=True)
                 for row, size in zip(rows, found, strict=True):
                     if size is not None:
-                        self._told(row, size.size, size.how)
+                        self._sizes.learn(row, size.size, size.how)
             await trio.sleep(trio.current_time() - begun)
 
     async def ask_remotes(self) -> None:
@@ -176,7 +168,7 @@ class SizeSurvey:
             list_part, remote, self._tree, part, until, deadline=LISTING_SECONDS
         )
         for number, (row, learnt) in enumerate(listing.found):
-            self._told(row, learnt.size, How.REMOTE)
+            self._sizes.learn(row, learnt.size, How.REMOTE)
             if number % ROWS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         self._finder.learn([learnt for _, learnt in listing.found], part.algorithm)
@@ -200,7 +192,7 @@ class SizeSurvey:
                 except StoreError as error:  # nobody has it: whoever asks for it will be told
                     log.debug("no size: %s", error)
                 else:
-                    self._told(row, size.size, size.how)
+                    self._sizes.learn(row, size.size, size.how)
 
         await _side_by_side([work] * AT_ONCE)
 

@@ -1,8 +1,11 @@
 """`TreeFiles`: the files of one tree by row: their sizes, their bytes, and words for what fails.
 
-Sizes that the tree does not have are learnt from the objects. They are kept in a file without a
-name: pages of a file can be given back to the disk, those of a daemon that serves a hundred
-versions of a million files could not.
+Sizes that the tree does not have are learnt (`store.size_learner`). A size that is known is told for good,
+and the kernel keeps it, but only the tree's own and those of bytes that were hashed are beyond doubt. Where
+an object turns out to have another length than such a one, it is corrupt. Where a file in the cache or a
+remote had told the length, the object is hashed: either it is the right one, and the size is corrected, the
+kernel's knowledge with it, before anybody gets to read; or it is corrupt. So no reader gets other bytes than
+the object's, and a size that was wrong holds until the first open at most.
 
 Thread rule: belongs to the event loop.
 """
@@ -10,63 +13,100 @@ Thread rule: belongs to the event loop.
 from __future__ import annotations
 
 import logging
-import mmap
-import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final
 
-import trio
-
 from store.content_store import ContentStore, OpenObject
-from store.errors import ObjectMissing, StoreError
+from store.errors import ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Source
-from store.oid import DIGEST_BYTES, DVC_ALGORITHMS
-from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
+from store.oid import DVC_ALGORITHMS, Oid
+from store.size_finder import AskedRemotes, SizeFinder
+from store.size_learner import SizeLearner, by_algorithm
+from store.sizes import How, Learnt, Size
+from store.tree import UNKNOWN, Tree
 
 MEASURED_AT_ONCE: Final = 4096
 """Rows. Between two such batches readers get their turn."""
 
-ROWS_AT_ONCE: Final = 1024
-"""Whose sizes are asked for together: a hop to a thread costs as much as twenty answers."""
-ASKED_BLOCKS: Final = 256
-ASKED_SECONDS: Final = 1.0
-
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Rows whose sizes are being asked for, or were."""
-
-    done: trio.Event
-    at: float
-
-
 class TreeFiles:
-    """What a tree's rows have for content. `source` brings what the caches lack, where anything can."""
+    """What a tree's rows have for content.
 
-    def __init__(self, tree: Tree, store: ContentStore, source: Source | None = None) -> None:
+    `source` brings what the caches lack, `finder` finds sizes, with the help of `remotes`. `kept` is where
+    sizes are kept from one mount to the next: a private place.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        store: ContentStore,
+        source: Source | None = None,
+        *,
+        finder: SizeFinder,
+        remotes: AskedRemotes | None = None,
+        kept: Path | None = None,
+    ) -> None:
         self.tree = tree
+        self.corrected: Callable[[int], Awaitable[None]] | None = None
+        """Set by whoever shows the tree; awaited when a row's size turns out to be another than was told."""
         self._store = store
         self._source = source
-        self._asked: OrderedDict[int, _Asked] = OrderedDict()
-        self.sizes_unknown = tree.sizes_unknown
-        self.bytes_known = tree.bytes_known
-        # The tree's own column is read-only: copied only if it has gaps to be filled.
-        self.sizes: Sequence[int] = tree.size
-        self._learnt = _writable_copy(tree.size) if tree.sizes_unknown else None
-        if self._learnt is not None:
-            self.sizes = self._learnt
+        self._finder = finder
+        self._remotes = remotes
+        self._learner = SizeLearner(tree, finder, remotes, kept)
+        self._sizes = self._learner.sizes
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes by row, 0 for a directory; `UNKNOWN` where they are not known."""
+        return self._sizes.column
+
+    @property
+    def sizes_unknown(self) -> int:
+        """How many files' sizes are not known."""
+        return self._sizes.unknown
+
+    @property
+    def bytes_known(self) -> int:
+        """The sizes together that are known."""
+        return self._sizes.bytes_known
 
     async def open(self, row: int) -> OpenObject:
-        """Open a file's object. Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`."""
+        """Open a file's object.
+
+        Raises `ObjectMissing`, `ObjectCorrupt`, `RemoteError`, `CacheUnusable`, `StoreTimeout`.
+        """
+        oid = self.tree.oid(row)
         try:
-            opened = await self._store.open(self.tree.oid(row), self.sizes[row], self._source)
+            try:
+                opened = await self._store.open(oid, self.sizes[row], self._source)
+            except ObjectCorrupt:
+                if self.sizes[row] == UNKNOWN or self._sizes.is_certain(row):
+                    raise
+                opened = await self._settle(row, oid)
         except StoreError as error:
             raise self._explain(row, error) from None
-        self._learn(row, opened.size)
+        self._sizes.learn(row, opened.size, How.STAT)
+        return opened
+
+    async def _settle(self, row: int, oid: Oid) -> OpenObject:
+        """Open an object that has not the length which a file or a remote told, if it has its hash."""
+        opened = await self._store.open(oid, UNKNOWN, self._source)
+        try:
+            if not await self._finder.check(opened):
+                raise ObjectCorrupt(
+                    f"object {oid} in the cache has {opened.size} bytes that are not its own; remove it"
+                )
+            log.info("%r has %d bytes and not %d", self.tree.path(row), opened.size, self.sizes[row])
+            self._finder.learn([Learnt(oid.raw, opened.size, How.HASHED)], oid.algorithm)
+            if self._sizes.learn(row, opened.size, How.HASHED) and self.corrected is not None:
+                await self.corrected(row)
+        except BaseException:
+            self._store.close(opened)
+            raise
         return opened
 
     async def read(self, row: int, opened: OpenObject, offset: int, length: int) -> bytes | memoryview:
@@ -80,65 +120,68 @@ class TreeFiles:
         self._store.close(opened)
 
     async def size(self, row: int) -> int:
-        """A file's size in bytes. Raises as `open` does where nothing can tell it."""
+        """A file's size in bytes.
+
+        Raises as `open` does where nothing can tell it; `RemoteSlow` when remotes keep it waiting.
+        """
+        if self.sizes[row] == UNKNOWN:
+            await self._learner.loaded.wait()
         known = self.sizes[row]
         if known != UNKNOWN:
             return known
+        self._learner.look_ahead(row)
         try:
-            size = await self._store.size(self.tree.oid(row))
+            size = await self._find(self.tree.oid(row))
         except StoreError as error:
             raise self._explain(row, error) from None
-        self._learn(row, size)
-        return size
+        self._sizes.learn(row, *size)
+        known = self.sizes[row]  # where two were told at a time, the first one holds
+        if known == UNKNOWN:
+            path = self.tree.path(row)
+            raise ObjectCorrupt(f"{path!r}: {size.size} bytes are more than a file system can have")
+        return known
+
+    async def _find(self, oid: Oid) -> Size:
+        try:
+            return Size(self._store.size_now(oid), How.STAT)
+        except (BlockingIOError, StoreError):
+            pass
+        if oid.algorithm not in DVC_ALGORITHMS:
+            return Size(await self._store.size(oid), How.STAT)
+        try:
+            return await self._finder.find(oid, self._remotes)
+        except ObjectMissing:
+            if self._remotes:
+                raise
+            return Size(await self._store.size(oid), How.STAT)  # it says what is wrong there
 
     def size_now(self, row: int) -> int:
         """A file's size, or `UNKNOWN` where it cannot be told without waiting. 0 for a directory."""
         known = self.sizes[row]
-        if known != UNKNOWN:
+        if known != UNKNOWN or not self._learner.loaded.is_set():
             return known
         try:
             size = self._store.size_now(self.tree.oid(row))
         except (BlockingIOError, StoreError):
             return UNKNOWN
-        self._learn(row, size)
+        self._sizes.learn(row, size, How.STAT)
         return size
 
     async def learn_around(self, row: int) -> int:
-        """Ask for the sizes of the rows around `row`; returns the row up to which that is done.
+        """As `SizeLearner.learn_around`: no remote is waited for."""
+        return await self._learner.learn_around(row)
 
-        Those behind are asked for meanwhile: rows are in the order of listings, from one directory to
-        the next. What stays unknown is asked for again, but not within a second.
-        """
-        block = row // ROWS_AT_ONCE
-        await self._ask_block(block).wait()
-        if (block + 1) * ROWS_AT_ONCE < self.tree.rows:
-            self._ask_block(block + 1)
-        return (block + 1) * ROWS_AT_ONCE
+    def start_learning(self) -> None:
+        """As `SizeLearner.start_learning`, when the tree is shown."""
+        self._learner.start_learning()
 
-    def _ask_block(self, block: int) -> trio.Event:
-        asked = self._asked.get(block)
-        now = trio.current_time()
-        if asked is None or (asked.done.is_set() and now - asked.at > ASKED_SECONDS):
-            asked = self._asked[block] = _Asked(trio.Event(), now)
-            self._asked.move_to_end(block)
-            while len(self._asked) > ASKED_BLOCKS:
-                self._asked.popitem(last=False)
-            self._store.start_soon(self._learn_block, block, asked.done)
-        return asked.done
+    def stop_learning(self) -> None:
+        """The tree is not shown any more."""
+        self._learner.stop_learning()
 
-    async def _learn_block(self, block: int, done: trio.Event) -> None:
-        first = block * ROWS_AT_ONCE
-        try:
-            await self.learn_sizes(range(first, min(first + ROWS_AT_ONCE, self.tree.rows)))
-        except StoreError as error:
-            log.warning("sizes could not be asked for: %s", error)
-        finally:
-            done.set()
-
-    async def learn_sizes(self, rows: range) -> None:
-        """Ask the cache for those of the rows' sizes that are not known; some may stay so."""
-        sizes = self.sizes
-        await self._ask_lengths([row for row in rows if sizes[row] == UNKNOWN], self._learn)
+    def keep_sizes(self) -> None:
+        """Keep what was learnt for the next mount. Blocking, for the daemon's end."""
+        self._learner.keep_now()
 
     async def is_cached(self, row: int) -> bool:
         """Does the cache hold the file's object?"""
@@ -159,16 +202,11 @@ class TreeFiles:
 
     async def _ask_lengths(self, rows: list[int], told: Callable[[int, int], None]) -> None:
         """Ask the cache for the lengths of the rows' objects in one hop; `told(row, size)` what it has."""
-        flags, digest, width = self.tree.flags, self.tree.digest, self.tree.digest_width
-        for place, algorithm in enumerate(DVC_ALGORITHMS):
-            length = DIGEST_BYTES[algorithm]
-            of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
-            if of_kind:
-                digests = [digest[row * width : row * width + length].hex() for row in of_kind]
-                lengths = await self._store.lengths(digests, algorithm)
-                for row, size in zip(of_kind, lengths, strict=True):
-                    if size != UNKNOWN:
-                        told(row, size)
+        for algorithm, of_kind, digests in by_algorithm(self.tree, rows):
+            lengths = await self._store.lengths([digest.hex() for digest in digests], algorithm)
+            for row, size in zip(of_kind, lengths, strict=True):
+                if size != UNKNOWN:
+                    told(row, size)
 
     def _explain(self, row: int, error: StoreError) -> StoreError:
         """The same error with the file's path and, for a miss, what would help."""
@@ -176,17 +214,3 @@ class TreeFiles:
         if isinstance(error, ObjectMissing) and self.tree.algorithm(row) in DVC_ALGORITHMS:
             message += "; `dvc fetch` would bring it"
         return type(error)(message)
-
-    def _learn(self, row: int, size: int) -> None:
-        if self._learnt is not None and self._learnt[row] == UNKNOWN:
-            self._learnt[row] = size
-            self.sizes_unknown -= 1
-            self.bytes_known += size
-
-
-def _writable_copy(column: memoryview) -> memoryview:
-    """A copy of a column of 64-bit numbers in a file without a name."""
-    with tempfile.TemporaryFile() as file:
-        file.write(column)
-        file.flush()
-        return memoryview(mmap.mmap(file.fileno(), column.nbytes)).cast("q")

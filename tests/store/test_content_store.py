@@ -13,12 +13,15 @@ import pytest
 import trio
 
 from store import content_store as module
+from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Fetcher, Source
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.size_finder import SizeFinder
+from store.sizes import SizeIndex
 from store.threads import Threads
 from store.tree import UNKNOWN, Tree
 from store.tree_compiler import Leaf, compile_tree, write_tree
@@ -54,7 +57,10 @@ class Fixture:
             threads = Threads()
             blobs = LocalCache(self.root.with_name("blobs"))
             self.store = ContentStore(LocalCache(self.root), blobs, threads, Fetcher(threads, nursery))
-            yield TreeFiles(self.tree, self.store, source)
+            index = SizeIndex(self.root.with_name("index"))
+            finder = SizeFinder(CacheChain(LocalCache(self.root)), index, threads, nursery)
+            yield TreeFiles(self.tree, self.store, source, finder=finder)
+            index.close()
 
 
 @pytest.fixture(params=[True, False], ids=["sizes known", "sizes unknown"])
@@ -173,7 +179,7 @@ def test_sizes_are_learnt_once_and_never_guessed(tmp_path: Path) -> None:
             rows = range(1, fixture.tree.rows)
             listed = [row for row in rows if not fixture.tree.is_directory(row)]
             assert files.sizes_unknown == len(CONTENTS)
-            await files.learn_sizes(range(listed[0], listed[-1] + 1))
+            await files.learn_around(listed[0])
             assert files.sizes[fixture.row(b"d/b")] == 200_000
             assert files.sizes[fixture.row(b"d/empty")] == 0
             assert files.sizes[fixture.row(b"d/gone")] == UNKNOWN

@@ -1,0 +1,231 @@
+"""`SizeLearner`: how a daemon comes to know the sizes of one tree's files.
+
+From what an earlier mount has kept; from the cache and the index, a block of rows at a time, when rows are
+listed; from the remotes when somebody looks at files, for those around them; and all of them in the
+background while the tree is shown. What was learnt is kept for the next mount.
+
+Thread rule: belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from store.errors import ObjectMissing, StoreError
+from store.learnt_sizes import LearntSizes, Stamps, read_kept, take_stamps, write_kept
+from store.oid import DIGEST_BYTES, DVC_ALGORITHMS
+from store.size_finder import AskedRemotes, SizeFinder
+from store.size_survey import SizeSurvey
+from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
+
+ROWS_AT_ONCE: Final = 1024
+"""Whose sizes are asked for together: a hop to a thread costs as much as twenty answers."""
+ASKED_BLOCKS: Final = 4096
+ASKED_SECONDS: Final = 1.0
+LONGEST_ASKED_SECONDS: Final = 60.0
+"""A block is asked for again after so long; each time that tells nothing new, twice as long."""
+LOOK_AHEAD: Final = 64
+"""Rows whose sizes remotes are asked for at a time, because those before them are looked at."""
+LOOK_AHEAD_PAUSE: Final = 10.0
+"""Seconds, after a remote failed at it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Rows whose sizes are being asked for, or were; they are good for `seconds`."""
+
+    done: trio.Event
+    at: float
+    seconds: float
+    unknown: int
+    """How many sizes of the tree were not known at that time."""
+
+
+class SizeLearner:
+    """One tree's. `sizes` is what is known; its `column` and counts are for everybody to read.
+
+    `remotes` are those of the version, `kept` is where sizes are kept from one mount to the next: a private
+    place.
+    """
+
+    def __init__(
+        self, tree: Tree, finder: SizeFinder, remotes: AskedRemotes | None, kept: Path | None
+    ) -> None:
+        self.sizes = LearntSizes(tree)
+        self._tree = tree
+        self._finder = finder
+        self._remotes = remotes
+        self._kept = kept
+        self._stamps: Stamps | None = None
+        self._roots: list[Path] = []
+        self.loaded = trio.Event()
+        """What an earlier mount has kept is known."""
+        self._asked: OrderedDict[int, _Asked] = OrderedDict()
+        self._ahead: set[int] = set()
+        self._ahead_after = 0.0
+        self._survey = trio.CancelScope()
+        if tree.sizes_unknown:
+            finder.start_soon(self._load)
+        else:
+            self.sizes.begin(None)
+            self.loaded.set()
+
+    async def learn_around(self, row: int) -> int:
+        """Learn what this machine knows of the sizes around `row`; returns the row up to which that is done.
+
+        Those behind are asked for meanwhile: rows are in the order of listings, from one directory to
+        the next. Remotes are asked as well, and not waited for. What stays unknown is asked for again,
+        after a while that grows as long as nothing comes of it.
+        """
+        block = row // ROWS_AT_ONCE
+        await self._ask_block(block).wait()
+        if (block + 1) * ROWS_AT_ONCE < self._tree.rows:
+            self._ask_block(block + 1)
+        self.look_ahead(row)
+        return (block + 1) * ROWS_AT_ONCE
+
+    def _ask_block(self, block: int) -> trio.Event:
+        asked = self._asked.get(block)
+        now = trio.current_time()
+        if asked is None or (asked.done.is_set() and now - asked.at > asked.seconds):
+            seconds = ASKED_SECONDS
+            if asked is not None and asked.unknown == self.sizes.unknown:
+                seconds = min(2 * asked.seconds, LONGEST_ASKED_SECONDS)
+            asked = self._asked[block] = _Asked(trio.Event(), now, seconds, self.sizes.unknown)
+            self._asked.move_to_end(block)
+            while len(self._asked) > ASKED_BLOCKS:
+                self._asked.popitem(last=False)
+            self._finder.start_soon(self._learn_block, block, asked.done)
+        return asked.done
+
+    async def _learn_block(self, block: int, done: trio.Event) -> None:
+        first = block * ROWS_AT_ONCE
+        try:
+            await self.learn_sizes(range(first, min(first + ROWS_AT_ONCE, self._tree.rows)))
+        except StoreError as error:
+            log.warning("sizes could not be asked for: %s", error)
+        finally:
+            done.set()
+
+    async def learn_sizes(self, rows: range) -> None:
+        """Ask this machine for those of the rows' sizes that are not known; some may stay so."""
+        await self.loaded.wait()
+        column = self.sizes.column
+        unknown = [row for row in rows if column[row] == UNKNOWN]
+        for algorithm, of_kind, digests in by_algorithm(self._tree, unknown):
+            found = await self._finder.look(digests, algorithm)
+            for row, size in zip(of_kind, found, strict=True):
+                if size is not None:
+                    self.sizes.learn(row, *size)
+
+    def look_ahead(self, row: int) -> None:
+        """Ask the remotes for the sizes of the row and of those that are likely to be looked at next."""
+        remotes = self._remotes
+        if not remotes or remotes.offline or trio.current_time() < self._ahead_after:
+            return
+        sizes, flags = self.sizes.column, self._tree.flags
+        for near in range(row, min(row + LOOK_AHEAD, self._tree.rows)):
+            if len(self._ahead) >= LOOK_AHEAD:
+                return
+            of_dvc = flags[near] >> ALGORITHM_SHIFT < len(DVC_ALGORITHMS)
+            if sizes[near] == UNKNOWN and of_dvc and near not in self._ahead:
+                self._ahead.add(near)
+                self._finder.start_soon(self._ask_ahead, near)
+
+    async def _ask_ahead(self, row: int) -> None:
+        try:
+            self.sizes.learn(row, *await self._finder.find(self._tree.oid(row), self._remotes))
+        except ObjectMissing:
+            pass  # whoever asks for it will be told
+        except StoreError as error:
+            self._ahead_after = trio.current_time() + LOOK_AHEAD_PAUSE
+            log.debug("no sizes ahead of who asks: %s", error)
+        finally:
+            self._ahead.discard(row)
+
+    def start_learning(self) -> None:
+        """Learn all sizes in the background and keep them, until `stop_learning` or for good."""
+        if self.sizes.unknown:
+            self._survey = trio.CancelScope()
+            self._finder.start_soon(self._learn_all, self._survey)
+
+    def stop_learning(self) -> None:
+        """The tree is not shown any more."""
+        self._survey.cancel()
+
+    async def _learn_all(self, scope: trio.CancelScope) -> None:
+        survey = SizeSurvey(self._tree, self.sizes, self._finder, self._remotes)
+        with scope:
+            await self.loaded.wait()
+            try:
+                await survey.look_here()
+                await self._keep()
+                await survey.ask_remotes()
+                await self._keep()
+            except StoreError as error:
+                log.warning("sizes are not learnt in the background: %s", error)
+            except Exception:  # a bug costs the sizes, not the daemon
+                log.exception("sizes are not learnt in the background")
+
+    async def _load(self) -> None:
+        """Go on from what an earlier mount has learnt."""
+        kept = None
+        self._roots = self._finder.roots()
+        try:
+            self._stamps = await self._finder.threads.on_disk(take_stamps, self._roots)
+            if self._kept is not None:
+                kept = await self._finder.threads.on_disk(read_kept, self._kept, self._tree, self._stamps)
+        except StoreError as error:
+            log.warning("sizes that were learnt before are not known: %s", error)
+        finally:
+            self.sizes.begin(kept)
+            self.loaded.set()
+
+    async def _keep(self) -> None:
+        write = self._write()
+        if write is not None:
+            await self._finder.threads.on_disk(write)
+
+    def keep_now(self) -> None:
+        """Keep what was learnt. Blocking, for the daemon's end."""
+        write = self._write()
+        if write is not None:
+            write()
+
+    def _write(self) -> Callable[[], None] | None:
+        """What writes down what was learnt, in any thread; None where there is nothing to be written."""
+        path, stamps, tree = self._kept, self._stamps, self._tree
+        if path is None or stamps is None or not self.sizes.fresh:
+            return None
+        if self._finder.roots() != self._roots:  # of a cache that was added nothing was noted in time
+            stamps = {algorithm: [0] * len(numbers) for algorithm, numbers in stamps.items()}
+        noted, kept = stamps, self.sizes.keep()
+        assert kept is not None  # there is something fresh
+
+        def write() -> None:
+            try:
+                write_kept(path, tree, kept, noted)
+            except OSError as error:
+                log.warning("sizes cannot be kept in %s: %s", path, error.strerror)
+
+        return write
+
+
+def by_algorithm(tree: Tree, rows: list[int]) -> Iterator[tuple[str, list[int], list[bytes]]]:
+    """The rows of DVC's objects, and their digests."""
+    flags, digest, width = tree.flags, tree.digest, tree.digest_width
+    for place, algorithm in enumerate(DVC_ALGORITHMS):
+        length = DIGEST_BYTES[algorithm]
+        of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
+        if of_kind:
+            starts = [row * width for row in of_kind]
+            yield algorithm, of_kind, [bytes(digest[start : start + length]) for start in starts]
