@@ -53,6 +53,9 @@ def test_one_module_crosses_into_threads() -> None:
         "store/fetching/remote_set.py",
         "store/keeping/keeper.py",
         "store/threads.py",
+        "store/size_finder.py",
+        "store/size_learner.py",
+        "store/size_survey.py",
         "store/tree_files.py",
     }
     assert importers("store", "trio") <= loop
