@@ -166,7 +166,7 @@ class SizeIndex:
     def _open(self) -> sqlite3.Connection | None:
         if not self._opened:
             self._opened = True
-            self._path = find_place(self._directory)
+            self._path = find_place(self._directory, LOCAL_HOME)
             if self._path is not None:
                 self._db = open_database(self._path, _SCHEMA, _VERSION, any_thread=True)
             if self._db is not None:
@@ -183,7 +183,7 @@ class SizeIndex:
             self._db = None
 
 
-def find_place(directory: Path, elsewhere: Path = LOCAL_HOME) -> Path | None:
+def find_place(directory: Path, elsewhere: Path) -> Path | None:
     """Where the database is that belongs into `directory`, a private one of the user's, made if missing.
 
     Databases lie on no network file system, whose locks cannot be relied on: then it is in a directory of
@@ -205,6 +205,8 @@ def _settle(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA journal_mode = WAL")  # readers wait for no writer
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    with db:
+        db.execute("INSERT INTO turns SELECT ?, 0 WHERE NOT EXISTS (SELECT 1 FROM turns)", (_today(),))
 
 
 def _find(db: sqlite3.Connection, digests: Sequence[bytes], algorithm: str) -> list[Size | None]:
@@ -250,7 +252,7 @@ def _learn(db: sqlite3.Connection, rows: list[_Row]) -> None:
 
 
 def _is_due(db: sqlite3.Connection) -> bool:
-    day, pages = db.execute("SELECT day, pages FROM turns").fetchone() or (-YOUNG_DAYS, 0)
+    day, pages = db.execute("SELECT day, pages FROM turns").fetchone()
     # A day to come means that the clock was set back: it begins to count anew.
     return not 0 <= _today() - day <= YOUNG_DAYS or _count_pages(db) - int(pages) > YOUNG_PAGES
 
