@@ -91,7 +91,7 @@ def _of_failure(error: Exception, debug: str, who: str, what: str) -> RemoteErro
         )
     if "NotPartial" in debug:
         return RangeRefused(f"{who} gives objects only whole")
-    if re.search(r"UnexpectedRange|NoContentRange|ParseContentRange|MissingContentLength", debug):
+    if re.search(r"UnexpectedRange|InvalidRangeRequest|NoContentRange|ParseContentRange|MissingContentLength", debug):
         return RemoteCorrupt(f"{who} answered with another range of {what} than was asked for")
     if "IncompleteBody" in debug or ("UnexpectedEof" in debug and "kind: Body" in debug):
         return RemoteCorrupt(f"{who} ended its answer for {what} too early")
