@@ -5,12 +5,14 @@ The source of misses for whole-project mounts. Blocking, for worker threads.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from store.errors import CacheUnusable, ObjectMissing
 from store.git.repository import Repository
+from store.keeping.leases import Lease
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 
@@ -21,6 +23,11 @@ class BlobSource:
     def __init__(self, git_dirs: Sequence[Path], directory: Path) -> None:
         self._git_dirs = git_dirs
         self._directory = directory
+        # A clone of ours is not aged out while a version needs it.
+        self._leases: list[Lease] = []
+        for git_dir in git_dirs:
+            with contextlib.suppress(OSError):
+                self._leases.append(Lease(git_dir))
 
     def bring(self, oid: Oid) -> None:
         """Publish a blob below the directory, verified by git's reader when it is whole.

@@ -123,15 +123,20 @@ class Ledger:
                 self._waiting.pop(oid, None)
         self._with(lambda db: db.executemany(f"DELETE FROM objects WHERE {KEY}", keys), None)
 
-    def commit_ended(self, oids: Iterable[Oid]) -> None:
-        """As `disown`, for a commit that names these objects. Arrivals before this that are still to be
-        written, by whichever process, may be among them and get no row."""
+    def commit_ended(self, oids: Iterable[Oid]) -> bool:
+        """As `disown`, for a commit that names these objects; whether that could be written down.
 
-        def write(db: sqlite3.Connection) -> None:
+        Arrivals before this that are still to be written, by whichever process, may be among them and get
+        no row.
+        """
+        keys = [key_of(oid) for oid in oids]
+
+        def write(db: sqlite3.Connection) -> bool:
             db.execute("INSERT OR REPLACE INTO commits VALUES (1, ?)", (self._clock(),))
+            db.executemany(f"DELETE FROM objects WHERE {KEY}", keys)
+            return True
 
-        self._with(write, None)
-        self.disown(oids)
+        return self._with(write, False)
 
     def checked(self, oids: Iterable[Oid]) -> None:
         """Their bytes have just been found to be right."""

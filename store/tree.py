@@ -26,10 +26,12 @@ upon which the caller compiles it anew.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
 import sys
+import time
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,6 +40,7 @@ import msgpack
 import xxhash
 
 from store.errors import StoreError
+from store.keeping.leases import hold
 from store.oid import ALGORITHMS, DIGEST_BYTES, Oid
 
 MAGIC: Final = b"FUSEFS\x02\n"
@@ -117,7 +120,12 @@ class Tree:
     def open(cls, path: Path) -> Tree:
         """Map and verify the file. Raises `TreeDamaged`, or `FileNotFoundError` where there is none."""
         with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
+            # For as long as it is mapped: what is in use is not aged out. The time tells what is not.
+            hold(file.fileno())
+            status = os.fstat(file.fileno())
+            with contextlib.suppress(OSError):
+                os.utime(file.fileno(), ns=(time.time_ns(), status.st_mtime_ns))
+            length = status.st_size
             if length < PREAMBLE.size:
                 raise TreeDamaged(f"compiled tree {path} is cut short")
             mapped = mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ)

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "diff": "fusefs.cli.diff",
     "config": "fusefs.cli.config",
     "runs": "fusefs.cli.runs",
+    "cache": "fusefs.cli.cache",
     "doctor": "fusefs.cli.doctor",
 }
 """Sub-commands in the order of the help, and where they live."""

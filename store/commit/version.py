@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from store.commit.claims import claim_objects
 from store.commit.gitignore import ignore
 from store.commit.locks import lock_directory, lock_dvc
 from store.commit.metafile import compose_metafile, content_fields, read_metafile, replace_file
@@ -96,6 +97,7 @@ def _commit_locked(target: Target, options: CommitOptions, progress: Progress) -
     refuse_inner(target, [found.relpath for found in files])
     with (
         closing(HashState(options.state)) as state,
+        claim_objects(target.cache) as claim,
         open_writer(
             target.cache,
             shared_with_group=target.project.config.cache_shared_group,
@@ -111,6 +113,7 @@ def _commit_locked(target: Target, options: CommitOptions, progress: Progress) -
             objects += _store_manifest(writer, oid, manifest)
         else:
             oid = Oid(entries[0].md5)
+        claimed = claim(oid, entries)
     size = sum(entry.size or 0 for entry in entries)
     nfiles = len(entries) if target.is_dir else None
     isexec = not target.is_dir and entries[0].isexec
@@ -119,7 +122,14 @@ def _commit_locked(target: Target, options: CommitOptions, progress: Progress) -
     if new != old:
         replace_file(place.metafile, new)
     return Committed(
-        oid, place.metafile, entries, size, stored.hashed, objects, gitignored, _warnings(entries)
+        oid,
+        place.metafile,
+        entries,
+        size,
+        stored.hashed,
+        objects,
+        gitignored,
+        (*_warnings(entries), *claimed),
     )
 
 

@@ -15,6 +15,7 @@ Callers: what opens a project by URL. Blocking; any thread.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -35,6 +36,7 @@ from store.git.objects import is_oid
 from store.git.repository import Repository
 from store.git.transfer import Fetcher, ask_hash_name, fetch_refs
 from store.git.urls import Location
+from store.keeping.leases import Lease
 
 CLONE_SECONDS: Final = 1800.0
 """Deadline for a first clone: all history, without contents."""
@@ -74,6 +76,7 @@ class Clone:
     repository: Repository
     offline: bool
     _lock: Path = field(repr=False)
+    _lease: Lease = field(repr=False)
 
     @classmethod
     def open(cls, location: Location, clones: Path, *, offline: bool = False) -> Self:
@@ -85,14 +88,18 @@ class Clone:
         _prepare(clones)
         name = _name(location.url)
         directory, lock = clones / name, clones / f"{name}.lock"
-        if not directory.is_dir():
-            if offline:
-                raise RepositoryUnusable(f"there is no clone of {location.url} here yet; go online once")
-            with lock_file(lock, CLONE_SECONDS) as held:
-                if not directory.is_dir():  # somebody else may have made it in the meantime
-                    _make(location, clones, name, held)
+        while True:
+            if not directory.is_dir():
+                if offline:
+                    raise RepositoryUnusable(f"there is no clone of {location.url} here yet; go online once")
+                with lock_file(lock, CLONE_SECONDS) as held:
+                    if not directory.is_dir():  # somebody else may have made it in the meantime
+                        _make(location, clones, name, held)
+            lease = hold_clone(directory)
+            if lease is not None:
+                break
         fetch = None if offline else Fetcher(location, directory)
-        return cls(location, directory, Repository.open(directory, fetch), offline, lock)
+        return cls(location, directory, Repository.open(directory, fetch), offline, lock, lease)
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +110,7 @@ class Clone:
     def close(self) -> None:
         """End the processes that answer for the objects."""
         self.repository.close()
+        self._lease.close()
 
     def resolve(self, rev: str = "HEAD", max_age: float = MAX_AGE) -> tuple[Commit, str | None]:
         """The commit that `rev` names, and a line to show if that may not be the newest.
@@ -168,6 +176,22 @@ class Clone:
             return self.repository.resolve(rev)
         except RevisionUnknown:
             return None
+
+
+def hold_clone(directory: Path) -> Lease | None:
+    """Keep a clone from being aged out, and note that it is used; None where it was removed just now."""
+    try:
+        lease = Lease(directory)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RepositoryUnusable(f"the clone {directory} cannot be opened: {error.strerror}") from None
+    if not lease.is_at(directory):
+        lease.close()
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(directory)
+    return lease
 
 
 def _make(location: Location, clones: Path, name: str, held: int) -> None:

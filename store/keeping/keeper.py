@@ -22,9 +22,9 @@ import trio
 from store.budget import Budget, Limits
 from store.errors import ObjectMissing, StoreError
 from store.fetching.remote_set import RemoteSet
+from store.keeping.cache_locks import SWEEPING, sole
 from store.keeping.confirmation import AT_ONCE, ask_size
 from store.keeping.kinds import kinds_of_cache, kinds_of_user
-from store.keeping.leases import SWEEPING, sole
 from store.keeping.records import Fetched
 from store.keeping.sweep import Measured, Sweep
 from store.ledger import Ledger

@@ -5,10 +5,7 @@ clone's directory) and has nothing to release: the lock goes with the last descr
 opening. Whoever wants to delete takes the exclusive lock first, and leaves what is refused. Somebody who
 opens a file just then keeps its bytes, as of any file that is unlinked.
 
-Two more locks lie beside a cache's ledger: a commit keeps all eviction away while it counts on what it
-finds in the cache, and one keeper at a time sweeps.
-
-Blocking only where it says so; any thread.
+Nothing here waits; any thread.
 """
 
 from __future__ import annotations
@@ -16,17 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-
-from store.keeping.records import open_home
-
-EVICTING: Final = "evicting.lock"
-SWEEPING: Final = "sweeping.lock"
-
-_RETRY_SECONDS: Final = 0.01
 
 
 def hold(descriptor: int) -> None:
@@ -46,47 +33,26 @@ def claim(descriptor: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def keep_away_eviction(cache: Path, seconds: float) -> Iterator[bool]:
-    """Within, nothing is evicted from the cache; gives whether that is so.
+class Lease:
+    """A file or directory that is held until the lease is closed, or nothing refers to it any more."""
 
-    Waits for an eviction that is under way, some milliseconds, `seconds` at most.
-    """
-    with contextlib.ExitStack() as stack:
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError` where there is nothing at `path`."""
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        hold(self._descriptor)
+
+    def is_at(self, path: Path) -> bool:
+        """Is what is held what lies there now?"""
         try:
-            lock = _open_lock(cache, EVICTING)
+            return os.path.samestat(os.fstat(self._descriptor), path.stat())
         except OSError:
-            yield False
-            return
-        stack.callback(os.close, lock)
-        deadline = time.monotonic() + seconds
-        while not (held := _try(lock, fcntl.LOCK_SH)) and time.monotonic() < deadline:
-            time.sleep(_RETRY_SECONDS)
-        yield held
+            return False
 
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-@contextlib.contextmanager
-def sole(cache: Path, name: str) -> Iterator[bool]:
-    """Take one of the cache's two locks alone, if nobody has it; gives whether that is so."""
-    try:
-        lock = _open_lock(cache, name)
-    except OSError:
-        yield False
-        return
-    try:
-        yield _try(lock, fcntl.LOCK_EX)
-    finally:
-        os.close(lock)
-
-
-def _open_lock(cache: Path, name: str) -> int:
-    with open_home(cache) as (home, ownership):
-        return ownership.open_own_file(name, home)
-
-
-def _try(lock: int, how: int) -> bool:
-    try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()

@@ -18,7 +18,7 @@ from typing import Final
 from store.errors import CacheUnusable, RemoteError
 from store.fetching.arrivals import QUARANTINE, Arrivals
 from store.fetching.download import Downloader, Fetched, Wanted
-from store.keeping.leases import EVICTING, sole
+from store.keeping.cache_locks import EVICTING, sole
 from store.keeping.records import Fetched as Record
 from store.keeping.records import open_home
 from store.layouts import object_path
@@ -73,7 +73,7 @@ class Repair:
         return Repaired(record, "", failure)
 
     def _fetch(self, record: Record, remote: Remote) -> Fetched:
-        wanted = Wanted(record.oid, record.size, _LARGEST, keep=True, until=time.monotonic() + SECONDS)
+        wanted = Wanted(record.oid, _LARGEST, keep=True, until=time.monotonic() + SECONDS)
         fetched = self._downloader.download(remote, wanted)
         if not isinstance(fetched, Fetched) or fetched.path is None:
             raise CacheUnusable(f"cannot write to the cache {self._ledger.cache}; make room in it")

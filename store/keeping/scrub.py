@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -59,7 +59,7 @@ class Scrub:
         self._advance = advance
         self._cancelled = threading.Event()
 
-    def run(self, objects: Iterable[tuple[Oid, int | None]]) -> Iterator[Found]:
+    def run(self, objects: Iterable[tuple[Oid, int | None]]) -> Generator[Found, None, None]:
         """What is found of each object, of the length that it must have where one is known.
 
         When the iterator is closed early, reading ends soon.

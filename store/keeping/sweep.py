@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Final
 
 from store.budget import Candidate, Limits, order_victims
+from store.keeping.cache_locks import EVICTING, sole
 from store.keeping.deleting import Fate, delete_file, fate_of, open_root
 from store.keeping.kinds import Item, Kind
-from store.keeping.leases import EVICTING, sole
 from store.keeping.records import Fetched, Totals
 from store.layouts import object_path
 from store.ledger import Ledger

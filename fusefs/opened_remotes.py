@@ -1,0 +1,47 @@
+"""The remotes of a project, opened for a command that asks them by itself.
+
+Those that keep files by path and version cannot be asked by oid alone and are left out. Callers: `fusefs
+cache`. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from store.dvc.config import load_config
+from store.dvc.project import Project
+from store.dvc.remotes import RemoteHome, named_destinations, settle_remotes
+from store.dvc.trust import Standing
+from store.errors import InputError, RemoteError
+from store.remotes.opening import open_remote
+from store.remotes.remote import Remote
+from store.remotes.spec import DVC_LAYOUT
+
+
+@contextmanager
+def open_remotes(
+    project: Project, chosen: Sequence[str], warn: Callable[[str], object], *, trust: bool
+) -> Iterator[Mapping[str, Remote]]:
+    """The remotes by identity, in the order to be asked; what cannot be used is a line for `warn`.
+
+    Raises `InputError` for one of the `chosen` that cannot be used.
+    """
+    own = load_config(None, os.environ)
+    standing = Standing(project.is_own, trust, os.path.realpath(project.root), named_destinations(own))
+    settled = settle_remotes(RemoteHome((project.config,), standing), (), own, chosen)
+    for warning in settled.warnings:
+        warn(f"warning: {warning}")
+    remotes: dict[str, Remote] = {}
+    try:
+        for spec in settled.remotes:
+            if spec.layout == DVC_LAYOUT and spec.identity not in remotes:
+                try:
+                    remotes[spec.identity] = open_remote(spec)
+                except (InputError, RemoteError) as error:
+                    warn(f"warning: {error}")
+        yield remotes
+    finally:
+        for remote in remotes.values():
+            remote.storage.close()
