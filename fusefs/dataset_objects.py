@@ -55,12 +55,16 @@ def open_run(request: Request) -> Dataset:
     if request.rev:
         raise InputError(f"{request.target} is in no revision; leave --rev out")
     if request.repo:
-        with open_place("", request.repo, chosen_cache(request), offline=request.offline) as place:
-            cache = place.cache
-            files = GitFiles(place.repository, place.resolve("HEAD")[0])
-            with DatasetRemotes(request, cache) as remotes:
+        with (
+            open_place("", request.repo, chosen_cache(request), offline=request.offline) as place,
+            DatasetRemotes(request, place.cache) as remotes,
+        ):
+            if place.clone is None:
+                remotes.of_project(find_project(Path(place.repo)))
+            else:
+                files = GitFiles(place.repository, place.resolve("HEAD")[0])
                 remotes.of_revision(place, files, "HEAD")
-                return _compile_run(request, cache, remotes)
+            return _compile_run(request, place.cache, remotes)
     project = find_project(current_directory())
     cache = chosen_cache(request) or project.cache_dir
     with DatasetRemotes(request, cache) as remotes:

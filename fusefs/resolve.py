@@ -26,7 +26,9 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """Resolve `{repo, path, rev, cache, remotes, trust, offline}`, or list the names in `{repo, pattern,
     offline}`; or settle anew the remotes of `{request}`, what a command has opened before."""
     if "pattern" in question:
-        return {"names": list_names(question["repo"], question["pattern"], offline=question["offline"])}
+        return {
+            "names": list_names(question["repo"], question["pattern"], offline=question.get("offline", False))
+        }
     if "request" in question:
         return {"remotes": settle_anew(question["request"])}
     request = Request(
@@ -34,9 +36,10 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
         cache=question["cache"],
         rev=question["rev"],
         repo=question["repo"],
-        remotes=tuple(question["remotes"]),
-        trust=question["trust"],
-        offline=question["offline"],
+        # A daemon may be older than the program on the disk.
+        remotes=tuple(question.get("remotes", ())),
+        trust=question.get("trust", False),
+        offline=question.get("offline", False),
     )
     dataset = open_dataset(request)
     return {

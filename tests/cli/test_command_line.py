@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from fusefs.cli import COMMANDS, parse_arguments
-from fusefs.mount_options import FLAGS, MountOptions, parse_option_strings, parse_size, split_options
+from fusefs.mount_options import (
+    FLAGS,
+    MountOptions,
+    parse_option_strings,
+    parse_size,
+    read_options,
+    split_options,
+)
 from store.errors import InputError
 from tests.conftest import SECONDS, Fusefs
 
@@ -98,6 +106,11 @@ def test_every_flag_is_an_option() -> None:
         "rev": "v1",
         "repo": "/r",
         "revs": "v*",
+        "remote": "near",
+        "verify": "whole",
+        "cache_size": "1G",
+        "cache_free": "1G",
+        "metrics": "9000",
         "pin": "no",
         "log": "/l",
     }
@@ -108,6 +121,19 @@ def test_every_flag_is_an_option() -> None:
     options = MountOptions(**parse_option_strings(["uid=1,gid=2,umask=077", "read-ahead=4M,allow_other"]))
     assert (options.uid, options.gid, options.umask) == (1, 2, 0o077)
     assert (options.read_ahead, options.allow_other) == (4 << 20, True)
+
+
+def test_remotes_may_be_repeated_and_paths_are_made_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = parse_option_strings([r"remote=near,remote=./far", r"remote=s3://a\,b/c"])
+    assert found == {"remote": ("near", str(tmp_path / "far"), "s3://a,b/c")}
+    parsed = parse_arguments(["mount", "--remote", "a", "--remote=../b", "-o", "remote=c", "data", "/mnt"])
+    assert read_options(vars(parsed)).remote == ("a", str(tmp_path / "../b"))
+    for wrong in ("remote=", "verify=always", "offline=yes"):
+        with pytest.raises(InputError):
+            parse_option_strings([wrong])
 
 
 def test_generic_options_are_accepted() -> None:
