@@ -1,4 +1,4 @@
-"""Mounting what is compared: fusefs and `rclone mount`, each on a fresh mountpoint."""
+"""Mounting what is compared: fusefs, `rclone mount` and others, each on a fresh mountpoint."""
 
 from __future__ import annotations
 
@@ -47,11 +47,18 @@ def daemon_pid(workshop: Workshop, mountpoint: Path) -> int:
 @contextmanager
 def mounted_rclone(workshop: Workshop, source: Path) -> Iterator[Path]:
     """`rclone mount` of a local directory with its defaults (no VFS cache), read-only."""
-    mountpoint = workshop.directory("rclone")
-    command = ["rclone", "mount", "--read-only", "--config", "/dev/null", str(source), str(mountpoint)]
+    command = ("rclone", "mount", "--read-only", "--config", "/dev/null", str(source))
+    with mounted_by(workshop, *command) as mountpoint:
+        yield mountpoint
+
+
+@contextmanager
+def mounted_by(workshop: Workshop, *command: str) -> Iterator[Path]:
+    """A mount by a program that serves in the foreground; it gets the mountpoint as its last argument."""
+    mountpoint = workshop.directory(command[0])
     try:
         daemon = subprocess.Popen(
-            command,
+            [*command, str(mountpoint)],
             env=workshop.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -59,10 +66,10 @@ def mounted_rclone(workshop: Workshop, source: Path) -> Iterator[Path]:
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise BenchError("rclone is not installed; scripts/setup installs it") from None
+        raise BenchError(f"{command[0]} is not installed; scripts/setup installs it") from None
 
     def end() -> None:
-        daemon.terminate()  # on which rclone unmounts
+        daemon.terminate()  # on which it unmounts
         try:
             daemon.wait(READY_SECONDS)
         except subprocess.TimeoutExpired:

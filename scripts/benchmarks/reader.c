@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PROCESSES = 64 };
+enum { MAX_PROCESSES = 128 };
 
 struct tally { uint64_t bytes, files; };
 

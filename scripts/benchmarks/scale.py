@@ -27,6 +27,12 @@ class Scale:
     version_files: int
     """Files of each of the many versions; one in a hundred changes from each to the next."""
     switch_files: int
+    lazy_files: int
+    """Objects on a server only, and below the bytes of each and the processes that read them."""
+    lazy_bytes: int
+    lazy_readers: int
+    shared_bytes: int
+    """Of a large object that many readers want at once."""
     calibrated_bytes: int
     calibrated_reads: int
     cold: bool
@@ -48,6 +54,10 @@ FULL: Final = Scale(
     versions=100,
     version_files=50_000,
     switch_files=10_000,
+    lazy_files=10_000,
+    lazy_bytes=20_000,
+    lazy_readers=64,
+    shared_bytes=64 << 20,
     calibrated_bytes=256 << 20,
     calibrated_reads=5_000,
     cold=True,
@@ -67,6 +77,10 @@ QUICK: Final = Scale(
     versions=5,
     version_files=500,
     switch_files=200,
+    lazy_files=100,
+    lazy_bytes=2_000,
+    lazy_readers=8,
+    shared_bytes=8 << 20,
     calibrated_bytes=8 << 20,
     calibrated_reads=200,
     cold=False,

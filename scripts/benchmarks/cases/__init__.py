@@ -7,6 +7,10 @@ from typing import Final
 
 from benchmarks.cases.commit import compare_commit
 from benchmarks.cases.large_file import compare_large_file
+from benchmarks.cases.lazy_epochs import compare_lazy_epochs
+from benchmarks.cases.lazy_large import compare_lazy_large
+from benchmarks.cases.lazy_many import measure_lazy_many
+from benchmarks.cases.lazy_small import compare_lazy_small
 from benchmarks.cases.many_entries import measure_many_entries
 from benchmarks.cases.revisions_first import compare_first_access
 from benchmarks.cases.revisions_many import measure_many_revisions
@@ -24,4 +28,8 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "revisions-first": compare_first_access,
     "revisions-many": measure_many_revisions,
     "switch": measure_switch,
+    "lazy-small": compare_lazy_small,
+    "lazy-large": compare_lazy_large,
+    "lazy-many": measure_lazy_many,
+    "lazy-epochs": compare_lazy_epochs,
 }

@@ -1,0 +1,229 @@
+"""What a lazy mount fetches from: nginx with static files at unsigned S3 paths, and a longer way to it.
+
+nginx is no storage, so listings are files, too, made beforehand: peers ask for them. Its own rate is measured
+with a client of ours that does nothing else, so that a figure which is the server's is seen to be.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+from benchmarks.datasets import write_object
+from benchmarks.workshop import BenchError, Reading, Workshop
+
+BUCKET: Final = "bucket"
+START_SECONDS: Final = 20.0
+NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+_CONFIGURATION: Final = """
+daemon off;
+worker_processes 1;
+{user}
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+    log_format moved '$request_method $status $body_bytes_sent $uri';
+    access_log {log};
+    types {{ application/xml xml; }}
+    default_type application/octet-stream;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    sendfile on;
+    tcp_nodelay on;
+    open_file_cache max=100000 inactive=1h;
+    keepalive_requests 100000000;
+    keepalive_timeout 600s;
+    map $arg_prefix $listing {{ default $arg_prefix; "" all; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        root {root};
+        location / {{ try_files $uri =404; }}
+        location = /{bucket} {{ try_files /listings/$listing.xml /listings/none.xml; }}
+        location = /{bucket}/ {{ try_files /listings/$listing.xml /listings/none.xml; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """nginx, and where to reach it. `port` may be that of a longer way."""
+
+    root: Path
+    """Objects lie in the bucket's directory in here."""
+    port: int
+    _log: Path
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def forget_requests(self) -> None:
+        """Begin to count anew; only between requests."""
+        with self._log.open("r+b") as file:
+            file.truncate()
+
+    def requests(self, suffix: str) -> list[Request]:
+        """The requests since then whose path ends with `suffix`; only after their clients have ended."""
+        marker = f"/settled-{time.monotonic_ns()}"
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(f"GET {marker} HTTP/1.0\r\n\r\n".encode())
+            while client.recv(4096):
+                pass
+        lines = self._log.read_text().splitlines()
+        found = [Request(*line.split(" ", 3)) for line in lines]
+        if not any(request.path == marker for request in found):
+            raise BenchError(f"{self._log} does not tell of the last request")
+        return [request for request in found if request.path.endswith(suffix)]
+
+
+class Request(NamedTuple):
+    """A line of the server's log."""
+
+    method: str
+    status: str
+    bytes_sent: str
+    """Of the body."""
+    path: str
+
+
+def moved(requests: Sequence[Request]) -> int:
+    """Bytes that went out for these."""
+    return sum(int(request.bytes_sent) for request in requests)
+
+
+def put_object(root: Path, content: bytes, suffix: str = "") -> str:
+    """An object on the server, where DVC looks for it; its digits."""
+    return write_object(root / BUCKET, content, suffix)
+
+
+def write_listings(root: Path, folders: Mapping[str, Sequence[Path]]) -> None:
+    """The answers to listings of `prefix/` in the bucket: files below it, by folder; for rclone and s3fs."""
+    directory = root / "listings"
+    directory.mkdir()
+    (directory / "none.xml").write_text(_listing("", [], []))
+    for prefix, files in folders.items():
+        below = sorted(
+            {
+                f"{other.removeprefix(prefix).split('/')[0]}/"
+                for other in folders
+                if other != prefix and other.startswith(prefix)
+            }
+        )
+        text = _listing(
+            prefix,
+            [(f"{prefix}{file.name}", file.stat().st_size) for file in files],
+            [f"{prefix}{name}" for name in below],
+        )
+        # nginx takes the argument as it was sent: some encode the slashes.
+        for name in {prefix or "all", quote(prefix, safe="") or "all"}:
+            path = directory / f"{name}.xml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def _listing(prefix: str, keys: Sequence[tuple[str, int]], prefixes: Sequence[str]) -> str:
+    contents = "".join(
+        f"<Contents><Key>{escape(key)}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified>"
+        f'<ETag>"0"</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>'
+        for key, size in keys
+    )
+    common = "".join(f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in prefixes)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"<Name>{BUCKET}</Name><Prefix>{escape(prefix)}</Prefix><MaxKeys>100000</MaxKeys>"
+        f"<KeyCount>{len(keys) + len(prefixes)}</KeyCount><IsTruncated>false</IsTruncated>{contents}{common}"
+        "</ListBucketResult>"
+    )
+
+
+@contextmanager
+def serving(workshop: Workshop, root: Path, *, logged: bool = False) -> Iterator[Server]:
+    """nginx with everything in `root`, until the end; `logged` makes it count, and slower."""
+    if NGINX is None:
+        raise BenchError("nginx is not installed; scripts/setup installs it")
+    directory = workshop.directory("nginx")
+    log = directory / "access.log"
+    log.touch()
+    port = _free_port()
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        _CONFIGURATION.format(
+            directory=directory,
+            user="user root;" if os.geteuid() == 0 else "",  # the workshop is closed to others
+            log=f"{log} moved" if logged else "off",
+            port=port,
+            root=root,
+            bucket=BUCKET,
+        )
+    )
+    command = [NGINX, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(configuration)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    with workshop.at_exit(lambda: _end(process)):
+        _await_port(port, process)
+        yield Server(root, port, log)
+
+
+@contextmanager
+def further_away(workshop: Workshop, server: Server, milliseconds: float) -> Iterator[Server]:
+    """The server behind a proxy that lets every request wait for so long."""
+    program = workshop.compile("delay_proxy.c")
+    command = [str(program), str(server.port), str(milliseconds)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    with workshop.at_exit(lambda: _end(process)):
+        assert process.stdout is not None  # it was made with a pipe
+        yield replace(server, port=int(process.stdout.readline()))
+
+
+def own_rate(workshop: Workshop, server: Server, paths: Sequence[str], connections: int) -> Reading:
+    """What the server does when a client does nothing but ask: its ceiling, or the proxy's."""
+    listing = workshop.root / "asked"
+    listing.write_bytes(b"".join(path.encode() + b"\0" for path in paths))
+    said = workshop.run(workshop.compile("load.c"), str(server.port), str(connections), listing)
+    nanoseconds, size, requests = map(int, said.split())
+    return Reading(nanoseconds / 1e9, size, requests)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(START_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(port: int, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            select.select([], [], [], 0.01)
+    raise BenchError("nginx did not start")
