@@ -1,7 +1,7 @@
 """Object stores on loopback: moto for S3, Azurite for Azure.
 
-Google Cloud Storage is read by the interface that it has in common with S3, so moto stands for it, too; its own
-emulator leaves out headers that obstore asks for.
+Google Cloud Storage is read by the interface that it has in common with S3, so moto stands for it, too:
+its own emulator leaves out headers that obstore asks for.
 
 Session fixtures, for test modules to import. Each runs in a process of its own, keeps all in memory and
 is stopped at the end; buckets are the tests' own (`new_s3_bucket` and so on).
