@@ -5,7 +5,6 @@ Callers: `fusefs.dataset` and its rooms. Blocking; one thread.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Self
 from fusefs.dataset_model import Request
 from fusefs.logs import escape
 from fusefs.place import Place
-from store.dvc.config import Config, load_config, load_config_at
-from store.dvc.files import Files, is_directory
+from fusefs.remote_homes import RemoteHomes
+from store.dvc.files import Files
 from store.dvc.imports import Hop
 from store.dvc.index import TrackedOutput
-from store.dvc.project import Project, are_own
-from store.dvc.remotes import RemoteHome, add_remote, named_destinations, settle_remotes
-from store.dvc.trust import Standing
+from store.dvc.project import Project
+from store.dvc.remotes import RemoteHome, add_remote, settle_remotes
 from store.dvc.versioned import Wanted
-from store.errors import ConfigInvalid, InputError, ObjectMissing, StoreError
+from store.errors import InputError, ObjectMissing, StoreError
 from store.local_cache import LocalCache
 from store.oid import Oid
 from store.remote_manifests import RemoteManifests
@@ -40,17 +38,15 @@ class DatasetRemotes:
     """
 
     def __init__(self, request: Request, cache: Path) -> None:
-        self.warnings: list[str] = []
-        """What has to be said of remotes that are left out."""
+        self._warnings: dict[str, None] = {}
         self.brought: dict[Oid, bytes] = {}
         """Manifests that the cache could not take."""
         self._request = request
         self._cache = LocalCache(cache)
-        self._own = load_config(None, os.environ)
-        self._named = named_destinations(self._own)
+        self._all = RemoteHomes(trust=request.trust)
         self._manifests = RemoteManifests(cache, offline=request.offline, tell=_tell)
         self._homes: dict[tuple[str, ...], RemoteHome] = {}
-        self._home_of: HomeOf = lambda _: self.home((self._own,), own=False)
+        self._home_of: HomeOf = lambda _: self._all.of_nobody()
 
     def __enter__(self) -> Self:
         return self
@@ -59,21 +55,19 @@ class DatasetRemotes:
         self._manifests.close()
         self._cache.close()
 
-    def home(self, configs: tuple[Config, ...], *, own: bool, root: Path | None = None) -> RemoteHome:
-        """A repository with these configurations; `root` is its directory on this machine."""
-        top = os.path.realpath(root) if root is not None else ""
-        return RemoteHome(configs, Standing(own, self._request.trust, top, self._named))
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What has to be said of remotes that are left out."""
+        return tuple(self._warnings)
 
     def of_project(self, project: Project) -> None:
         """The remotes are those of a working tree."""
-        home = self.home((project.config,), own=project.is_own, root=project.root)
+        home = self._all.of_project(project)
         self._home_of = lambda _: home
 
     def of_revision(self, place: Place, files: Files, rev: str) -> None:
         """The remotes are those of a revision, then those of today."""
-        top = None if place.clone is not None else place.repository.work_tree
-        owned = None if place.clone is not None else [place.repository.git_dir]
-        self._home_of = lambda root: self._home_at(files, rev, root, top, owned)
+        self._home_of = lambda root: self._all.of_place(place, files, rev, root)
 
     def settle(self, located: Located) -> tuple[RemoteSpec, ...]:
         """The remotes of what was located, its own before those of what it imports.
@@ -148,8 +142,8 @@ class DatasetRemotes:
         return failures
 
     def _settle(self, home: RemoteHome, wanted: Sequence[Wanted]) -> tuple[RemoteSpec, ...]:
-        settled = settle_remotes(home, wanted, self._own, self._request.remotes)
-        self.warnings.extend(line for line in settled.warnings if line not in self.warnings)
+        settled = settle_remotes(home, wanted, self._all.own, self._request.remotes)
+        self._warnings.update(dict.fromkeys((*self._all.warnings, *settled.warnings)))
         return settled.remotes
 
     def _home(self, root: str) -> RemoteHome:
@@ -162,30 +156,8 @@ class DatasetRemotes:
         if key not in self._homes:
             top = hop.location.local
             owned = [top] if top is not None else None
-            self._homes[key] = self._home_at(hop.files, hop.commit[:10], root, top, owned)
+            self._homes[key] = self._all.of_revision(hop.files, hop.commit[:10], root, top, owned)
         return self._homes[key]
-
-    def _home_at(
-        self, files: Files, rev: str, root: str, top: Path | None, owned: Sequence[Path] | None
-    ) -> RemoteHome:
-        """The DVC repository at `root` of a revision. `top` is the work tree of today, `owned` what tells
-        whose the repository is; None for what is not on this machine."""
-        here = top / root / ".dvc" if top is not None and is_directory(top / root / ".dvc") else None
-        today = self._own
-        try:
-            today = load_config(here, os.environ) if here is not None else self._own
-            then = load_config_at(files, rev, here, os.environ, root=root)
-        except ConfigInvalid as error:
-            self.warnings.append(f"{error}; the remotes in it are not asked")
-            then = today
-        own = owned is not None and are_own([*owned, *(_judged(here) if here is not None else ())])
-        configs = (then,) if then == today else (then, today)
-        return self.home(configs, own=own, root=here.parent if here is not None else None)
-
-
-def _judged(directory: Path) -> list[Path]:
-    """What in a `.dvc` directory says whose it is."""
-    return [directory, *filter(os.path.lexists, (directory / "config", directory / "config.local"))]
 
 
 def _tell(line: str) -> None:

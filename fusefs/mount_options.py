@@ -14,9 +14,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast, get_args
 
 from fusefs.metrics_address import parse_metrics
+from fusefs.plan import Verify
 from store.errors import InputError
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -84,11 +85,12 @@ def parse_switch(text: str) -> bool:
     return text == "yes"
 
 
-def parse_verify(text: str) -> str:
+def parse_verify(text: str) -> Verify:
     """`whole`, `blocks` or `off`. Raises ValueError."""
-    if text not in ("whole", "blocks", "off"):
-        raise ValueError(f"{text!r} is no way to verify; ways are whole, blocks and off")
-    return text
+    for way in get_args(Verify):
+        if text == way:
+            return cast(Verify, way)
+    raise ValueError(f"{text!r} is no way to verify; ways are whole, blocks and off")
 
 
 def parse_remote(text: str) -> str:
@@ -121,7 +123,7 @@ class MountOptions:
     trust: bool = False
     """The repository's configuration counts like that of one's own."""
     offline: bool = False
-    verify: str = "blocks"
+    verify: Verify = "blocks"
     """What is proved of an object before its bytes are served: `whole`, `blocks` or `off`."""
     uid: int = -1
     gid: int = -1

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 
 from store.remotes.spec import RemoteSpec
+
+Verify = Literal["whole", "blocks", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class MountPlan:
     """Who is asked for what no cache has, in that order."""
     offline: bool = False
     """The network must not be used: of the remotes only directories are asked."""
-    verify: str = "blocks"
+    verify: Verify = "blocks"
     """What is proved of an object before its bytes are served: `whole`, `blocks` or `off`."""
     remote_names: tuple[str, ...] = field(default=(), repr=False)
     """The remotes that the user chose, by name or URL; empty for those that are configured."""

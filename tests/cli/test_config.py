@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,39 @@ def test_a_broken_file_is_one_line_without_its_text(command: Command, project: P
     done = command("config", cwd=project.root)
     assert (done.status, done.stderr.count("\n")) == (1, 1)
     assert "hunter-2" not in done.stderr
+
+
+def test_how_far_remotes_are_trusted(command: Command, project: Project, tmp_path: Path) -> None:
+    (tmp_path / "home/config/dvc").mkdir(parents=True)
+    (tmp_path / "home/config/dvc/config").write_text("['remote \"m\"']\nurl = https://mine.example/x\n")
+    (project.root / ".dvc/config").write_text(
+        "[core]\nremote = b\n['remote \"a\"']\nurl = https://u:hunter-2@a.example\nprofile = p\n"
+        "['remote \"b\"']\nurl = https://mine.example/y\n['remote \"c\"']\nurl = gdrive://root\n"
+    )
+    project.commit("Remotes")
+    done = command("config", cwd=project.root)
+    assert done.lines[done.lines.index("remotes in the order in which they are asked:") + 1 :] == [
+        "  b  https://mine.example/y  trusted, with your credentials",
+        "  m  https://mine.example/x  trusted, with your credentials",
+        "  a  https://a.example  trusted, with your credentials",
+    ]
+    assert "the remote 'c': remotes of the kind gdrive:// are not supported" in done.stderr
+    served = f"file://{project.root}"
+    assert "trusted" in command("config", "--repo", served, cwd=tmp_path).stdout  # a path of this machine
+
+
+def test_remotes_of_another_users_repository(
+    command: Command, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.root / ".dvc/config").write_text("['remote \"a\"']\nurl = https://a.example\nprofile = p\n")
+    owner = os.geteuid() + 4321
+    if os.geteuid():
+        monkeypatch.setattr(os, "geteuid", lambda: owner)
+    else:
+        for path in (project.root / ".dvc", project.root / ".dvc/config"):
+            os.chown(path, owner, owner)
+    done = command("config", cwd=project.root)
+    assert "  a  https://a.example  not trusted, with no credentials but its own" in done.lines
+    assert "profile of the remote 'a' is not followed" in done.stderr
+    [url] = [one for one in command("config", "--json", cwd=project.root).json if one["option"] == "url"]
+    assert (url["trusted"], url["ambient"]) == (False, False)
