@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pyfuse3
 import trio
@@ -30,15 +30,11 @@ from fusefs.status_reporter import StatusReporter
 from fusefs.tree_space import TreeSpace
 from fusefs.versions import Versions
 from fusefs.waiting import shorten_waits
-from store.cache_chain import CacheChain
-from store.content_store import ContentStore
+from store.budget import Limits
+from store.engine import Engine, Settings, open_engine
 from store.errors import StoreError
-from store.fetcher import Fetcher
-from store.local_cache import LocalCache
-from store.metrics import Metrics
-from store.size_finder import SizeFinder
-from store.sizes import SizeIndex
-from store.threads import Threads
+from store.fetching.ranged_object import Verify
+from store.remotes.opening import open_remote
 from store.tree import ROOT_ROW
 
 log = logging.getLogger(__name__)
@@ -57,27 +53,20 @@ class Mount:
         self,
         plan: MountPlan,
         fuse_fd: int,
-        store: ContentStore,
-        finder: SizeFinder,
-        caches: CacheChain,
+        engine: Engine,
         pinner: Pinner,
-        threads: Threads,
-        nursery: trio.Nursery,
-        metrics: Metrics,
     ) -> None:
         self._plan = plan
         self._pinner = pinner
         self._fuse_fd = fuse_fd
-        self._threads = threads
-        self._nursery = nursery
+        self._threads = engine.threads
+        self._nursery = engine.nursery
         self._switching = trio.Lock()
         self.control_name = new_name()
-        self.operations = Operations(store.counters, metrics.requests)
-        add = self.operations.add
-        self._versions = Versions(
-            plan, store, finder, threads, blob_directory(), nursery, caches, add, pinner.add
-        )
-        self._reporter = StatusReporter(plan, store.counters, pinner, self.control_name, nursery)
+        counters, metrics = engine.store.counters, engine.metrics
+        self.operations = Operations(counters, metrics.requests)
+        self._versions = Versions(plan, engine, self.operations.add, pinner.add)
+        self._reporter = StatusReporter(plan, counters, pinner, self.control_name, engine.nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         self.metrics_text = MetricsText(metrics, self._reporter.status)
@@ -153,18 +142,19 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened. The descriptor is used up.
     """
-    caches = CacheChain(*[LocalCache(Path(cache)) for cache in plan.caches])
-    blobs = LocalCache(blob_directory())
-    index = SizeIndex(cache_directory())
-    threads = Threads()
     started = time.monotonic()
-    async with trio.open_nursery() as background:
-        store = ContentStore(caches, blobs, threads, Fetcher(threads, background))
-        pinner = Pinner(caches, threads, wanted=plan.pin)
-        metrics = Metrics()
-        metrics.queues = threads.queues
-        finder = SizeFinder(caches, index, threads, background)
-        mount = Mount(plan, fuse_fd, store, finder, caches, pinner, threads, background, metrics)
+    settings = Settings(
+        caches=tuple(map(Path, plan.caches)),
+        blobs=blob_directory(),
+        own=cache_directory(),
+        limits=Limits(plan.cache_size, plan.cache_free),
+        offline=plan.offline,
+        verify=cast(Verify, plan.verify),
+    )
+    async with open_engine(settings, open_remote) as engine:
+        background = engine.nursery
+        pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
+        mount = Mount(plan, fuse_fd, engine, pinner)
         endpoint = mount.listen(plan.metrics) if plan.metrics else None
         shorten_waits()
         pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
@@ -177,12 +167,8 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
             background.start_soon(pinner.run)
             await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         finally:
-            background.cancel_scope.cancel()
             mount.operations.close_all()
             pyfuse3.close(unmount=False)
             pinner.remove()
             mount.keep_sizes()
-            index.close()
-            caches.close()
-            blobs.close()
             log.info("ended after %.0f s", time.monotonic() - started)

@@ -23,14 +23,11 @@ from fusefs.resolvers import Resolvers
 from fusefs.spaces import FIRST_TREE, first_inode
 from fusefs.tree_space import TreeSpace
 from store.blobs import BlobSource
-from store.cache_chain import CacheChain
-from store.content_store import ContentStore
+from store.engine import Engine
 from store.errors import RevisionUnknown, StoreError
 from store.learnt_sizes import kept_path
 from store.local_cache import LocalCache
 from store.remotes.spec import RemoteSpec
-from store.size_finder import SizeFinder
-from store.threads import Threads
 from store.tree import Tree
 from store.tree_files import TreeFiles
 
@@ -77,25 +74,18 @@ class Versions:
     def __init__(
         self,
         plan: MountPlan,
-        store: ContentStore,
-        finder: SizeFinder,
-        threads: Threads,
-        blobs: Path,
-        nursery: trio.Nursery,
-        caches: CacheChain,
+        engine: Engine,
         add: Callable[[int, TreeSpace], None],
         adopt: Callable[[Tree], None],
     ) -> None:
         self._plan = plan
-        self._store = store
-        self._finder = finder
-        self._threads = threads
-        self._blobs = blobs
-        self._nursery = nursery
-        self._caches = caches
+        self._engine = engine
+        self._threads = engine.threads
+        self._nursery = engine.nursery
+        self._caches = engine.caches
         self._add = add
         self._adopt = adopt
-        self._resolvers = Resolvers(nursery)
+        self._resolvers = Resolvers(engine.nursery)
         self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
         self._last_number = FIRST_TREE - 1
@@ -208,8 +198,17 @@ class Versions:
         remotes: tuple[RemoteSpec, ...],
         question: Mapping[str, object],
     ) -> _Version:
-        source = BlobSource([Path(git_dir) for git_dir in git_dirs], self._blobs) if git_dirs else None
-        files = TreeFiles(tree, self._store, source, finder=self._finder, kept=kept_path(Path(path)))
+        engine = self._engine
+        blobs = engine.settings.blobs
+        source = BlobSource([Path(git_dir) for git_dir in git_dirs], blobs) if git_dirs else None
+        files = TreeFiles(
+            tree,
+            engine.store,
+            source,
+            finder=engine.finder,
+            remotes=engine.remote_set(remotes, partial(self.refresh, question)),
+            kept=kept_path(Path(path)),
+        )
         version = _Version(files, self._new_number(), oid, rev, remotes, question)
         self._versions[rev, path] = version
         files.corrected = partial(self._forget_file, first_inode(version.number))

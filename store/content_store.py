@@ -1,7 +1,8 @@
 """`ContentStore`: bytes by oid, for all versions that a daemon serves. Async; lives on the event loop.
 
 What the cache holds is served first without leaving the loop (the kernel's caches hold what is
-read again), else through a thread. It counts what it does for the status.
+read again), else through a thread. What it lacks is fetched: small objects whole, before they are open, large
+ones as they are read. It counts what it does for the status.
 
 Thread rule: every attribute belongs to the loop; threads get descriptors, oids and buffers that
 no one else touches while they run.
@@ -13,11 +14,14 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
-from typing import Final
+from typing import Final, Protocol
 
 from store.cache_chain import ObjectCache
-from store.errors import ObjectCorrupt, ObjectMissing
+from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Fetcher, Source
+from store.fetching.download import WHOLE_LIMIT, Fetched, Large
+from store.fetching.flights import Flights
+from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
 from store.threads import Threads
 from store.tree import UNKNOWN
@@ -37,12 +41,43 @@ class Counters:
 
 
 @dataclass(slots=True)
-class OpenObject:
-    """An object that a reader holds open: it keeps its bytes whatever happens in the cache."""
+class OpenFile:
+    """An object that a reader holds open as a file: it keeps its bytes whatever happens in the cache."""
 
     oid: Oid
     descriptor: int
     size: int
+    owner: Fetched | None = None
+    """Who closes the descriptor when all have let go of it; None: who opened the object."""
+
+    def close(self) -> None:
+        if self.owner is None:
+            os.close(self.descriptor)
+        self.owner = None
+
+
+class RangedObject(Protocol):
+    """An object that is fetched as it is read (`store.fetching.ranged_object`)."""
+
+    @property
+    def oid(self) -> Oid: ...
+
+    @property
+    def size(self) -> int: ...
+
+    async def read(self, offset: int, length: int) -> bytes | memoryview: ...
+
+    def close(self) -> None: ...
+
+
+class RangedObjects(Protocol):
+    """Opens objects that are too large to be fetched before they are open."""
+
+    async def open(self, oid: Oid, size: int, remotes: RemoteSet) -> RangedObject: ...
+
+
+OpenObject = OpenFile | RangedObject
+"""What a reader holds; to be given to `ContentStore.read` and `close`."""
 
 
 class ContentStore:
@@ -50,6 +85,10 @@ class ContentStore:
 
     def __init__(self, cache: ObjectCache, blobs: ObjectCache, threads: Threads, fetcher: Fetcher) -> None:
         self.counters = Counters()
+        self.on_open: Callable[[Oid, int], object] | None = None
+        """Told of every object that was opened as a file, with its descriptor."""
+        self._flights: Flights | None = None
+        self._ranged: RangedObjects | None = None
         self._cache = cache
         self._blobs = blobs
         self._threads = threads
@@ -57,57 +96,124 @@ class ContentStore:
         self._nowait = True
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
-    async def open(self, oid: Oid, known: int = UNKNOWN, source: Source | None = None) -> OpenObject:
-        """Open an object of `known` length; what is missing is brought by `source`, where there is one.
+    def fetch_with(self, flights: Flights, ranged: RangedObjects) -> None:
+        """Fetch from remotes from now on: small objects by `flights`, large ones by `ranged`."""
+        self._flights = flights
+        self._ranged = ranged
 
-        Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`.
+    async def open(
+        self,
+        oid: Oid,
+        known: int = UNKNOWN,
+        source: Source | None = None,
+        remotes: RemoteSet | None = None,
+    ) -> OpenObject:
+        """Open an object of `known` length; what is missing is brought by `source` or
+        fetched from `remotes`.
+
+        Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`, `RemoteError`, `Offline`.
         """
+        opened: OpenObject
+        if remotes and self._flights is not None and oid.algorithm in DVC_ALGORITHMS:
+            opened = await self._open_or_fetch(oid, known, remotes, self._flights)
+        else:
+            opened = await self._open_or_bring(oid, known, source)
+        if known not in (UNKNOWN, opened.size):
+            opened.close()
+            raise ObjectCorrupt(
+                f"object {oid} in the cache has {opened.size} bytes and not {known}; remove it"
+            )
+        if self.on_open is not None and isinstance(opened, OpenFile):
+            self.on_open(oid, opened.descriptor)
+        return opened
+
+    async def _open_or_bring(self, oid: Oid, known: int, source: Source | None) -> OpenFile:
         home = self._home(oid)
         try:
             opened = await self._open(oid, home)
-            missed = False
+            self.counters.hits += known in (UNKNOWN, opened.size)
         except ObjectMissing:
             self.counters.misses += 1
             if source is None:
                 raise
             await self._fetcher.bring(oid, source)
             opened = await self._open(oid, home)
-            missed = True
         if known not in (UNKNOWN, opened.size) and home is self._blobs and source is not None:
             # What a crash left of a file of our own, which nothing else depends on.
-            self.close(opened)
+            opened.close()
             await self._fetcher.bring(oid, source)
             opened = await self._open(oid, home)
-        if known not in (UNKNOWN, opened.size):
-            self.close(opened)
-            raise ObjectCorrupt(
-                f"object {oid} in the cache has {opened.size} bytes and not {known}; remove it"
-            )
-        self.counters.hits += not missed
         return opened
 
-    async def _open(self, oid: Oid, home: ObjectCache) -> OpenObject:
+    async def _open_or_fetch(self, oid: Oid, known: int, remotes: RemoteSet, flights: Flights) -> OpenObject:
+        try:
+            descriptor, size = self._cache.try_open(oid)
+        except (BlockingIOError, ObjectMissing, ObjectCorrupt, CacheUnusable):
+            pass  # a flight looks again, and waits for the disk
+        else:
+            if known in (UNKNOWN, size):
+                self.counters.hits += 1
+                return OpenFile(oid, descriptor, size)
+            os.close(descriptor)
+        found: Fetched | Large
+        if known > WHOLE_LIMIT:
+            opened = await self._look(oid, known)
+            if opened is not None:
+                self.counters.hits += 1
+                return opened
+            found = Large(known)
+        else:
+            try:
+                found = await flights.fetch(oid, known, remotes)
+            except StoreError:
+                self.counters.misses += 1
+                raise
+        if isinstance(found, Large):
+            assert self._ranged is not None  # set with the flights
+            self.counters.misses += 1
+            return await self._ranged.open(oid, found.size, remotes)
+        if found.remote is None:
+            self.counters.hits += 1
+        else:
+            self.counters.misses += 1
+        return OpenFile(oid, found.descriptor, found.size, found)
+
+    async def _look(self, oid: Oid, known: int) -> OpenFile | None:
+        """An object of the cache that has its length. What is wrong there may be had from elsewhere."""
+        try:
+            opened = await self._open(oid, self._cache)
+        except (ObjectMissing, ObjectCorrupt, CacheUnusable):
+            return None
+        if opened.size == known:
+            return opened
+        opened.close()
+        return None
+
+    async def _open(self, oid: Oid, home: ObjectCache) -> OpenFile:
         try:
             descriptor, size = home.try_open(oid)
         except BlockingIOError:
             descriptor, size = await self._threads.on_disk(
                 home.open, oid, discard=lambda opened: os.close(opened[0])
             )
-        return OpenObject(oid, descriptor, size)
+        return OpenFile(oid, descriptor, size)
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run something in the store's nursery, which no reader's leaving ends. It must not raise."""
         self._fetcher.start_soon(work, *arguments)
 
     def close(self, opened: OpenObject) -> None:
-        os.close(opened.descriptor)
+        opened.close()
 
     async def read(self, opened: OpenObject, offset: int, length: int) -> bytes | memoryview:
         """Up to `length` bytes from `offset`, all that there are; nothing beyond the end.
 
         What is returned is valid until the caller's next checkpoint: it may be a view of a buffer
-        that the next read uses again. Raises `ObjectCorrupt` where the file has become shorter.
+        that the next read uses again. Raises `ObjectCorrupt` where the file has become shorter, and for
+        what is fetched as it is read what `open` raises.
         """
+        if not isinstance(opened, OpenFile):
+            return await opened.read(offset, length)
         wanted = min(length, opened.size - offset)
         if wanted <= 0:
             return b""

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import trio
 
 from store.cache_chain import CacheChain
-from store.content_store import OpenObject
+from store.content_store import OpenFile
 from store.errors import CacheUnusable, ObjectMissing, RemoteCorrupt, RemoteSlow, StoreError
 from store.hashing import file_matches
 from store.manifest import SIZE_MAX
@@ -124,7 +124,7 @@ class SizeFinder:
             raise RemoteSlow(f"no remote said within {QUESTION_SECONDS:.0f} s how long object {oid} is")
         return flight.size
 
-    async def check(self, opened: OpenObject) -> bool:
+    async def check(self, opened: OpenFile) -> bool:
         """Whether an open object's bytes have its hash. Raises `CacheUnusable`, `StoreTimeout`."""
         try:
             return await self.threads.on_disk(file_matches, opened.descriptor, opened.oid)

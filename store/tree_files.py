@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from store.content_store import ContentStore, OpenObject
+from store.content_store import ContentStore, OpenFile, OpenObject
 from store.errors import ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Source
+from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
-from store.size_finder import AskedRemotes, SizeFinder
+from store.size_finder import SizeFinder
 from store.size_learner import SizeLearner, by_algorithm
 from store.sizes import How, Learnt, Size
 from store.tree import UNKNOWN, Tree
@@ -46,7 +47,7 @@ class TreeFiles:
         source: Source | None = None,
         *,
         finder: SizeFinder,
-        remotes: AskedRemotes | None = None,
+        remotes: RemoteSet | None = None,
         kept: Path | None = None,
     ) -> None:
         self.tree = tree
@@ -82,7 +83,7 @@ class TreeFiles:
         oid = self.tree.oid(row)
         try:
             try:
-                opened = await self._store.open(oid, self.sizes[row], self._source)
+                opened = await self._store.open(oid, self.sizes[row], self._source, self._remotes)
             except ObjectCorrupt:
                 if self.sizes[row] == UNKNOWN or self._sizes.is_certain(row):
                     raise
@@ -94,9 +95,9 @@ class TreeFiles:
 
     async def _settle(self, row: int, oid: Oid) -> OpenObject:
         """Open an object that has not the length which a file or a remote told, if it has its hash."""
-        opened = await self._store.open(oid, UNKNOWN, self._source)
+        opened = await self._store.open(oid, UNKNOWN, self._source, self._remotes)
         try:
-            if not await self._finder.check(opened):
+            if not isinstance(opened, OpenFile) or not await self._finder.check(opened):
                 raise ObjectCorrupt(
                     f"object {oid} in the cache has {opened.size} bytes that are not its own; remove it"
                 )
@@ -211,6 +212,10 @@ class TreeFiles:
     def _explain(self, row: int, error: StoreError) -> StoreError:
         """The same error with the file's path and, for a miss, what would help."""
         message = f"{self.tree.path(row)!r}: {error}"
-        if isinstance(error, ObjectMissing) and self.tree.algorithm(row) in DVC_ALGORITHMS:
+        if (
+            isinstance(error, ObjectMissing)
+            and not self._remotes
+            and self.tree.algorithm(row) in DVC_ALGORITHMS
+        ):
             message += "; `dvc fetch` would bring it"
         return type(error)(message)

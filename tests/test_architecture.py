@@ -50,6 +50,8 @@ def test_one_module_crosses_into_threads() -> None:
         "store/engine.py",
         "store/fetcher.py",
         "store/fetching/asking.py",
+        "store/fetching/flights.py",
+        "store/fetching/publisher.py",
         "store/fetching/remote_set.py",
         "store/keeping/keeper.py",
         "store/threads.py",

@@ -171,7 +171,7 @@ class Arrivals:
                 raise OSError
             aside = place.ownership.open_directory(QUARANTINE, place.ours, create=True)
             try:
-                os.rename(path.name, str(oid), src_dir_fd=place.incoming, dst_dir_fd=aside)
+                self._move(place, path, str(oid), aside)
                 with os.scandir(aside) as entries:
                     found = sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns)
                 for entry in found[:-QUARANTINED]:
@@ -223,10 +223,13 @@ class Arrivals:
             os.fchmod(arrival.descriptor, OBJECT_MODE)
         os.fsync(arrival.descriptor)
         objects = place.objects(directory)
-        if arrival.path.parent == self._incoming:
-            os.rename(arrival.path.name, name, src_dir_fd=place.incoming, dst_dir_fd=objects)
+        self._move(place, arrival.path, name, objects)
+
+    def _move(self, place: _Place, path: Path, name: str, directory: int) -> None:
+        if path.parent == self._incoming:
+            os.rename(path.name, name, src_dir_fd=place.incoming, dst_dir_fd=directory)
         else:
-            os.rename(arrival.path, name, dst_dir_fd=objects)
+            os.rename(path, name, dst_dir_fd=directory)
 
 
 def _lock(descriptor: int) -> bool:

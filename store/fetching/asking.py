@@ -73,6 +73,7 @@ class Asking(Generic[T]):
         *,
         until: float,
         question: bool,
+        hedge: bool,
         discard: Callable[[T], object] | None,
         renew: Callable[[float], Awaitable[Sequence[Member]]],
     ) -> None:
@@ -81,6 +82,7 @@ class Asking(Generic[T]):
         self._work = work
         self._until = until
         self._question = question
+        self._hedge = hedge
         self._discard = discard
         self._renew = renew
         self._running: list[_Attempt[T]] = []
@@ -164,7 +166,8 @@ class Asking(Generic[T]):
                 self._work, member.remote, ended=self._ring, discard=self._discard, question=self._question
             )
             now = trio.current_time()
-            self._running.append(_Attempt(member, now, now + shared.health.hedge_after, call))
+            hedge_at = now + shared.health.hedge_after if self._hedge else self._until
+            self._running.append(_Attempt(member, now, hedge_at, call))
             return
         shared.health.withdraw()
         self._say(name, RemoteSlow("every thread for remotes waits for an answer"))
@@ -205,7 +208,7 @@ class Asking(Generic[T]):
             shared.metrics.called(seconds, failure, question=self._question)
             return await self._settle_failure(attempt, failure)
         shared.metrics.called(seconds, question=self._question)
-        shared.health.succeed(seconds)
+        shared.health.succeed(seconds if self._hedge else None)
         for other in self._running:
             if other.member is not member:
                 # It was slow enough for another to be asked, and was not first even so.

@@ -41,6 +41,7 @@ class FlightLocks:
         self._held: set[int] = set()
         """The kernel does not tell threads of one process apart."""
         self._descriptor = -1
+        self._is_closed = False
         self._works = self._open()
 
     @property
@@ -53,6 +54,7 @@ class FlightLocks:
         with self._guard:
             self._held.clear()
             self._close()
+            self._is_closed = True
             self._works = False
 
     def try_hold(self, oid: Oid, block: int = WHOLE) -> bool:
@@ -89,8 +91,12 @@ class FlightLocks:
         return True
 
     def _follow_the_name(self) -> None:
-        """Somebody may have cleared the directory away: then others lock another file by this name."""
-        if self._works and os.fstat(self._descriptor).st_nlink == 0:
+        """Somebody may have cleared the directory away: then others lock another file by this name.
+
+        Or a cache may have been made meanwhile that was not there before."""
+        if self._descriptor < 0 and not self._is_closed:
+            self._works = self._open()
+        elif self._works and os.fstat(self._descriptor).st_nlink == 0:
             self._close()
             self._works = self._open()
 

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from store.errors import Offline, StoreError
+from store.errors import ObjectMissing, Offline, StoreError
 from store.fetching.asking import Asking
 from store.fetching.remote_pool import Member, RemotePool
 from store.oid import Oid
@@ -42,12 +42,11 @@ class RemoteSet:
         offline: bool = False,
         refresh: Refresh | None = None,
     ) -> None:
-        self._specs = tuple(specs)
         self._pool = pool
         self._threads = threads
         self._offline = offline
         self._refresh = refresh
-        self._members = pool.members(specs)
+        self._settle(specs)
         self._renewing = trio.Lock()
         self._renewed_at = -RENEWAL_SECONDS
 
@@ -58,15 +57,21 @@ class RemoteSet:
 
     @property
     def offline(self) -> bool:
-        """Must no remote be asked?"""
+        """Are only directories asked?"""
         return self._offline
 
     def __bool__(self) -> bool:
         return bool(self._specs)
 
+    def _settle(self, specs: Sequence[RemoteSpec]) -> None:
+        self._specs = tuple(specs)
+        asked = [spec for spec in specs if not self._offline or _is_directory(spec)]
+        self._members = self._pool.members(asked)
+        self._has_all = len(asked) == len(self._specs)
+
     def is_ready(self, oid: Oid) -> bool:
         """Would the first remote be asked for the object at once?"""
-        if self._offline or not self._members:
+        if not self._members:
             return False
         first = self._members[0]
         address = first.remote.address(oid)
@@ -81,23 +86,42 @@ class RemoteSet:
         *,
         deadline: float = WHOLE_SECONDS,
         question: bool = False,
+        hedge: bool = True,
         discard: Callable[[T], object] | None = None,
     ) -> T:
         """The first result of the blocking `work(remote)`, called in a thread for one remote after another.
 
-        `deadline` is in seconds. `work` may run for two remotes at once; what the slower one returns goes to
-        `discard`, in any thread. What it raises but `RemoteError` is raised to the caller at once.
+        `deadline` is in seconds. With `hedge`, for work that usually takes about as long, `work` may run for
+        two remotes at once; what the slower one returns goes to `discard`, in any thread. What it raises but
+        `RemoteError` is raised to the caller at once.
 
         Raises `Offline`; `ObjectMissing` where no remote has the object; else the gravest of what they said:
         `RangeRefused`, `RemoteSlow`, `RemoteUnreachable`, `RemoteDenied`, `RemoteCorrupt`.
         """
-        if self._offline:
-            raise Offline(f"object {oid} is not here, and no remote may be asked while offline")
+        if not self._members:
+            raise self._offline_error(oid)
         until = trio.current_time() + deadline
         asking = Asking(
-            self._threads, oid, work, until=until, question=question, discard=discard, renew=self._renew
+            self._threads,
+            oid,
+            work,
+            until=until,
+            question=question,
+            hedge=hedge,
+            discard=discard,
+            renew=self._renew,
         )
-        return await asking.answer(self._members)
+        try:
+            return await asking.answer(self._members)
+        except ObjectMissing:
+            if self._has_all:
+                raise
+            raise self._offline_error(oid) from None
+
+    def _offline_error(self, oid: Oid) -> StoreError:
+        if self._has_all:
+            return ObjectMissing(f"object {oid} is not in the cache, and there is no remote")
+        return Offline(f"object {oid} is not here, and no remote may be asked for it while offline")
 
     async def _renew(self, denied_since: float) -> Sequence[Member]:
         """The members with fresh credentials, for who was denied what it asked at `denied_since`; none where
@@ -114,11 +138,14 @@ class RemoteSet:
                         specs = await self._refresh()
                 except (StoreError, trio.TooSlowError) as error:
                     log.warning("the remotes' credentials cannot be read again: %s", error or "it takes long")
-            self._specs = tuple(specs)
-            members = self._pool.members(specs)
-            for member in members:
+            self._settle(specs)
+            for member in self._members:
                 await self._threads.on_disk(member.shared.storage.renew)
                 member.shared.health.reset()
-            self._members = members
             self._renewed_at = trio.current_time()
-            return members
+            return self._members
+
+
+def _is_directory(spec: RemoteSpec) -> bool:
+    """Is it one of this machine's own, as far as anybody can tell?"""
+    return spec.url.startswith("/")

@@ -1,0 +1,178 @@
+"""`Engine`: everything below a mount, put together: caches, threads, remotes, what fetches and what keeps.
+
+An async context manager, for a daemon that serves a mount and for commands that fetch. Belongs to the event
+loop of whoever enters it. What it fetches comes into the first of its caches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from store.budget import Limits
+from store.cache_chain import CacheChain
+from store.content_store import ContentStore
+from store.errors import StoreError
+from store.fetcher import Fetcher
+from store.fetching.arrivals import OURS, Arrivals
+from store.fetching.download import Downloader
+from store.fetching.flight_locks import FlightLocks
+from store.fetching.flights import Flights
+from store.fetching.publisher import Publisher
+from store.fetching.ranged_object import RangedObjects, Verify
+from store.fetching.remote_pool import Opener, RemotePool
+from store.fetching.remote_set import Refresh, RemoteSet
+from store.keeping.keeper import Keeper
+from store.keeping.leases import hold
+from store.local_cache import LocalCache
+from store.metrics import Metrics
+from store.oid import Oid
+from store.remotes.spec import RemoteSpec
+from store.size_finder import SizeFinder
+from store.sizes import SizeIndex
+from store.threads import Threads
+
+log = logging.getLogger(__name__)
+
+UNVERIFIED: Final = f"{OURS}/unverified"
+"""Below a cache: objects that nobody has hashed. DVC does not look there, nor do mounts that verify."""
+DRAIN_SECONDS: Final = 10.0
+"""At the end, for what was fetched and is not in its place yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an engine is to do."""
+
+    caches: Sequence[Path]
+    """Where objects are looked for; what is fetched comes into the first."""
+    blobs: Path
+    """Where git's objects are kept, a directory of the user's own."""
+    own: Path
+    """What the user has of ours: what was learnt of sizes, compiled trees, clones."""
+    limits: Limits = field(default_factory=Limits)
+    """How much is kept of what was fetched."""
+    offline: bool = False
+    """Only remotes that are directories are asked."""
+    verify: Verify = "blocks"
+    """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
+
+
+class Engine:
+    """Made by `open_engine`."""
+
+    def __init__(self, settings: Settings, opener: Opener, nursery: trio.Nursery) -> None:
+        self.settings = settings
+        self.nursery = nursery
+        self.caches = CacheChain(*[LocalCache(root) for root in settings.caches])
+        self.blobs = LocalCache(settings.blobs)
+        self.threads = Threads()
+        self.metrics = Metrics()
+        self.metrics.queues = self.threads.queues
+        self.pool = RemotePool(opener, self.metrics)
+        self.store = ContentStore(self.caches, self.blobs, self.threads, Fetcher(self.threads, nursery))
+        self._index = SizeIndex(settings.own)
+        self.finder = SizeFinder(self.caches, self._index, self.threads, nursery)
+        self._specs: dict[str, RemoteSpec] = {}
+        self._publisher: Publisher | None = None
+        self._locks: FlightLocks | None = None
+        self._arrivals: Arrivals | None = None
+
+    def remote_set(self, specs: Sequence[RemoteSpec], refresh: Refresh | None = None) -> RemoteSet:
+        """The remotes of a version. `refresh` settles them anew after one has denied something."""
+        if specs and self._publisher is None:
+            self._begin_fetching()
+        self._specs.update((spec.identity, spec) for spec in specs)
+        return RemoteSet(specs, self.pool, self.threads, offline=self.settings.offline, refresh=refresh)
+
+    def _begin_fetching(self) -> None:
+        root, verify = self.settings.caches[0], self.settings.verify
+        self._arrivals = arrivals = Arrivals(root)
+        places = arrivals
+        if verify == "off":
+            self.caches.add(LocalCache(root / UNVERIFIED))
+            places = Arrivals(root, below=UNVERIFIED)
+        self._locks = locks = FlightLocks(root)
+        keeper = Keeper(root, self.settings.own, self.settings.limits, self.threads, self._find_remote)
+        downloader = Downloader(places, verify=verify != "off", may_keep=keeper.may_keep)
+        self._publisher = publisher = Publisher(
+            self.threads,
+            self.nursery,
+            places,
+            downloader,
+            locks,
+            keeper.note_arrival if verify != "off" else _ignore,
+        )
+        flights = Flights(self.threads, self.nursery, self.caches, downloader, publisher, locks, self.metrics)
+        self.metrics.flights = flights.__len__
+        ranged = RangedObjects(
+            self.threads,
+            self.nursery,
+            locks,
+            arrivals,
+            root,
+            verify=verify,
+            may_keep=keeper.may_keep,
+            on_arrival=lambda oid, size: keeper.note_arrival(oid, size, ""),
+        )
+        self.store.fetch_with(flights, ranged)
+
+        def note_use(oid: Oid, descriptor: int) -> None:
+            hold(descriptor)
+            keeper.note_use(oid)
+
+        self.store.on_open = note_use
+        self.nursery.start_soon(self._clear_incoming, places)
+        self.nursery.start_soon(keeper.run)
+
+    def _find_remote(self, identity: str) -> RemoteSet | None:
+        """For the keeper, which asks whether what it deletes is elsewhere."""
+        spec = self._specs.get(identity)
+        return None if spec is None else self.remote_set((spec,))
+
+    async def _clear_incoming(self, arrivals: Arrivals) -> None:
+        try:
+            await self.threads.on_disk(arrivals.prepare)
+        except StoreError as error:
+            log.warning("%s; what is fetched is served and not kept", error)
+
+    async def drain(self) -> None:
+        """Wait, not for long, until what was fetched is in its place."""
+        if self._publisher is not None:
+            with trio.move_on_after(DRAIN_SECONDS):
+                await self._publisher.drain()
+
+    def close(self) -> None:
+        """Let go of everything. Blocking."""
+        self.pool.close()
+        if self._locks is not None:
+            self._locks.close()
+        if self._arrivals is not None:
+            self._arrivals.close()
+        self._index.close()
+        self.caches.close()
+        self.blobs.close()
+
+
+def _ignore(oid: Oid, size: int, remote: str) -> None:
+    """Of what nobody has hashed nothing is kept account."""
+
+
+@contextlib.asynccontextmanager
+async def open_engine(settings: Settings, opener: Opener) -> AsyncIterator[Engine]:
+    """An engine, for as long as the context lasts. What it does in the background ends with it."""
+    async with trio.open_nursery() as nursery:
+        engine = Engine(settings, opener, nursery)
+        try:
+            yield engine
+        finally:
+            with trio.CancelScope(shield=True):
+                await engine.drain()
+            nursery.cancel_scope.cancel()
+            engine.close()

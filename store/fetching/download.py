@@ -1,0 +1,277 @@
+"""`Downloader`: one whole object from one remote into a file, hashed on its way. Blocking; any thread.
+
+The file lies where it can be renamed to its place in the cache. Where the cache cannot be written, the bytes
+come into a file without a name, for whoever reads them now. Memory: one part of the answer at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from store.errors import CacheUnusable, RemoteCorrupt, RemoteSlow
+from store.fetching.arrivals import Arrivals
+from store.hashing import Hasher
+from store.oid import Oid
+from store.remotes.remote import Remote
+from store.remotes.storage import CHUNK_BYTES, Body
+
+log = logging.getLogger(__name__)
+
+WHOLE_LIMIT: Final = 4 << 20
+"""Larger objects are read by ranges."""
+SPARE_BYTES: Final = 64 << 20
+"""Of memory, for bytes that cannot be kept on the disk; beyond that, a temporary file."""
+
+
+class Large(NamedTuple):
+    """An object that is too large to be brought whole."""
+
+    size: int
+
+
+class Wanted(NamedTuple):
+    """What is to be downloaded."""
+
+    oid: Oid
+    limit: int
+    """Not more than so many bytes."""
+    keep: bool
+    """Is it to come into the cache?"""
+    until: float
+    """On the clock of `time.monotonic`; nobody waits for it any longer."""
+
+
+class Fetched:
+    """An open file with the bytes of an object. Closed when nobody holds it any more."""
+
+    __slots__ = ("_spare", "_spared", "descriptor", "oid", "path", "remote", "size")
+
+    def __init__(
+        self,
+        oid: Oid,
+        descriptor: int,
+        size: int,
+        path: Path | None = None,
+        remote: Remote | None = None,
+    ) -> None:
+        self.oid = oid
+        self.descriptor = descriptor
+        self.size = size
+        self.path = path
+        """Where it waits to be published; None where it is in a cache already, or cannot be kept."""
+        self.remote = remote
+        """Where it came from; None for a cache."""
+        self._spare: Spare | None = None
+        self._spared = 0
+
+    def charge(self, spare: Spare, size: int) -> None:
+        """Give `size` bytes back to `spare` in the end."""
+        self._spare, self._spared = spare, size
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+        if self._spare is not None:
+            self._spare.give_back(self._spared)
+
+
+class Spare:
+    """Room for bytes that cannot be kept: memory within a bound, then the directory for temporary files."""
+
+    def __init__(self, limit: int = SPARE_BYTES) -> None:
+        self._left = limit
+        self._lock = threading.Lock()
+
+    def new_file(self, size: int) -> tuple[int, int]:
+        """A file without a name for `size` bytes, or -1 where nobody knows how many, and how many of them
+        are memory. Raises `OSError`."""
+        with self._lock:
+            in_memory = size if 0 <= size <= self._left else 0
+            self._left -= in_memory
+        try:
+            if in_memory:
+                return os.memfd_create("fusefs", os.MFD_CLOEXEC), in_memory
+            with tempfile.TemporaryFile() as file:
+                return os.dup(file.fileno()), 0
+        except BaseException:
+            self.give_back(in_memory)
+            raise
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+class Downloader:
+    """Brings objects for one cache. `may_keep` says whether the cache has room for so many bytes."""
+
+    def __init__(
+        self, arrivals: Arrivals, *, verify: bool = True, may_keep: Callable[[int], bool] = lambda _: True
+    ) -> None:
+        self._arrivals = arrivals
+        self._verify = verify
+        self._may_keep = may_keep
+        self._spare = Spare()
+        self._has_failed = False
+
+    def download(self, remote: Remote, wanted: Wanted) -> Fetched | Large:
+        """The object whole, its length and hash verified; `Large` where it is beyond the limit.
+
+        Raises `RemoteError`; `CacheUnusable` where no disk and no memory has room for it.
+        """
+        with remote.read(wanted.oid) as body:
+            length = body.length
+            if length > wanted.limit:
+                return Large(length)
+            sink = self._sink(length, keep=wanted.keep)
+            try:
+                return self._receive(remote, wanted, body, sink)
+            except BaseException:
+                sink.remove()
+                raise
+
+    def discard(self, result: Fetched | Large) -> None:
+        """Remove what nobody needs any more."""
+        if isinstance(result, Fetched) and result.path is not None:
+            self._arrivals.discard(result.path)
+
+    def rescue(self, fetched: Fetched) -> None:
+        """The disk did not take the file of `fetched`: put its readers on a copy, if it is still right.
+
+        Otherwise on an empty file: they get an error instead of what the disk may have lost.
+        """
+        try:
+            spare, in_memory = self._spare.new_file(fetched.size)
+        except OSError:
+            spare, in_memory = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0
+        fetched.charge(self._spare, in_memory)
+        try:
+            hasher = Hasher(fetched.oid.algorithm)
+            copied = 0
+            while part := os.pread(fetched.descriptor, CHUNK_BYTES, copied):
+                hasher.update(part)
+                _write_all(spare, part)
+                copied += len(part)
+            if self._verify and not hasher.matches(fetched.oid):
+                os.ftruncate(spare, 0)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(spare, 0)
+        os.dup2(spare, fetched.descriptor, inheritable=False)
+        os.close(spare)
+
+    def _receive(self, remote: Remote, wanted: Wanted, body: Body, sink: _Sink) -> Fetched:
+        oid = wanted.oid
+        hasher = Hasher(oid.algorithm) if self._verify else None
+        size = 0
+        for part in body:
+            size += len(part)
+            if hasher is not None:
+                hasher.update(part)
+            sink.write(part)
+            if time.monotonic() > wanted.until:
+                raise RemoteSlow(
+                    f"{remote.name} has sent {size} bytes of object {oid} in all the time there was"
+                )
+        if hasher is not None and not hasher.matches(oid):
+            if sink.path is not None:
+                self._arrivals.put_aside(oid, sink.path)
+            raise RemoteCorrupt(f"{remote.name} sent bytes for object {oid} that have another hash")
+        return sink.finish(oid, size, remote)
+
+    def _sink(self, size: int, *, keep: bool) -> _Sink:
+        sink = _Sink(self._arrivals, self._spare, size, self._complain)
+        if not keep or not self._may_keep(max(size, 0)):
+            sink.leave_the_cache()
+        else:
+            sink.enter_the_cache()
+        return sink
+
+    def _complain(self, error: Exception) -> None:
+        """Say once that nothing can be kept."""
+        if not self._has_failed:
+            self._has_failed = True
+            log.warning("%s; what is fetched is served and not kept", error)
+
+
+class _Sink:
+    """The file that a download writes to. It moves out of the cache when that takes no more."""
+
+    def __init__(
+        self, arrivals: Arrivals, spare: Spare, size: int, complain: Callable[[Exception], None]
+    ) -> None:
+        self._arrivals = arrivals
+        self._spare = spare
+        self._size = size
+        self._complain = complain
+        self._written = 0
+        self._descriptor = -1
+        self._spared = 0
+        self.path: Path | None = None
+
+    def enter_the_cache(self) -> None:
+        try:
+            self._descriptor, self.path = self._arrivals.new_file()
+        except CacheUnusable as error:
+            self._complain(error)
+            self.leave_the_cache()
+
+    def leave_the_cache(self) -> None:
+        """Go on in a file without a name, with what is there already. Raises `CacheUnusable`."""
+        former, self._descriptor = self._descriptor, -1
+        try:
+            self._descriptor, self._spared = self._spare.new_file(self._size)
+            copied = 0
+            while former >= 0 and copied < self._written:
+                part = os.pread(former, CHUNK_BYTES, copied)
+                _write_all(self._descriptor, part)
+                copied += len(part)
+        except OSError as error:
+            raise CacheUnusable(f"there is no room for an object: {error.strerror}") from None
+        finally:
+            if former >= 0:
+                os.close(former)
+            if self.path is not None:
+                self._arrivals.discard(self.path)
+                self.path = None
+
+    def write(self, part: bytes) -> None:
+        try:
+            _write_all(self._descriptor, part)
+        except OSError as error:
+            if self.path is None:
+                raise CacheUnusable(f"there is no room for an object: {error.strerror}") from None
+            self._complain(
+                CacheUnusable(f"cannot write to the cache {self._arrivals.root}: {error.strerror}")
+            )
+            self.leave_the_cache()
+            self.write(part)
+            return
+        self._written += len(part)
+
+    def finish(self, oid: Oid, size: int, remote: Remote) -> Fetched:
+        fetched = Fetched(oid, self._descriptor, size, self.path, remote)
+        if self._spared:
+            fetched.charge(self._spare, self._spared)
+        return fetched
+
+    def remove(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        if self.path is not None:
+            self._arrivals.discard(self.path)
+        self._spare.give_back(self._spared)
+
+
+def _write_all(descriptor: int, part: bytes) -> None:
+    """Raises `OSError`; then some of `part` may have been written."""
+    written = os.write(descriptor, part)
+    while written < len(part):
+        written += os.write(descriptor, memoryview(part)[written:])

@@ -1,0 +1,200 @@
+"""`Flights`: a missing object is fetched once, however many readers, mounts and processes want it.
+
+Readers of one daemon share a flight; daemons that share a cache hold a lock for as long as they fetch.
+Flights live in the daemon's nursery: a reader that gives up takes nobody's object along. Belongs to the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import trio
+
+from store.cache_chain import ObjectCache
+from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
+from store.fetching.asking import NotAsked
+from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
+from store.fetching.flight_locks import FlightLocks
+from store.fetching.publisher import Publisher
+from store.fetching.remote_set import WHOLE_SECONDS, RemoteSet
+from store.metrics import Metrics
+from store.oid import Oid
+from store.remotes.remote import Remote
+from store.threads import Threads
+from store.tree import UNKNOWN
+
+log = logging.getLogger(__name__)
+
+FIRST_POLL: Final = 0.01
+LONGEST_POLL: Final = 0.1
+LOCK_SECONDS: Final = 10.0
+"""How long another process may take for a small object before it is fetched a second time."""
+SLOWEST_RATE: Final = 1 << 20
+"""Bytes a second: what a large object that is fetched whole has time for."""
+
+
+class _Hold:
+    """This process's lock on an object, taken by the first call of a flight. A late call takes none."""
+
+    def __init__(self, locks: FlightLocks, oid: Oid) -> None:
+        self._locks = locks
+        self._oid = oid
+        self._guard = threading.Lock()
+        self._is_held = False
+        self._has_ended = False
+
+    def take(self) -> bool:
+        with self._guard:
+            if not self._has_ended and not self._is_held:
+                self._is_held = self._locks.try_hold(self._oid)
+            return self._is_held
+
+    def end(self, *, release: bool) -> None:
+        with self._guard:
+            self._has_ended = True
+            if self._is_held and release:
+                self._locks.release(self._oid)
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    landed: trio.Event = field(default_factory=trio.Event)
+    result: Fetched | Large | None = None
+    error: StoreError | None = None
+
+
+class _Busy:
+    """Another process fetches the object."""
+
+
+_BUSY: Final = _Busy()
+
+
+class Flights:
+    """Of one daemon. `caches` is where objects are looked for; `publisher` puts them into the first."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        nursery: trio.Nursery,
+        caches: ObjectCache,
+        downloader: Downloader,
+        publisher: Publisher,
+        locks: FlightLocks,
+        metrics: Metrics,
+    ) -> None:
+        self._threads = threads
+        self._nursery = nursery
+        self._caches = caches
+        self._downloader = downloader
+        self._publisher = publisher
+        self._locks = locks
+        self._metrics = metrics
+        self._flights: dict[Oid, _Flight] = {}
+
+    def __len__(self) -> int:
+        """How many objects are being fetched."""
+        return len(self._flights)
+
+    def find(self, oid: Oid) -> Fetched | None:
+        """An object that was fetched and is not in its place yet."""
+        return self._publisher.find(oid)
+
+    async def fetch(
+        self, oid: Oid, known: int, remotes: RemoteSet, *, limit: int = WHOLE_LIMIT
+    ) -> Fetched | Large:
+        """The object, out of the caches or, whole and verified, from one of the remotes.
+
+        `Large`, where it is not cached and has more than `limit` bytes. `known` is its length or `UNKNOWN`;
+        a cached file of another length does not count. Raises `ObjectMissing`, `Offline`, `RemoteError`,
+        `CacheUnusable`, `StoreTimeout`: to every waiter alike, and not to who comes later.
+        """
+        pending = self._publisher.find(oid)
+        if pending is not None:
+            return pending
+        flight = self._flights.get(oid)
+        if flight is None:
+            flight = self._flights[oid] = _Flight()
+            self._nursery.start_soon(self._fly, flight, oid, known, remotes, limit)
+        await flight.landed.wait()
+        if flight.error is not None:
+            raise type(flight.error)(*flight.error.args)
+        assert flight.result is not None  # one of the two is set
+        return flight.result
+
+    async def _fly(self, flight: _Flight, oid: Oid, known: int, remotes: RemoteSet, limit: int) -> None:
+        try:
+            # When remotes keep their threads waiting, what is cached must not wait with them.
+            if not (self._threads.remote_is_idle and remotes.is_ready(oid)):
+                flight.result = await self._threads.on_disk(self._look, oid, known)
+            if flight.result is None:
+                flight.result = await self._fetch(oid, known, remotes, limit)
+        except StoreError as error:
+            flight.error = error
+        except Exception as error:  # a bug must reach the readers as an error, not end the daemon
+            log.exception("object %s could not be fetched", oid)
+            flight.error = StoreError(f"object {oid}: {type(error).__name__}")
+        finally:
+            del self._flights[oid]
+            flight.landed.set()
+
+    async def _fetch(self, oid: Oid, known: int, remotes: RemoteSet, limit: int) -> Fetched | Large:
+        seconds = WHOLE_SECONDS + (known / SLOWEST_RATE if known > WHOLE_LIMIT else 0.0)
+        keep = await self._publisher.has_room()
+        hold = _Hold(self._locks, oid)
+        patience = trio.current_time() + (LOCK_SECONDS if known <= WHOLE_LIMIT else seconds)
+        poll = FIRST_POLL
+        result: Fetched | Large | _Busy = _BUSY
+        try:
+            while result is _BUSY:
+                alone = trio.current_time() >= patience
+                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds)
+                result = await remotes.run(
+                    oid,
+                    partial(self._bring, known=known, wanted=wanted, hold=hold, alone=alone),
+                    deadline=seconds,
+                    hedge=known <= WHOLE_LIMIT,
+                    discard=self._discard,
+                )
+                if result is _BUSY:
+                    await trio.sleep(poll)
+                    poll = min(2 * poll, LONGEST_POLL)
+        finally:
+            is_kept = isinstance(result, Fetched) and result.path is not None
+            hold.end(release=not is_kept)
+        assert not isinstance(result, _Busy)
+        if isinstance(result, Fetched) and result.remote is not None:
+            self._metrics.remote(result.remote.name).fetched(result.size)
+            if is_kept:
+                self._publisher.add(result)
+        return result
+
+    def _bring(
+        self, remote: Remote, *, known: int, wanted: Wanted, hold: _Hold, alone: bool
+    ) -> Fetched | Large | _Busy:
+        """In a thread: look once more, under the lock, and then ask the remote."""
+        holds = hold.take()
+        found = self._look(wanted.oid, known)
+        if found is not None:
+            raise NotAsked(found)
+        if not holds and not alone:
+            raise NotAsked(_BUSY)
+        return self._downloader.download(remote, wanted)
+
+    def _look(self, oid: Oid, known: int) -> Fetched | None:
+        """The object from the caches. What cannot be served from there may be had elsewhere."""
+        try:
+            descriptor, size = self._caches.open(oid)
+        except (ObjectMissing, ObjectCorrupt, CacheUnusable):
+            return None
+        found = Fetched(oid, descriptor, size)
+        return found if known in (UNKNOWN, size) else None
+
+    def _discard(self, result: Fetched | Large | _Busy) -> None:
+        if not isinstance(result, _Busy):
+            self._downloader.discard(result)

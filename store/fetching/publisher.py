@@ -1,0 +1,128 @@
+"""`Publisher`: makes fetched objects durable and gives them their places, behind their readers' backs.
+
+A reader gets an object as soon as it is verified; the disk is waited for afterwards, for many at once. Until
+then an object is not in the cache, whose users trust that what lies there survives a crash: who asks for it
+meanwhile gets the same open file. Belongs to the event loop; `_publish` runs in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from store.errors import StoreError
+from store.fetching.arrivals import Arrival, Arrivals
+from store.fetching.download import Downloader, Fetched
+from store.fetching.flight_locks import FlightLocks
+from store.oid import Oid
+from store.threads import Threads
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 256
+OUTSTANDING: Final = 1024
+OUTSTANDING_BYTES: Final = 256 << 20
+"""Of the disk's cache, that wait to be written: what comes beyond waits for room."""
+ROOM_SECONDS: Final = 5.0
+
+OnArrival = Callable[[Oid, int, str], None]
+"""Told, in a thread, of every object that has come into the cache: its length, its remote's identity."""
+
+
+class Publisher:
+    """One per cache that is fetched into."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        nursery: trio.Nursery,
+        arrivals: Arrivals,
+        downloader: Downloader,
+        locks: FlightLocks,
+        on_arrival: OnArrival,
+    ) -> None:
+        self._threads = threads
+        self._nursery = nursery
+        self._arrivals = arrivals
+        self._downloader = downloader
+        self._locks = locks
+        self._on_arrival = on_arrival
+        self._pending: dict[Oid, Fetched] = {}
+        self._queue: deque[Fetched] = deque()
+        self._bytes = 0
+        self._is_running = False
+        self._progress = trio.Event()
+        self._has_failed = False
+
+    def find(self, oid: Oid) -> Fetched | None:
+        """An object that is on its way."""
+        return self._pending.get(oid)
+
+    def add(self, fetched: Fetched) -> None:
+        """Publish a file, and let go of its flight's lock then."""
+        self._pending[fetched.oid] = fetched
+        self._queue.append(fetched)
+        self._bytes += fetched.size
+        if not self._is_running:
+            self._is_running = True
+            self._nursery.start_soon(self._run)
+
+    async def has_room(self) -> bool:
+        """Whether more may be added; waits for that, but not for long."""
+        if self._has_room():
+            return True
+        with trio.move_on_after(ROOM_SECONDS):
+            while not self._has_room():
+                await self._progress.wait()
+        return self._has_room()
+
+    async def drain(self) -> None:
+        """Wait until everything is published."""
+        while self._pending:
+            await self._progress.wait()
+
+    def _has_room(self) -> bool:
+        return len(self._pending) < OUTSTANDING and self._bytes < OUTSTANDING_BYTES
+
+    async def _run(self) -> None:
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            try:
+                failure = await self._threads.on_disk(self._publish, batch)
+            except StoreError as error:
+                failure = str(error)
+            if failure and not self._has_failed:
+                log.warning("%s; what is fetched is served and not kept", failure)
+            self._has_failed = bool(failure)
+            for fetched in batch:
+                del self._pending[fetched.oid]
+                self._bytes -= fetched.size
+            self._progress.set()
+            self._progress = trio.Event()
+        self._is_running = False
+
+    def _publish(self, batch: list[Fetched]) -> str:
+        """In a thread; what went wrong with one of them, if anything."""
+        try:
+            failures = self._arrivals.admit_all(
+                [Arrival(fetched.oid, fetched.path, fetched.descriptor) for fetched in batch if fetched.path]
+            )
+            said = ""
+            for fetched, failure in zip(batch, failures, strict=True):
+                if failure is None:
+                    identity = fetched.remote.identity if fetched.remote is not None else ""
+                    self._on_arrival(fetched.oid, fetched.size, identity)
+                else:
+                    said = str(failure)
+                    self._downloader.rescue(fetched)
+                    self._downloader.discard(fetched)
+            return said
+        except Exception as error:  # whoever is told of arrivals may have bugs: they end no mount
+            return f"{type(error).__name__}: {error}"
+        finally:
+            for fetched in batch:
+                self._locks.release(fetched.oid)
