@@ -130,7 +130,7 @@ class SizeLearner:
     def look_ahead(self, row: int) -> None:
         """Ask the remotes for the sizes of the row and of those that are likely to be looked at next."""
         remotes = self._remotes
-        if not remotes or remotes.offline or trio.current_time() < self._ahead_after:
+        if not remotes or not remotes.remotes or trio.current_time() < self._ahead_after:
             return
         sizes, flags = self.sizes.column, self._tree.flags
         for near in range(row, min(row + LOOK_AHEAD, self._tree.rows)):

@@ -90,9 +90,9 @@ class SizeSurvey:
 
         A remote that fails is asked again, after a pause that grows.
         """
-        if not self._remotes or self._remotes.offline:
+        if not self._remotes or not self._remotes.remotes:
             return
-        pause = FIRST_PAUSE
+        pause, level = FIRST_PAUSE, logging.WARNING
         while True:
             try:
                 await self._list_remotes()
@@ -101,8 +101,8 @@ class SizeSurvey:
             except Offline:
                 return
             except StoreError as error:
-                level = logging.WARNING if pause == FIRST_PAUSE else logging.DEBUG
-                log.log(level, "sizes cannot be asked for, which goes on in the background: %s", error)
+                log.log(level, "sizes are not told, and asked for again in the background: %s", error)
+                level = logging.DEBUG
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
