@@ -44,11 +44,8 @@ class AskedRemotes(Protocol):
     """The remotes of a version, as `store.fetching.remote_set.RemoteSet` has them."""
 
     @property
-    def remotes(self) -> tuple[Remote, ...]: ...
-
-    @property
-    def offline(self) -> bool:
-        """Must none of them be asked?"""
+    def remotes(self) -> tuple[Remote, ...]:
+        """Those that may be asked."""
 
     def __bool__(self) -> bool: ...
 

@@ -84,14 +84,25 @@ class TreeFiles:
         try:
             try:
                 opened = await self._store.open(oid, self.sizes[row], self._source, self._remotes)
-            except ObjectCorrupt:
-                if self.sizes[row] == UNKNOWN or self._sizes.is_certain(row):
+            except StoreError as error:
+                if not await self._is_in_doubt(row, oid, error):
                     raise
                 opened = await self._settle(row, oid)
         except StoreError as error:
             raise self._explain(row, error) from None
         self._sizes.learn(row, opened.size, How.STAT)
         return opened
+
+    async def _is_in_doubt(self, row: int, oid: Oid, error: StoreError) -> bool:
+        """Whether the size may have been wrong, and not the object that could not be opened."""
+        known = self.sizes[row]
+        if known == UNKNOWN or self._sizes.is_certain(row) or oid.algorithm not in DVC_ALGORITHMS:
+            return False
+        if isinstance(error, ObjectCorrupt):
+            return True
+        # What has another length counts as missing where there are remotes, and those may be away.
+        (length,) = await self._store.lengths([oid.digest], oid.algorithm)
+        return length not in (UNKNOWN, known)
 
     async def _settle(self, row: int, oid: Oid) -> OpenObject:
         """Open an object that has not the length which a file or a remote told, if it has its hash."""
