@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from store.dvc.config import load_config
 from store.dvc.project import Project
 from store.dvc.remotes import RemoteHome, named_destinations, settle_remotes
 from store.dvc.trust import Standing
 from store.errors import InputError, RemoteError
+from store.keeping.confirmation import is_elsewhere
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import DVC_LAYOUT
@@ -22,10 +24,11 @@ from store.remotes.spec import DVC_LAYOUT
 
 @contextmanager
 def open_remotes(
-    project: Project, chosen: Sequence[str], warn: Callable[[str], object], *, trust: bool
+    project: Project, cache: Path, chosen: Sequence[str], warn: Callable[[str], object], *, trust: bool
 ) -> Iterator[Mapping[str, Remote]]:
-    """The remotes by identity, in the order to be asked; what cannot be used is a line for `warn`.
+    """The remotes of a project that may know better than its `cache`, by identity, in their order.
 
+    What cannot be used is a line for `warn`.
     Raises `InputError` for one of the `chosen` that cannot be used.
     """
     own = load_config(None, os.environ)
@@ -36,7 +39,8 @@ def open_remotes(
     remotes: dict[str, Remote] = {}
     try:
         for spec in settled.remotes:
-            if spec.layout == DVC_LAYOUT and spec.identity not in remotes:
+            usable = spec.layout == DVC_LAYOUT and is_elsewhere(spec, cache)
+            if usable and spec.identity not in remotes:
                 try:
                     remotes[spec.identity] = open_remote(spec)
                 except (InputError, RemoteError) as error:

@@ -47,11 +47,6 @@ class Limits:
     def are_set(self) -> bool:
         return bool(self.size or self.free)
 
-    def excess(self, kept: int, free: int) -> int:
-        """Bytes to be freed so that the limits are kept; 0 where they are."""
-        over = kept - self.size if self.size else 0
-        return max(0, over, self.free - free if self.free else 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Generic[T]):

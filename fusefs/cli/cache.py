@@ -162,7 +162,7 @@ def _trim(options: argparse.Namespace, ledger: Ledger, project: Project) -> int:
             print_error(f"somebody else is trimming {ledger.cache} just now; try again later")
             return 1
         before = sweep.begin(limits, dry=options.dry_run)
-        with open_remotes(project, options.remote, print_error, trust=options.trust) as remotes:
+        with open_remotes(project, ledger.cache, options.remote, print_error, trust=options.trust) as remotes:
             while (batch := sweep.next_batch()) is not None:
                 objects = [thing for thing in batch if isinstance(thing, Fetched)]
                 sweep.drop(batch, confirm_now(objects, remotes) if objects else set())

@@ -43,7 +43,7 @@ def repair(options: argparse.Namespace, ledger: Ledger, project: Project) -> int
     repaired = []
     if records:
         with (
-            open_remotes(project, options.remote, print_error, trust=options.trust) as remotes,
+            open_remotes(project, ledger.cache, options.remote, print_error, trust=options.trust) as remotes,
             closing(Repair(ledger, remotes)) as work,
         ):
             repaired = work.run(records)

@@ -33,8 +33,8 @@ from store.threads import Threads
 
 log = logging.getLogger(__name__)
 
-Find = Callable[[str], RemoteSet | None]
-"""The remote of an identity (`RemoteSpec.identity`), alone; None where that is not known here."""
+Find = Callable[[str], Sequence[RemoteSet]]
+"""Who may be believed about an object, by its remote's identity (`KnownRemotes.find`)."""
 
 FLUSH_SECONDS: Final = 1.0
 """What a daemon that dies forgets of arrivals and uses."""
@@ -146,7 +146,7 @@ class Keeper:
 async def confirm(objects: Sequence[Fetched], find: Find) -> set[Oid]:
     """Those of `objects` that their remotes have now, in the same length. Raises nothing."""
     confirmed: set[Oid] = set()
-    waiting = [(fetched, remote) for fetched in objects if (remote := find(fetched.remote)) is not None]
+    waiting = [(fetched, remote) for fetched in objects for remote in find(fetched.remote)]
     waiting.reverse()
     failures = 0
 
@@ -154,6 +154,8 @@ async def confirm(objects: Sequence[Fetched], find: Find) -> set[Oid]:
         nonlocal failures
         while waiting and failures < FAILURES:
             fetched, remote = waiting.pop()
+            if fetched.oid in confirmed:
+                continue
             question = partial(ask_size, fetched.oid)
             try:
                 size = await remote.run(fetched.oid, question, deadline=CONFIRM_SECONDS, question=True)

@@ -183,6 +183,7 @@ def kinds_of_cache(cache: Path) -> tuple[Kind, ...]:
     """What we keep in a cache beside its objects. (`incoming` is cleared by whoever fetches.)"""
     return (
         PartialObjects(cache),
+        Files("unverified", cache, "fusefs/unverified"),
         Files("derived", cache, "fusefs/derived"),
         Files("quarantine", cache, "fusefs/quarantine", PARTIAL_AGE),
     )

@@ -1,0 +1,111 @@
+"""What goes first, and how much there may be: the policy, against what it promises."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.budget import PROTECTED, Budget, Candidate, Limits, order_victims
+
+times = st.integers(0, 50).map(float)
+things = st.lists(st.tuples(st.integers(0, 100), times), max_size=30)
+
+
+def candidates(pairs: list[tuple[int, float]], numbers: count[int]) -> list[Candidate[int]]:
+    return [Candidate(next(numbers), size, used) for size, used in sorted(pairs, key=lambda pair: pair[1])]
+
+
+@given(things, things, st.integers(0, 3000))
+def test_the_order(
+    once_pairs: list[tuple[int, float]], again_pairs: list[tuple[int, float]], bound: int
+) -> None:
+    numbers: count[int] = count()
+    once, again = candidates(once_pairs, numbers), candidates(again_pairs, numbers)
+    again_bytes = sum(one.on_disk for one in again)
+    order = list(order_victims(once, again, again_bytes, bound))
+    assert sorted(one.thing for one in order) == sorted(one.thing for one in (*once, *again))
+    for segment in (once, again):
+        members = {one.thing for one in segment}
+        assert [one for one in order if one.thing in members] == segment  # least recently used first
+    # What was used again goes before something that was not only while there is too much of it, and only
+    # if it was unused for longer.
+    left, protected = again_bytes, {one.thing for one in again}
+    waiting = list(once)
+    for one in order:
+        if one.thing not in protected:
+            waiting.remove(one)
+            continue
+        if waiting:
+            assert left > PROTECTED * bound - 1
+            assert one.used < min(other.used for other in waiting)
+        left -= one.on_disk
+
+
+def test_a_scan_pushes_out_itself() -> None:
+    bound = 100
+    again = [Candidate(f"epoch {number}", 1, float(number)) for number in range(70)]
+    scan = [Candidate(f"scan {number}", 1, 1000.0 + number) for number in range(500)]
+    order = [one.thing for one in order_victims(scan, again, 70, bound)]
+    assert order[:500] == [one.thing for one in scan]
+
+
+def test_what_was_once_popular_gives_way() -> None:
+    again = [Candidate(f"old {number}", 1, float(number)) for number in range(100)]
+    new = [Candidate(f"new {number}", 1, 1000.0 + number) for number in range(10)]
+    order = [one.thing for one in order_victims(new, again, 100, 100)]
+    assert order[:20] == [f"old {number}" for number in range(20)]
+    assert order[20:30] == [one.thing for one in new]
+
+
+def test_nothing_is_read_before_it_is_needed() -> None:
+    def endless() -> object:
+        for number in count():
+            yield Candidate(number, 1, float(number))
+
+    order = order_victims(endless(), endless(), 10**9, 10)  # type: ignore[arg-type, type-var]
+    assert next(order).used == 0.0
+
+
+@given(st.integers(1, 10_000), st.lists(st.integers(0, 4000), max_size=20))
+def test_what_may_be_kept_fits(bound: int, sizes: list[int]) -> None:
+    budget = Budget(Limits(bound))
+    budget.measured(0, -1)
+    kept = 0
+    for size in sizes:
+        assert budget.may_keep(size) == (kept + size <= bound)
+        if budget.may_keep(size):
+            budget.added(size)
+            kept += size
+        else:
+            assert budget.is_pressed
+    assert kept <= bound
+
+
+@given(st.integers(1, 1000), st.lists(st.integers(0, 400), max_size=20))
+def test_the_disk_keeps_its_room(wanted: int, sizes: list[int]) -> None:
+    budget = Budget(Limits(free=wanted))
+    free = 2000
+    budget.measured(0, free)
+    for size in sizes:
+        if budget.may_keep(size):
+            budget.added(size)
+            free -= size
+    assert free >= wanted
+
+
+def test_without_limits_everything_may_be_kept() -> None:
+    budget = Budget(Limits())
+    budget.measured(1 << 60, 0)
+    assert budget.may_keep(1 << 60)
+    assert not budget.is_pressed
+
+
+def test_a_sweep_makes_room_again() -> None:
+    budget = Budget(Limits(100))
+    budget.measured(100, -1)
+    assert not budget.may_keep(1)
+    budget.added(-10)
+    assert budget.may_keep(10)
+    assert budget.goal.size < 100
