@@ -24,7 +24,6 @@ from store.errors import (
 _DEBUG: Final = "\n\nDebug source:\n"
 _STATUS: Final = re.compile(r"\n\s+status: (\d{3}),\n")
 _CODE: Final = re.compile(r"<Code>(\w{3,64})</Code>")
-_CERTIFICATE: Final = re.compile(r"invalid peer certificate|CertificateError|UnknownIssuer")
 
 _DENIED_CODES: Final = {
     "AccessDenied": "access denied",
@@ -85,13 +84,21 @@ def _of_failure(error: Exception, debug: str, who: str, what: str) -> RemoteErro
         return RemoteMissing(f"{who} has no {what}")
     if type(error).__name__ == "InvalidPathError":
         return RemoteMissing(f"{who} cannot have {what}: no key may look like that")
-    if _CERTIFICATE.search(debug):
+    if "InvalidCertificate" in debug:
+        if "Expired" in debug:
+            return RemoteUnreachable(f"{who} shows a certificate that has expired")
+        if "CaUsedAsEndEntity" in debug:
+            return RemoteUnreachable(
+                f"{who} shows an authority's own certificate; its server needs one that is signed by it"
+            )
         return RemoteUnreachable(
             f"{who} shows a certificate that is not trusted (`ssl_verify` may name a CA)"
         )
     if "NotPartial" in debug:
         return RangeRefused(f"{who} gives objects only whole")
-    if re.search(r"UnexpectedRange|InvalidRangeRequest|NoContentRange|ParseContentRange|MissingContentLength", debug):
+    if re.search(
+        r"UnexpectedRange|InvalidRangeRequest|NoContentRange|ParseContentRange|MissingContentLength", debug
+    ):
         return RemoteCorrupt(f"{who} answered with another range of {what} than was asked for")
     if "IncompleteBody" in debug or ("UnexpectedEof" in debug and "kind: Body" in debug):
         return RemoteCorrupt(f"{who} ended its answer for {what} too early")

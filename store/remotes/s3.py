@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 KEYS: Final = ("access_key_id", "secret_access_key", "session_token")
 FILES: Final = ("profile", "credentialpath", "configpath", *KEYS)
 DEFAULT_REGION: Final = "us-east-1"
+AWS: Final = "https://s3.amazonaws.com"
+"""Where the region of any bucket is told."""
 _BUCKET_IN_HOST: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 """A bucket whose name can be a part of the host's and is still covered by its certificate."""
 _REGION: Final = re.compile(r"[a-z0-9-]{1,40}")
@@ -155,7 +157,7 @@ def _found_region(bucket: Bucket, limits: Limits, trust: Trust) -> str:
     timeout = urllib3.Timeout(connect=limits.connect, read=limits.first_byte)
     try:
         with urllib3.PoolManager(timeout=timeout, retries=False, **verify) as pool:
-            answer = pool.request("HEAD", f"https://s3.amazonaws.com/{bucket.name}", redirect=False)
+            answer = pool.request("HEAD", f"{AWS}/{bucket.name}", redirect=False)
             region = answer.headers.get("x-amz-bucket-region", "")
     except (urllib3.exceptions.HTTPError, OSError, ValueError):
         return ""

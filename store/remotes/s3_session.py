@@ -36,9 +36,9 @@ PROCESS_SECONDS: Final = 60.0
 class _BoundedProcess(subprocess.Popen[bytes]):
     """A `credential_process`, which botocore would wait for without end."""
 
-    def communicate(self, input: Any = None, timeout: float | None = PROCESS_SECONDS) -> tuple[Any, Any]:
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         try:
-            return super().communicate(input, timeout)
+            return super().communicate(input, timeout or PROCESS_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             super().communicate()
