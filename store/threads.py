@@ -8,6 +8,7 @@ has a deadline: behind it the reader gets an error, and the thread is left to fi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -115,6 +116,13 @@ class Threads:
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._remote = trio.CapacityLimiter(REMOTE_THREADS)
         self._questions = trio.CapacityLimiter(QUESTION_THREADS)
+        self._token = trio.lowlevel.current_trio_token()
+
+    def tell_loop(self, listener: Callable[..., object], *arguments: object) -> None:
+        """Have the loop call `listener`, which must not raise, soon. For worker threads; nothing is waited
+        for, and a loop that has ended is told nothing."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(listener, *arguments)
 
     def queues(self) -> dict[str, Queue]:
         """The work of each kind at this moment, for the metrics. On the loop."""
