@@ -7,6 +7,7 @@ served until the kernel ends it (umount) or the surrounding cancel scope does (a
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
 from store.errors import StoreError
 from store.fetching.ranged_object import Verify
+from store.git.clones import clone_directory, clones_directory, hold_clone
+from store.keeping.leases import Lease
 from store.remotes.opening import open_remote
 from store.tree import ROOT_ROW
 
@@ -152,6 +155,7 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
         verify=cast(Verify, plan.verify),
     )
     async with open_engine(settings, open_remote) as engine:
+        repository = _hold_clone(plan.repo)
         background = engine.nursery
         pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
         mount = Mount(plan, fuse_fd, engine, pinner)
@@ -171,4 +175,17 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
             pyfuse3.close(unmount=False)
             pinner.remove()
             mount.keep_sizes()
+            if repository is not None:
+                repository.close()
             log.info("ended after %.0f s", time.monotonic() - started)
+
+
+def _hold_clone(repo: str) -> Lease | None:
+    """Keep the clone that other versions come from; None where they come from a directory of this machine."""
+    if not repo or repo.startswith("/"):
+        return None
+    try:
+        return hold_clone(clone_directory(repo, clones_directory(os.environ)))
+    except StoreError as error:
+        log.warning("%s", error)
+        return None

@@ -29,6 +29,7 @@ from store.fetching.ranged_object import RangedObjects, Verify
 from store.fetching.remote_pool import Opener, RemotePool
 from store.fetching.remote_set import Refresh, RemoteSet
 from store.keeping.keeper import Keeper
+from store.keeping.known_remotes import KnownRemotes
 from store.keeping.leases import hold
 from store.local_cache import LocalCache
 from store.metrics import Metrics
@@ -79,7 +80,8 @@ class Engine:
         self.store = ContentStore(self.caches, self.blobs, self.threads, Fetcher(self.threads, nursery))
         self._index = SizeIndex(settings.own)
         self.finder = SizeFinder(self.caches, self._index, self.threads, nursery)
-        self._specs: dict[str, RemoteSpec] = {}
+        self.store.on_open = lambda oid, descriptor: hold(descriptor)
+        self._known = KnownRemotes(settings.caches[0], self._alone)
         self._publisher: Publisher | None = None
         self._locks: FlightLocks | None = None
         self._arrivals: Arrivals | None = None
@@ -88,7 +90,7 @@ class Engine:
         """The remotes of a version. `refresh` settles them anew after one has denied something."""
         if specs and self._publisher is None:
             self._begin_fetching()
-        self._specs.update((spec.identity, spec) for spec in specs)
+        self._known.add(specs)
         return RemoteSet(specs, self.pool, self.threads, offline=self.settings.offline, refresh=refresh)
 
     def _begin_fetching(self) -> None:
@@ -99,7 +101,7 @@ class Engine:
             self.caches.add(LocalCache(root / UNVERIFIED))
             places = Arrivals(root, below=UNVERIFIED)
         self._locks = locks = FlightLocks(root)
-        keeper = Keeper(root, self.settings.own, self.settings.limits, self.threads, self._find_remote)
+        keeper = Keeper(root, self.settings.own, self.settings.limits, self.threads, self._known.find)
         downloader = Downloader(places, verify=verify != "off", may_keep=keeper.may_keep)
         self._publisher = publisher = Publisher(
             self.threads,
@@ -131,10 +133,8 @@ class Engine:
         self.nursery.start_soon(self._clear_incoming, places)
         self.nursery.start_soon(keeper.run)
 
-    def _find_remote(self, identity: str) -> RemoteSet | None:
-        """For the keeper, which asks whether what it deletes is elsewhere."""
-        spec = self._specs.get(identity)
-        return None if spec is None else self.remote_set((spec,))
+    def _alone(self, spec: RemoteSpec) -> RemoteSet:
+        return RemoteSet((spec,), self.pool, self.threads, offline=self.settings.offline)
 
     async def _clear_incoming(self, arrivals: Arrivals) -> None:
         try:

@@ -46,12 +46,8 @@ T = TypeVar("T")
 
 CORRELATED: Final = 60.0
 """Seconds: uses closer together than this are one, such as a look at the header and then a read."""
-LARGE: Final = 64 << 20
-"""Bytes: an arrival of so much is written at once, so that a crash forgets little."""
-WAITING: Final = 1024
-"""Arrivals that wait for each other at most."""
-MAX_NOTED: Final = 1 << 16
-"""Uses that wait to be written; more are not noted."""
+MAX_WAITING: Final = 1 << 16
+"""Arrivals, and uses, that wait to be written; more are not noted."""
 
 _PAGE: Final = 256
 
@@ -80,22 +76,19 @@ class Ledger:
     def arrived(self, oid: Oid, size: int, remote: str) -> None:
         """We have just put the object, which was not there, into the cache.
 
-        It came from `remote`, the identity of one (`RemoteSpec.identity`).
+        It came from `remote`, the identity of one (`RemoteSpec.identity`), empty for several. Waits for
+        nothing; written by `flush`.
         """
-        if oid.algorithm not in DVC_ALGORITHMS:
-            return
         with self._notes:
-            self._waiting[oid] = (size, remote, self._clock())
-            full = len(self._waiting) >= WAITING
-        if full or size >= LARGE:
-            self.flush()
+            if oid.algorithm in DVC_ALGORITHMS and len(self._waiting) < MAX_WAITING:
+                self._waiting[oid] = (size, remote, self._clock())
 
     def used(self, oids: Iterable[Oid]) -> None:
         """They have just been opened. Waits for nothing; written by `flush`."""
         now = self._clock()
         with self._notes:
             for oid in oids:
-                if len(self._noted) >= MAX_NOTED:
+                if len(self._noted) >= MAX_WAITING:
                     break
                 self._noted[oid] = now
 
@@ -111,7 +104,7 @@ class Ledger:
             uses, self._noted = self._noted, {}
         if (arrivals or uses) and not self._with(lambda db: self._write(db, arrivals, uses), False):
             with self._notes:
-                if len(self._waiting) < WAITING:
+                if len(self._waiting) < MAX_WAITING:
                     self._waiting = arrivals | self._waiting
 
     def disown(self, oids: Iterable[Oid]) -> None:

@@ -67,6 +67,11 @@ def clones_directory(env: Mapping[str, str]) -> Path:
     return cache / "fusefs/clones"
 
 
+def clone_directory(url: str, clones: Path) -> Path:
+    """Where the clone of `url` is, if there is one."""
+    return clones / _name(url)
+
+
 @dataclass(frozen=True, slots=True)
 class Clone:
     """A clone that is there whole. To be closed, or used in `with`."""
@@ -87,7 +92,7 @@ class Clone:
         """
         _prepare(clones)
         name = _name(location.url)
-        directory, lock = clones / name, clones / f"{name}.lock"
+        directory, lock = clone_directory(location.url, clones), clones / f"{name}.lock"
         while True:
             if not directory.is_dir():
                 if offline:

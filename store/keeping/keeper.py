@@ -4,8 +4,8 @@ It writes down what was fetched and used, a little later and together, and sweep
 pressed, asking remotes whether they have what is to go. One daemon of those that share a cache sweeps at a
 time; each by its own limits, so the narrowest holds. What was unused for too long goes even without limits.
 
-Lives on the event loop; its disk work is done in DISK threads. `note_use` and `may_keep` wait for nothing,
-`note_arrival` is for the thread that published an object.
+Lives on the event loop; its disk work is done in DISK threads. `note_arrival`, `note_use` and `may_keep`
+wait for nothing and are for any thread.
 """
 
 from __future__ import annotations
@@ -63,10 +63,8 @@ class Keeper:
         self._measure_at = self._age_at = self._sweep_at = 0.0
 
     def note_arrival(self, oid: Oid, size: int, remote: str) -> None:
-        """An object that was not there has been published; `remote` is `RemoteSpec.identity`.
-
-        Any thread; may write to the disk.
-        """
+        """An object that was not there has been published; `remote` is `RemoteSpec.identity`, empty for
+        several. Any thread."""
         self.ledger.arrived(oid, size, remote)
         self.budget.added(size)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from store.keeping.records import Fetched
-from store.ledger import CORRELATED, WAITING, Ledger
+from store.ledger import CORRELATED, Ledger
 from store.oid import MD5_DOS2UNIX, Oid
 
 NOW = 4_000_000_000.0
@@ -145,16 +145,33 @@ def test_what_is_not_there_gets_no_row(cache: Path) -> None:
     ledger.close()
 
 
-def test_many_arrivals_are_written_without_being_told(cache: Path) -> None:
-    ledger, reader = Ledger(cache), Ledger(cache)
+def test_what_waits_has_a_bound(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.ledger.MAX_WAITING", 10)
+    ledger = Ledger(cache)
+    made = [put(cache, b"%02d" % number) for number in range(20)]
+    for oid in made:
+        ledger.arrived(oid, 2, "r")
+    ledger.used(made)
+    ledger.flush()
+    assert set(oids(ledger)) == set(made[:10])
+    ledger.close()
+
+
+def test_what_cannot_be_written_now_waits_on(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.database.BUSY_SECONDS", 0.0)
+    ledger = Ledger(cache)
+    assert ledger.is_there
     oid = put(cache, b"data")
     ledger.arrived(oid, 4, "r")
-    for number in range(WAITING - 1):
-        assert not reader.totals().objects
-        ledger.arrived(Oid(f"{number:032x}"), 4, "r")
-    assert reader.totals().objects == 1
+    other = sqlite3.connect(ledger.path)
+    other.execute("BEGIN EXCLUSIVE")
+    ledger.flush()
+    assert ledger.is_waiting
+    other.rollback()
+    other.close()
+    ledger.flush()
+    assert oids(ledger) == [oid]
     ledger.close()
-    reader.close()
 
 
 def test_a_clock_that_was_wrong(cache: Path) -> None:
