@@ -7,6 +7,7 @@ with a client of ours that does nothing else, so that a figure which is the serv
 from __future__ import annotations
 
 import os
+import resource
 import select
 import shutil
 import socket
@@ -25,15 +26,18 @@ from benchmarks.workshop import BenchError, Reading, Workshop
 
 BUCKET: Final = "bucket"
 START_SECONDS: Final = 20.0
+MAX_FILES: Final = 1 << 16
+"""Descriptors of nginx, half of them for connections; without one it would answer 404."""
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 _CONFIGURATION: Final = """
 daemon off;
 worker_processes 1;
+worker_rlimit_nofile {files};
 {user}
 pid {directory}/pid;
 error_log {directory}/error.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     log_format moved '$request_method $status $body_bytes_sent $uri';
     access_log {log};
@@ -46,7 +50,7 @@ http {{
     scgi_temp_path {directory}/scgi;
     sendfile on;
     tcp_nodelay on;
-    open_file_cache max=100000 inactive=1h;
+    open_file_cache max={kept_open} inactive=1h;
     keepalive_requests 100000000;
     keepalive_timeout 600s;
     map $arg_prefix $listing {{ default $arg_prefix; "" all; }}
@@ -163,10 +167,14 @@ def serving(workshop: Workshop, root: Path, *, logged: bool = False) -> Iterator
     log = directory / "access.log"
     log.touch()
     port = _free_port()
+    files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], MAX_FILES)
     configuration = directory / "nginx.conf"
     configuration.write_text(
         _CONFIGURATION.format(
             directory=directory,
+            files=files,
+            connections=files // 4,
+            kept_open=files // 4,  # a connection takes one more, for a file that is not kept
             user="user root;" if os.geteuid() == 0 else "",  # the workshop is closed to others
             log=f"{log} moved" if logged else "off",
             port=port,
