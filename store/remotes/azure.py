@@ -144,7 +144,7 @@ def _connect(spec: RemoteSpec, bucket: Bucket, limits: Limits, anonymous: bool) 
         elif command is not None and not switch(spec, "exclude_cli_credential"):
             late = f"remote {spec.name}: `az` takes too long to renew its token"
             kept = Kept(command.credential, limits.connect + limits.first_byte, late)
-            renew, provider = kept.get, kept.get
+            renew, provider = kept.get, kept.latest
         elif not switch(spec, "exclude_managed_identity_credential"):
             config["credential_type"] = "managed_identity"
         else:

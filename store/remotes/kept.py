@@ -55,6 +55,11 @@ class Kept(Generic[T]):
         except TimeoutError:
             raise RemoteSlow(self._late) from None
 
+    def latest(self) -> T:
+        """The value as it was last got, at once. Only after `get` has returned."""
+        assert self._current is not None
+        return self._current[0]
+
     def forget(self) -> None:
         """Let go of the value."""
         self._current = None

@@ -83,7 +83,7 @@ def _of_failure(error: Exception, debug: str, who: str, what: str) -> RemoteErro
     if isinstance(error, FileNotFoundError):
         return RemoteMissing(f"{who} has no {what}")
     if type(error).__name__ == "InvalidPathError":
-        return RemoteMissing(f"{who} cannot have {what}: no key may look like that")
+        return RemoteUnreachable(f"{who} lists a key that cannot be understood")
     if "InvalidCertificate" in debug:
         if "Expired" in debug:
             return RemoteUnreachable(f"{who} shows a certificate that has expired")

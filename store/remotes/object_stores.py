@@ -10,6 +10,7 @@ passes those, so a body must also come faster than `SLOWEST` on the whole.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ SLOWEST: Final = 500.0
 """Bytes a second that a body must have at least, measured over one limit of stalling at a time."""
 PAGE: Final = 1000
 """Keys in a page of a listing."""
+_NO_KEY: Final = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
 
 
 def nothing() -> None:
@@ -85,6 +87,7 @@ class ObjectStorage:
             self._check_state(address, meta, validator)
             yield _Body(self, address, meta, 0, None)
             return
+        key = self._key(address)
         options = _options(address, validator)
         if length is not None:
             options["range"] = (offset, offset + length)
@@ -92,7 +95,7 @@ class ObjectStorage:
             options["range"] = {"offset": offset}
         connection = self._ready()
         try:
-            result = connection.bodies.get(self._key(address), options=options)
+            result = connection.bodies.get(key, options=options)
             meta, (start, end) = result.meta, result.range
         except Exception as error:
             raise self._translated(error, connection, address) from None
@@ -137,14 +140,17 @@ class ObjectStorage:
         return connection
 
     def _key(self, address: Address) -> str:
+        if _NO_KEY.search(address.key):  # obstore refuses them, too, in other words
+            raise RemoteMissing(f"{self._who} cannot have {address.key!r}: no key may look like that")
         return self._prefix + address.key
 
     def _head(self, address: Address, validator: str = "") -> ObjectMeta:
+        key = self._key(address)
         options = _options(address, validator)
         options["head"] = True
         connection = self._ready()
         try:
-            return connection.questions.get(self._key(address), options=options).meta
+            return connection.questions.get(key, options=options).meta
         except Exception as error:
             raise self._translated(error, connection, address) from None
 

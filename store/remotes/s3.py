@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from store.errors import InputError
-from store.remotes.kept import FOREVER, Kept
+from store.remotes.kept import Kept
 from store.remotes.object_options import (
     NO_RETRIES,
     Bucket,
@@ -94,7 +94,7 @@ def _connect(
             patience = 2 * (limits.connect + limits.first_byte)
             late = f"remote {spec.name}: renewing its credentials takes too long"
             kept: Kept[S3Credential] = Kept(ambient.credential, patience, late)
-            renew, provider = kept.get, kept.get
+            renew, provider = kept.get, kept.latest
         else:
             hint = " (no credentials were found: `aws configure`, or the remote's `access_key_id`)"
     config["skip_signature"] = provider is None
@@ -172,4 +172,4 @@ def _fixed(options: Mapping[str, str]) -> Any:
         "token": options.get("session_token") or None,
         "expires_at": None,
     }
-    return Kept(lambda: (credential, FOREVER), 0.0, "").get
+    return lambda: credential

@@ -215,3 +215,22 @@ def test_a_closed_storage_says_so(server: RawServer) -> None:
     with pytest.raises(RemoteUnreachable, match="closed"):
         storage.size(KEY)
     assert not server.requests
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/../b", "a\nb", "/"])
+def test_a_key_that_cannot_be(server: RawServer, key: str) -> None:
+    """It must not become another key on its way."""
+    storage = opened(server)
+    with pytest.raises(RemoteMissing):
+        read(storage, key)
+    with pytest.raises(RemoteMissing):
+        storage.size(Address(key))
+    assert not server.requests
+
+
+@pytest.mark.parametrize("body", [b"canary0123456789secret", b"<ListBucketResult><Contents>", b""])
+def test_a_listing_that_is_none(server: RawServer, body: bytes) -> None:
+    server.script = say("200 OK", body)
+    with pytest.raises(RemoteUnreachable) as caught:
+        list(opened(server).list("files/"))
+    told(caught.value)
