@@ -36,7 +36,7 @@ from store.metrics import Metrics
 from store.oid import Oid
 from store.remotes.spec import RemoteSpec
 from store.size_finder import SizeFinder
-from store.sizes import SizeIndex
+from store.sizes import How, Learnt, SizeIndex
 from store.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,11 @@ class Engine:
             places = Arrivals(root, below=UNVERIFIED)
         self._locks = locks = FlightLocks(root)
         keeper = Keeper(root, self.settings.own, self.settings.limits, self.threads, self._known.find)
+
+        def note_arrival(oid: Oid, size: int, remote: str) -> None:
+            keeper.note_arrival(oid, size, remote)
+            self._index.note(Learnt(oid.raw, size, How.HASHED), oid.algorithm)
+
         downloader = Downloader(places, verify=verify != "off", may_keep=keeper.may_keep)
         self._publisher = publisher = Publisher(
             self.threads,
@@ -109,7 +114,7 @@ class Engine:
             places,
             downloader,
             locks,
-            keeper.note_arrival if verify != "off" else _ignore,
+            note_arrival if verify != "off" else _ignore,
         )
         flights = Flights(self.threads, self.nursery, self.caches, downloader, publisher, locks, self.metrics)
         self.metrics.flights = flights.__len__
@@ -121,7 +126,7 @@ class Engine:
             root,
             verify=verify,
             may_keep=keeper.may_keep,
-            on_arrival=lambda oid, size: keeper.note_arrival(oid, size, ""),
+            on_arrival=lambda oid, size: note_arrival(oid, size, ""),
         )
         self.store.fetch_with(flights, ranged)
 

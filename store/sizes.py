@@ -117,9 +117,15 @@ class SizeIndex:
         self._path: Path | None = None
         self._db: sqlite3.Connection | None = None
         self._opened = False
+        self._noting = threading.Lock()
+        self._notes: dict[str, list[Learnt]] = {}
 
     def close(self) -> None:
         """Nothing is known and nothing learnt from now on."""
+        with self._noting:
+            notes, self._notes = self._notes, {}
+        for algorithm, rows in notes.items():
+            self.learn(rows, algorithm)
         with self._mutex:
             self._opened = True
             self._drop()
@@ -144,6 +150,15 @@ class SizeIndex:
         ]
         if packed:
             self._use(lambda db: _learn(db, packed))
+
+    def note(self, row: Learnt, algorithm: str) -> None:
+        """As `learn`, for one at a time: many are written together, the last of them by `close`."""
+        with self._noting:
+            self._notes.setdefault(algorithm, []).append(row)
+            if len(self._notes[algorithm]) < _AT_ONCE:
+                return
+            rows = self._notes.pop(algorithm)
+        self.learn(rows, algorithm)
 
     def _use(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """What `work` returns; None where there is no database, or it is busy or damaged."""

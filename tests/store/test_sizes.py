@@ -62,6 +62,17 @@ def test_what_was_hashed_stays_and_else_the_last_one_holds(
     index.close()
 
 
+def test_what_is_noted_is_written_at_the_end_at_the_latest(home: Path) -> None:
+    index = SizeIndex(home)
+    for number in range(1500):
+        index.note(Learnt(digest(number), number, How.HASHED), MD5)
+    assert index.look_up([digest(3)], MD5) == [3]
+    index.close()
+    index = SizeIndex(home)
+    assert index.look_up([digest(number) for number in range(1500)], MD5) == list(range(1500))
+    index.close()
+
+
 def test_the_older_hash_leaves_the_length_open(home: Path) -> None:
     index = SizeIndex(home)
     index.learn([Learnt(digest(1), 8, How.HASHED)], MD5_DOS2UNIX)
