@@ -41,6 +41,8 @@ LONGEST_BACK_OFF: Final = 5.0
 SAID_LENGTH: Final = 300
 """Characters of what a remote said that are repeated."""
 
+_PASSING: Final = (RemoteSlow, RemoteUnreachable)
+"""After these a remote may answer if it is asked again soon."""
 _ORDER: Final = (RangeRefused, RemoteSlow, RemoteUnreachable, RemoteDenied, RemoteCorrupt, RemoteError)
 """Of what remotes said, the first of these is what the reader is told."""
 
@@ -157,8 +159,9 @@ class Asking(Generic[T]):
             self._say(name, RemoteCorrupt("it has sent something else for the object"), final=True)
             return
         if not hedge and not shared.health.may_ask():
-            kind, error = type(shared.health.last_error), shared.health.last_error
-            self._say(name, kind(f"it is left alone for a while after it failed: {error}"))
+            error = shared.health.last_error
+            said = type(error)(f"it is left alone for a while after it failed: {error}")
+            self._say(name, said, final=not isinstance(error, _PASSING))
             return
         with trio.move_on_at(self._until):
             shared.health.begin()
@@ -233,7 +236,7 @@ class Asking(Generic[T]):
             return None
         else:
             shared.health.fail(error)
-        self._say(member.name, error, final=not isinstance(error, RemoteSlow | RemoteUnreachable))
+        self._say(member.name, error, final=not isinstance(error, _PASSING))
         if isinstance(error, RemoteDenied) and member.name not in self._renewed:
             self._renewed.add(member.name)
             renewed: Sequence[Member] = ()

@@ -19,6 +19,8 @@ FAILURES: Final = 3
 """In a row; then the circuit opens."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+LONGEST_DENIED_PAUSE: Final = 5.0
+"""A denial costs nobody much, and whoever gives us the right credentials wants to see that they are."""
 LONGEST_RETRY_AFTER: Final = 300.0
 """A remote that wants to be left alone for longer is asked again all the same."""
 PROBE_SECONDS: Final = 60.0
@@ -105,7 +107,9 @@ class Health:
             return  # it began before the circuit opened
         pause = wanted if wanted > 0 else self._pause
         if wanted <= 0:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            longest = LONGEST_DENIED_PAUSE if isinstance(error, RemoteDenied) else LONGEST_PAUSE
+            pause = min(pause, longest)
+            self._pause = min(2 * self._pause, longest)
         self._is_open = True
         self._closed_until = max(self._closed_until, self._clock() + pause)
         self.last_error = error

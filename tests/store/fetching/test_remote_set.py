@@ -1,0 +1,475 @@
+"""Remotes are asked in order, in time, and each answer counts for what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import trio
+
+from store.errors import (
+    InputError,
+    ObjectMissing,
+    Offline,
+    RangeRefused,
+    RemoteCorrupt,
+    RemoteDenied,
+    RemoteError,
+    RemoteMissing,
+    RemoteSlow,
+    RemoteUnreachable,
+    StoreError,
+)
+from store.fetching import asking, breaker, remote_pool, remote_set
+from store.fetching.asking import NotAsked
+from store.fetching.remote_pool import RemotePool
+from store.fetching.remote_set import RemoteSet
+from store.metrics import Metrics
+from store.oid import Oid
+from store.remotes.remote import Remote
+from store.remotes.spec import VERSIONED_LAYOUT, RemoteSpec
+from store.threads import Threads
+from tests.store.fetching.scripted import SECONDS, ScriptedStorage
+
+OID = Oid("0" * 32)
+OTHER = Oid("1" * 32)
+
+Answer = str | Exception | Callable[[], str]
+
+
+class Remotes:
+    """Remotes `a`, `b`, … that answer what a test says, each answer once and the last for ever."""
+
+    def __init__(self, **scripts: Sequence[Answer]) -> None:
+        self._answers = {name: list(script) for name, script in scripts.items()}
+        self._lock = threading.Lock()
+        self.asked: list[str] = []
+        self.opened: list[str] = []
+        self.specs = tuple(RemoteSpec(name, f"test://{name}") for name in scripts)
+        self.metrics = Metrics()
+
+    def open(self, spec: RemoteSpec) -> Remote:
+        self.opened.append(spec.url)
+        return Remote(spec.name, ScriptedStorage())
+
+    def work(self, remote: Remote) -> str:
+        with self._lock:
+            self.asked.append(remote.name)
+            answers = self._answers[remote.name]
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer() if callable(answer) else answer
+
+    def set(self, **options: Any) -> RemoteSet:
+        return RemoteSet(self.specs, RemotePool(self.open, self.metrics), Threads(), **options)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses that are long enough to be pauses."""
+    monkeypatch.setattr(asking, "FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr(asking, "LONGEST_BACK_OFF", 0.01)
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.01)
+
+
+def ask(remotes: Remotes, *, deadline: float = SECONDS, oid: Oid = OID, **options: Any) -> str:
+    async def main() -> str:
+        with trio.fail_after(SECONDS):
+            return await remotes.set(**options).run(oid, remotes.work, deadline=deadline)
+
+    return trio.run(main)
+
+
+def test_the_first_is_asked_and_the_others_are_not() -> None:
+    remotes = Remotes(a=["bytes"], b=["more"])
+    assert ask(remotes) == "bytes"
+    assert remotes.asked == ["a"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RemoteMissing("none"),
+        RemoteDenied("403"),
+        RemoteSlow("busy"),
+        RemoteCorrupt("other bytes"),
+        RemoteUnreachable("refused"),
+        RangeRefused("whole only"),
+        RemoteError("what?"),
+        ValueError("a bug in a library"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_failure_of_any_kind_is_followed_by_the_next_at_once(failure: Exception) -> None:
+    remotes = Remotes(a=[failure], b=["bytes"])
+    assert ask(remotes) == "bytes"
+    assert remotes.asked[-1] == "b"
+    assert remotes.asked.count("a") == (2 if isinstance(failure, RemoteDenied) else 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ((RemoteMissing("none"), RemoteMissing("none")), ObjectMissing),
+        ((RemoteMissing("none"), RemoteDenied("403")), RemoteDenied),
+        ((RemoteDenied("403"), RemoteCorrupt("bytes")), RemoteDenied),
+        ((RemoteCorrupt("bytes"), RemoteUnreachable("refused")), RemoteUnreachable),
+        ((RemoteUnreachable("refused"), RemoteSlow("busy")), RemoteSlow),
+        ((RemoteSlow("busy"), RangeRefused("whole only")), RangeRefused),
+        ((RemoteMissing("none"), RemoteError("what?")), RemoteError),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_gravest_is_told_with_what_each_said(
+    said: tuple[Exception, Exception], error: type[StoreError], turned: bool
+) -> None:
+    first, second = reversed(said) if turned else said
+    with pytest.raises(error) as caught:
+        ask(Remotes(origin=[first], backup=[second]), deadline=0.1)
+    assert type(caught.value) is error
+    line = str(caught.value)
+    assert str(OID) in line and "origin" in line and "backup" in line
+    if error is not ObjectMissing:
+        assert str(first) in line or "none" in str(first) or "left alone" in line
+
+
+def test_what_may_pass_is_asked_again_and_what_may_not_is_not() -> None:
+    remotes = Remotes(a=[RemoteMissing("none")], b=[RemoteSlow("503"), RemoteUnreachable("reset"), "bytes"])
+    assert ask(remotes) == "bytes"
+    assert remotes.asked == ["a", "b", "b", "b"]
+    assert remotes.metrics.remote("b").figures().retries == 2
+    assert remotes.metrics.remote("a").figures().retries == 0
+
+
+def test_a_remote_that_says_when_to_come_again_is_asked_then() -> None:
+    remotes = Remotes(a=[RemoteSlow("429", retry_after=0.05), "bytes"])
+
+    async def main() -> None:
+        began = trio.current_time()
+        assert await remotes.set().run(OID, remotes.work, deadline=SECONDS) == "bytes"
+        assert trio.current_time() - began >= 0.05
+
+    trio.run(main)
+    assert remotes.asked == ["a", "a"]
+
+
+def test_a_remote_that_wants_more_time_than_there_is_fails_at_once() -> None:
+    remotes = Remotes(a=[RemoteSlow("429", retry_after=200)])
+
+    async def main() -> None:
+        with trio.fail_after(SECONDS):
+            asked = remotes.set()
+            for _ in range(2):
+                with pytest.raises(RemoteSlow, match="429"):
+                    await asked.run(OID, remotes.work, deadline=3 * SECONDS)
+
+    trio.run(main)
+    assert remotes.asked == ["a"]
+
+
+def test_a_dead_remote_is_left_alone_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 300.0)
+    dead = [RemoteUnreachable("refused")] * breaker.FAILURES
+    remotes = Remotes(a=[*dead, "back"], b=["bytes"])
+
+    async def main() -> None:
+        asked = remotes.set()
+        for _ in range(20):
+            assert await asked.run(OID, remotes.work, deadline=SECONDS) == "bytes"
+        assert remotes.asked.count("a") == breaker.FAILURES
+        assert remotes.metrics.remote("a").figures().breaker == "open"
+        health = asked._members[0].shared.health
+        health._closed_until = 0.0
+        assert await asked.run(OID, remotes.work, deadline=SECONDS) == "back"
+        assert await asked.run(OID, remotes.work, deadline=SECONDS) == "back"
+
+    trio.run(main)
+
+
+def test_what_is_missing_is_asked_for_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    remotes = Remotes(a=[RemoteMissing("none")], b=[RemoteMissing("none")])
+
+    async def main() -> None:
+        asked = remotes.set()
+        for _ in range(3):
+            with pytest.raises(ObjectMissing):
+                await asked.run(OID, remotes.work, deadline=SECONDS)
+        assert remotes.asked == ["a", "b"]
+        assert not asked.is_ready(OID)
+        assert asked.is_ready(OTHER)
+        with pytest.raises(ObjectMissing):
+            await asked.run(OTHER, remotes.work, deadline=SECONDS)
+        assert remotes.asked == ["a", "b"] * 2
+        monkeypatch.setattr(remote_pool, "MISSING_SECONDS", 0.0)
+        with pytest.raises(ObjectMissing):
+            await asked.run(OID, remotes.work, deadline=SECONDS)
+        assert remotes.asked == ["a", "b"] * 3
+
+    trio.run(main)
+
+
+def test_wrong_bytes_are_asked_for_twice_and_never_again() -> None:
+    remotes = Remotes(a=[RemoteCorrupt("other bytes")])
+
+    async def main() -> None:
+        asked = remotes.set()
+        for _ in range(3):
+            with pytest.raises(RemoteCorrupt):
+                await asked.run(OID, remotes.work, deadline=SECONDS)
+        assert remotes.asked == ["a", "a"]
+        assert asked.is_ready(OTHER)
+
+    trio.run(main)
+
+
+def test_credentials_are_read_again_after_a_denial() -> None:
+    remotes = Remotes(a=[RemoteDenied("expired"), "bytes"], b=["more"])
+
+    async def refresh() -> Sequence[RemoteSpec]:
+        return [RemoteSpec("a", "test://a", {"token": "new"}), remotes.specs[1]]
+
+    async def main() -> None:
+        asked = remotes.set(refresh=refresh)
+        assert await asked.run(OID, remotes.work, deadline=SECONDS) == "bytes"
+        assert [remote.name for remote in asked.remotes] == ["a", "b"]
+
+    trio.run(main)
+    assert remotes.asked == ["a", "a"]
+
+
+def test_many_that_are_denied_read_the_credentials_once() -> None:
+    remotes = Remotes(a=[RemoteDenied("expired")])
+    refreshed = 0
+
+    async def refresh() -> Sequence[RemoteSpec]:
+        nonlocal refreshed
+        refreshed += 1
+        return remotes.specs
+
+    async def main() -> None:
+        asked = remotes.set(refresh=refresh)
+
+        async def reader(oid: Oid) -> None:
+            with pytest.raises(RemoteDenied):
+                await asked.run(oid, remotes.work, deadline=SECONDS)
+
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for number in range(10):
+                    nursery.start_soon(reader, Oid(f"{number:032x}"))
+
+    trio.run(main)
+    assert refreshed == 1
+
+
+def test_a_configuration_that_cannot_be_read_again_changes_nothing() -> None:
+    remotes = Remotes(a=[RemoteDenied("expired"), "bytes"])
+
+    async def refresh() -> Sequence[RemoteSpec]:
+        raise StoreError("the repository is gone")
+
+    assert ask(remotes, refresh=refresh) == "bytes"
+
+
+class Slow:
+    """An answer that waits until the test lets it go."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+        self.go = threading.Event()
+
+    def __call__(self) -> str:
+        assert self.go.wait(SECONDS)
+        return self.answer
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "UNKNOWN_HEDGE_SECONDS", 0.02)
+
+
+@contextlib.contextmanager
+def going(*answers: Slow) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for answer in answers:
+            answer.go.set()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("others", [{"b": ["quick"]}, {}], ids=["the next one", "the same once more"])
+def test_a_slow_answer_is_joined_by_another_call_and_the_loser_is_discarded(
+    others: dict[str, list[Answer]],
+) -> None:
+    slow = Slow("slow")
+    first: list[Answer] = [slow] if others else [slow, "quick"]
+    remotes = Remotes(a=first, **others)
+    discarded: list[str] = []
+    done = threading.Event()
+
+    def discard(value: str) -> None:
+        discarded.append(value)
+        done.set()
+
+    async def main() -> None:
+        with going(slow):
+            result = await remotes.set().run(OID, remotes.work, deadline=SECONDS, discard=discard)
+            assert result == "quick"
+            assert discarded == []
+        await trio.to_thread.run_sync(done.wait, SECONDS)
+
+    trio.run(main)
+    assert discarded == ["slow"]
+    assert remotes.metrics.remote("a").figures().hedges == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_slow_answer_still_counts_when_the_other_fails() -> None:
+    slow = Slow("slow")
+
+    def missing() -> str:
+        slow.go.set()
+        raise RemoteMissing("none")
+
+    assert ask(Remotes(a=[slow], b=[missing])) == "slow"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_remote_that_loses_again_and_again_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 300.0)
+    slow = Slow("slow")
+    remotes = Remotes(a=[slow], b=["quick"])
+
+    async def main() -> None:
+        asked = remotes.set()
+        with going(slow):
+            for _ in range(10):
+                assert await asked.run(OID, remotes.work, deadline=SECONDS) == "quick"
+
+    trio.run(main)
+    assert remotes.asked.count("a") == breaker.FAILURES
+
+
+def test_the_deadline_holds_whatever_a_thread_does() -> None:
+    slow = Slow("late")
+
+    async def main() -> None:
+        with going(slow), trio.fail_after(SECONDS), pytest.raises(RemoteSlow, match="in time"):
+            await Remotes.set(remotes).run(OID, remotes.work, deadline=0.05)
+
+    remotes = Remotes(a=[slow])
+    trio.run(main)
+
+
+def test_an_error_that_is_not_a_remotes_is_raised_as_it_is() -> None:
+    remotes = Remotes(a=[StoreError("the disk is full")], b=["bytes"])
+    with pytest.raises(StoreError, match="the disk is full"):
+        ask(remotes)
+    assert remotes.asked == ["a"]
+
+
+def test_work_that_needed_no_remote_tells_nothing_of_it() -> None:
+    remotes = Remotes(a=[NotAsked("found here")])
+    assert ask(remotes) == "found here"
+    assert remotes.metrics.remote("a").figures().calls == {}
+
+
+def test_a_remote_that_cannot_be_opened_is_passed_over() -> None:
+    remotes = Remotes(a=["never"], b=["bytes"])
+
+    def refuse(spec: RemoteSpec) -> Remote:
+        if spec.name == "a":
+            raise InputError("remote a: no region is set")
+        return remotes.open(spec)
+
+    def work(remote: Remote) -> str:
+        remote.storage.list("")
+        return remotes.work(remote)
+
+    async def main() -> None:
+        pool = RemotePool(refuse, remotes.metrics)
+        asked = RemoteSet(remotes.specs, pool, Threads())
+        with pytest.raises(RemoteError, match=r"no region is set.*cannot list"):
+            await asked.run(OID, work, deadline=SECONDS)
+
+    trio.run(main)
+
+
+def test_versions_that_name_one_remote_share_it() -> None:
+    remotes = Remotes(a=["bytes"])
+
+    async def main() -> None:
+        pool, threads = RemotePool(remotes.open, remotes.metrics), Threads()
+        versioned = RemoteSpec("a", "test://a", layout=VERSIONED_LAYOUT, addresses={str(OID): ("x", "1")})
+        for specs in (remotes.specs, remotes.specs, (versioned,)):
+            asked = RemoteSet(specs, pool, threads)
+            await asked.run(OID, lambda remote: list(_try_list(remote)), deadline=SECONDS)
+        with pytest.raises(ObjectMissing):
+            await asked.run(OTHER, remotes.work, deadline=SECONDS)
+
+    trio.run(main)
+    assert remotes.opened == ["test://a"]
+    assert remotes.asked == []
+
+
+def _try_list(remote: Remote) -> Iterator[object]:
+    with contextlib.suppress(RemoteError):
+        yield from remote.storage.list("")
+
+
+@contextlib.asynccontextmanager
+async def offline_set(*urls: str) -> AsyncIterator[tuple[RemoteSet, Remotes]]:
+    remotes = Remotes(a=["bytes"])
+    specs = [RemoteSpec("a", url) for url in urls]
+    yield RemoteSet(specs, RemotePool(remotes.open, remotes.metrics), Threads(), offline=True), remotes
+
+
+def test_offline_only_directories_are_asked() -> None:
+    async def main() -> None:
+        async with offline_set("s3://bucket") as (asked, remotes):
+            assert asked
+            with pytest.raises(Offline, match=str(OID)):
+                await asked.run(OID, remotes.work, deadline=SECONDS)
+            assert remotes.asked == []
+        async with offline_set("s3://bucket", "/data/remote") as (asked, remotes):
+            assert await asked.run(OID, remotes.work, deadline=SECONDS) == "bytes"
+            remotes._answers["a"] = [RemoteMissing("none")]
+            with pytest.raises(Offline, match=str(OID)):
+                await asked.run(OID, remotes.work, deadline=SECONDS)
+
+    trio.run(main)
+
+
+def test_a_reader_that_leaves_leaves_its_thread_and_nothing_else() -> None:
+    slow = Slow("late")
+    remotes = Remotes(a=[slow, "bytes"])
+    discarded = threading.Event()
+
+    async def main() -> None:
+        asked = remotes.set()
+        with going(slow):
+            with trio.move_on_after(0.02):
+                await asked.run(OID, remotes.work, deadline=SECONDS, discard=lambda _: discarded.set())
+            assert await asked.run(OID, remotes.work, deadline=SECONDS) == "bytes"
+        assert await trio.to_thread.run_sync(discarded.wait, SECONDS)
+
+    trio.run(main)
+
+
+def test_renewals_are_not_more_often_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_set, "RENEWAL_SECONDS", 0.0)
+    remotes = Remotes(a=[RemoteDenied("expired"), RemoteDenied("still"), RemoteDenied("and"), "bytes"])
+
+    async def main() -> None:
+        asked = remotes.set()
+        with pytest.raises(RemoteDenied, match="still"):
+            await asked.run(OID, remotes.work, deadline=SECONDS)
+        assert await asked.run(OID, remotes.work, deadline=SECONDS) == "bytes"
+
+    trio.run(main)
