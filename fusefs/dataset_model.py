@@ -29,6 +29,9 @@ class Request:
     """The repository's configuration counts like that of one's own."""
     offline: bool = False
     """The network must not be used."""
+    speaks: bool = True
+    """Lines may go to standard error: what is waited for, and what of the remotes is not followed where that
+    may be why the dataset cannot be opened."""
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values, for a resolver to open the same from here."""

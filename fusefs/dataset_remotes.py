@@ -44,14 +44,19 @@ class DatasetRemotes:
         self._request = request
         self._cache = LocalCache(cache)
         self._all = RemoteHomes(trust=request.trust)
-        self._manifests = RemoteManifests(cache, offline=request.offline, tell=_tell)
+        self._manifests = RemoteManifests(
+            cache, offline=request.offline, tell=_tell if request.speaks else None
+        )
         self._homes: dict[tuple[str, ...], RemoteHome] = {}
         self._home_of: HomeOf = lambda _: self._all.of_nobody()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, StoreError) and self._request.speaks:
+            for warning in self.warnings:
+                _tell(f"warning: {warning}")
         self._manifests.close()
         self._cache.close()
 

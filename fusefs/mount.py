@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pyfuse3
 import trio
@@ -69,7 +69,7 @@ class Mount:
         counters, metrics = engine.store.counters, engine.metrics
         self.operations = Operations(counters, metrics.requests)
         self._versions = Versions(plan, engine, self.operations.add, pinner.add)
-        self._reporter = StatusReporter(plan, counters, pinner, self.control_name, engine.nursery)
+        self._reporter = StatusReporter(plan, counters, metrics, pinner, self.control_name, engine.nursery)
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         self.metrics_text = MetricsText(metrics, self._reporter.status)
@@ -152,7 +152,7 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
         own=cache_directory(),
         limits=Limits(plan.cache_size, plan.cache_free),
         offline=plan.offline,
-        verify=cast(Verify, plan.verify),
+        verify=plan.verify,
     )
     async with open_engine(settings, open_remote) as engine:
         repository = _hold_clone(plan.repo)

@@ -243,7 +243,7 @@ def add_flags(parser: argparse.ArgumentParser, *, of_the_process: bool = True) -
             parser.add_argument(
                 *names,
                 dest=flag.field,
-                type=_argument_type(flag.parse),
+                type=argument_type(flag.parse),
                 default=argparse.SUPPRESS,
                 action="append" if flag.repeatable else "store",
                 metavar=flag.metavar,
@@ -267,7 +267,9 @@ def add_flags(parser: argparse.ArgumentParser, *, of_the_process: bool = True) -
     )
 
 
-def _argument_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def argument_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """For argparse, which shows the text of its own errors only."""
+
     def convert(text: str) -> Any:
         try:
             return parse(text)

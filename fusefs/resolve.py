@@ -40,6 +40,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
         remotes=tuple(question.get("remotes", ())),
         trust=question.get("trust", False),
         offline=question.get("offline", False),
+        speaks=False,
     )
     dataset = open_dataset(request)
     return {
@@ -57,7 +58,7 @@ def settle_anew(wire: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The remotes of what was opened before, as the configuration is now. `wire` is of `Request.to_wire`."""
     fields = {name: value for name, value in wire.items() if name != "directory"}
     with contextlib.chdir(wire["directory"]):
-        dataset = open_dataset(Request(**{**fields, "remotes": tuple(fields["remotes"])}))
+        dataset = open_dataset(Request(**{**fields, "remotes": tuple(fields["remotes"]), "speaks": False}))
     return [remote.to_wire() for remote in dataset.remotes]
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from fusefs.cli import print_error
 from fusefs.cli.commit import format_size
 from fusefs.cli.json_array import print_array
-from fusefs.dataset import Dataset, Request, open_dataset
+from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.dataset import Dataset, open_dataset
 from fusefs.logs import escape
 from store.cache_chain import CacheChain, ObjectCache
 from store.errors import InputError, StoreError
@@ -59,6 +60,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="exit with 1 if there are differences and with 2 if they could not be looked for",
     )
+    add_remote_flags(parser)
     parser.add_argument("--json", action="store_true", help="an array of objects; with --stat one object")
 
 
@@ -77,8 +79,7 @@ def _run(options: argparse.Namespace) -> bool:
     if options.repo and not options.new:
         raise InputError("with --repo two revisions are compared; name the second one as well")
     old, new = (
-        open_dataset(Request(options.target, cache=options.cache, rev=rev, repo=options.repo))
-        for rev in (options.old, options.new)
+        open_dataset(make_request(options, options.target, rev)) for rev in (options.old, options.new)
     )
     for warning in dict.fromkeys((*old.warnings, *new.warnings)):
         print_error(f"warning: {warning}")

@@ -1,4 +1,4 @@
-"""`fusefs ls TARGET[@REV] [PATH]`: what a version holds. Needs no mount, no data, and fetches nothing."""
+"""`fusefs ls TARGET[@REV] [PATH]`: what a version holds. Needs no mount and no data but its manifest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from fusefs.cli import print_error
 from fusefs.cli.json_array import print_array
-from fusefs.dataset import Request, open_dataset
+from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.dataset import open_dataset
 from fusefs.logs import escape
 from store.cache_chain import CacheChain, ObjectCache
 from store.local_cache import LocalCache
@@ -49,11 +50,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
     parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
     parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_remote_flags(parser)
     parser.add_argument("--json", action="store_true", help="an array of objects, with all that -l tells")
 
 
 def run(options: argparse.Namespace) -> int:
-    dataset = open_dataset(Request(options.target, options.cache, options.rev, options.repo))
+    dataset = open_dataset(make_request(options, options.target, options.rev))
     for warning in dataset.warnings:
         print_error(f"warning: {warning}")
     assert dataset.tree is not None  # only revisions side by side have none

@@ -19,7 +19,7 @@ from tests.mount.datasets import Cache, entries_of, md5
 
 TOOL_SECONDS = 90.0
 
-_IDENTITY = {
+IDENTITY = {
     "GIT_AUTHOR_NAME": "Ada Author",
     "GIT_AUTHOR_EMAIL": "ada@example.org",
     "GIT_COMMITTER_NAME": "Cid Committer",
@@ -88,7 +88,7 @@ class Project:
 def new_project(root: Path, environment: Mapping[str, str], *options: str) -> Project:
     """An empty repository with DVC's marks in it, committed; `options` are `git init`'s."""
     root.mkdir(parents=True)
-    project = Project(root, Cache(root / ".dvc" / "cache"), {**environment, **_IDENTITY})
+    project = Project(root, Cache(root / ".dvc" / "cache"), {**environment, **IDENTITY})
     project.git("init", "--quiet", "--initial-branch=main", *options)
     project.write(".dvc/config", b"")
     project.write(".dvc/.gitignore", b"/config.local\n/tmp\n/cache\n")
