@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from errno import EIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -230,7 +231,10 @@ class _Sink:
             self._descriptor, self._spared = self._spare.new_file(self._size)
             copied = 0
             while former >= 0 and copied < self._written:
-                part = os.pread(former, CHUNK_BYTES, copied)
+                # Not what the write that failed has left behind it.
+                part = os.pread(former, min(CHUNK_BYTES, self._written - copied), copied)
+                if not part:
+                    raise OSError(EIO, os.strerror(EIO))
                 _write_all(self._descriptor, part)
                 copied += len(part)
         except OSError as error:
