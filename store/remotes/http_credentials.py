@@ -51,6 +51,8 @@ def from_netrc(spec: RemoteSpec, url: str) -> dict[str, str]:
 
 def credentials_of(spec: RemoteSpec) -> dict[str, str]:
     method = spec.options.get("auth", "").lower()
+    if not method and "user" in spec.options and "password" in spec.options:
+        method = "basic"  # as from a URL that has both
     if not method:
         return from_netrc(spec, spec.url)
     if method == "basic":
