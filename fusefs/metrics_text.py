@@ -105,8 +105,10 @@ def _of_remotes(metrics: Metrics) -> Iterator[Metric]:
     )
 
     by_remote = ["remote"]
-    objects = CounterMetricFamily("fusefs_fetched_objects", "Objects fetched whole.", labels=by_remote)
-    size = CounterMetricFamily("fusefs_fetched_bytes", "Bytes received.", labels=by_remote)
+    objects = CounterMetricFamily(
+        "fusefs_fetched_objects", "Objects brought whole, in one answer.", labels=by_remote
+    )
+    size = CounterMetricFamily("fusefs_fetched_bytes", "Bytes of objects that came.", labels=by_remote)
     retries = CounterMetricFamily("fusefs_remote_retries", "Calls made once more.", labels=by_remote)
     hedges = CounterMetricFamily(
         "fusefs_remote_hedges", "Calls beside which another remote was asked.", labels=by_remote

@@ -34,7 +34,6 @@ from fusefs.waiting import shorten_waits
 from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
 from store.errors import StoreError
-from store.fetching.ranged_object import Verify
 from store.git.clones import clone_directory, clones_directory, hold_clone
 from store.keeping.leases import Lease
 from store.remotes.opening import open_remote

@@ -13,6 +13,7 @@ from fusefs.plan import MountPlan
 from fusefs.status import Status, resident_bytes
 from fusefs.tree_space import TreeSpace
 from store.content_store import Counters
+from store.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,18 @@ class StatusReporter:
     """Says how the mount is doing; measures the cache in the background when somebody asks."""
 
     def __init__(
-        self, plan: MountPlan, counters: Counters, pinner: Pinner, control: str, nursery: trio.Nursery
+        self,
+        plan: MountPlan,
+        counters: Counters,
+        metrics: Metrics,
+        pinner: Pinner,
+        control: str,
+        nursery: trio.Nursery,
     ) -> None:
         self._plan = plan
         self._pinner = pinner
         self._counters = counters
+        self._metrics = metrics
         self._control = control
         self._nursery = nursery
         self._shown: TreeSpace | None = None
@@ -67,7 +75,7 @@ class StatusReporter:
             misses=counters.misses,
             errors=counters.errors,
             bytes_cache=counters.bytes_cache,
-            bytes_remote=counters.bytes_remote,
+            bytes_remote=self._metrics.bytes_received(),
             cache_bytes=self._cache_bytes,
             rss_bytes=resident_bytes(),
             log=plan.log or None,

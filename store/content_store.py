@@ -37,7 +37,6 @@ class Counters:
     misses: int = 0
     errors: int = 0
     bytes_cache: int = 0
-    bytes_remote: int = 0
 
 
 @dataclass(slots=True)

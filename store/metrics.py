@@ -132,11 +132,15 @@ class RemoteMetrics:
                 histogram = self._calls[key] = Histogram()
             histogram.add(seconds)
 
-    def fetched(self, size: int, *, objects: int = 1) -> None:
-        """`size` bytes have come; `objects` is 0 where they are a part of one."""
+    def received(self, size: int) -> None:
+        """So many bytes of an object have come, whatever becomes of them."""
         with self._lock:
             self._bytes += size
-            self._objects += objects
+
+    def fetched(self) -> None:
+        """A small object has come whole and is what it should be."""
+        with self._lock:
+            self._objects += 1
 
     def retried(self) -> None:
         """The remote is asked once more after an error of its own."""
@@ -176,6 +180,10 @@ class Metrics:
             if label not in self._remotes and len(self._remotes) >= MAX_REMOTES:
                 label = OTHERS
             return self._remotes.setdefault(label, RemoteMetrics())
+
+    def bytes_received(self) -> int:
+        """From all remotes together. On the loop."""
+        return sum(remote.figures().bytes for remote in self.remotes().values())
 
     def remotes(self) -> dict[str, RemoteMetrics]:
         """All of them by their labels."""

@@ -169,7 +169,7 @@ class Flights:
             hold.end(release=not is_kept)
         assert not isinstance(result, _Busy)
         if isinstance(result, Fetched) and result.remote is not None:
-            self._metrics.remote(result.remote.name).fetched(result.size)
+            self._metrics.remote(result.remote.name).fetched()
             if is_kept:
                 self._publisher.add(result)
         return result

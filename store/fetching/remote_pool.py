@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Final
 
 from store.errors import InputError, RemoteError
@@ -33,12 +34,51 @@ CORRUPT_TIMES: Final = 2
 """How often a remote may send something else for an object before it is not asked for it any more."""
 
 
+class _Counted(AbstractContextManager[Body]):
+    """A body whose bytes are counted as they come."""
+
+    def __init__(self, answer: AbstractContextManager[Body], metrics: RemoteMetrics) -> None:
+        self._answer = answer
+        self._metrics = metrics
+        self._body: Body
+
+    def __enter__(self) -> Body:
+        self._body = self._answer.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._answer.__exit__(kind, error, traceback)
+
+    @property
+    def size(self) -> int:
+        return self._body.size
+
+    @property
+    def length(self) -> int:
+        return self._body.length
+
+    @property
+    def validator(self) -> str:
+        return self._body.validator
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._body:
+            self._metrics.received(len(part))
+            yield part
+
+
 class LazyStorage:
     """A `Storage` that is opened when it is needed, and anew when it is told to."""
 
-    def __init__(self, spec: RemoteSpec, opener: Opener) -> None:
+    def __init__(self, spec: RemoteSpec, opener: Opener, metrics: RemoteMetrics) -> None:
         self._spec = spec
         self._opener = opener
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._storage: Storage | None = None
         self._former: Storage | None = None
@@ -53,7 +93,7 @@ class LazyStorage:
     def read(
         self, address: Address, offset: int = 0, length: int | None = None, validator: str = ""
     ) -> AbstractContextManager[Body]:
-        return self._open().read(address, offset, length, validator)
+        return _Counted(self._open().read(address, offset, length, validator), self._metrics)
 
     def list(self, prefix: str) -> Iterator[Listed]:
         return self._open().list(prefix)
@@ -163,6 +203,6 @@ class RemotePool:
         pooled = self._remotes.get(key)
         if pooled is None:
             metrics = self._metrics.remote(spec.name)
-            pooled = self._remotes[key] = PooledRemote(LazyStorage(spec, self._opener), metrics)
+            pooled = self._remotes[key] = PooledRemote(LazyStorage(spec, self._opener, metrics), metrics)
             metrics.breaker = pooled.health.state
         return pooled

@@ -30,7 +30,8 @@ def test_figures_of_remotes_become_samples() -> None:
     remote.called(0.3)
     remote.called(1000)
     remote.called(0.02, RemoteDenied("no"), question=True)
-    remote.fetched(20_000)
+    remote.received(20_000)
+    remote.fetched()
     text = MetricsText(metrics, blank).render().decode()
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
 
