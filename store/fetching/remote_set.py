@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 WHOLE_SECONDS: Final = 30.0
 """The deadline for a small object, from the reader's request to its bytes."""
-RENEWAL_SECONDS: Final = 5.0
+RENEWAL_SECONDS: Final = 2.0
 """Credentials are not read again more often than this."""
 RENEWAL_DEADLINE: Final = 20.0
 
