@@ -50,7 +50,11 @@ class Session:
 
         Raises what asyncssh raises, `OSError` and `TimeoutError`.
         """
-        return self.start(self._work(work)).result(self.patience)
+        coming = self.start(self._work(work))
+        try:
+            return coming.result(self.patience)
+        finally:
+            coming.cancel()  # of what is done already, nothing
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin something on the loop; whoever has the future waits for it with a limit, or cancels it."""

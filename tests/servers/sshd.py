@@ -108,4 +108,8 @@ def _serve(listener: socket.socket, directory: Path, processes: list[subprocess.
                 return
             with connection:
                 command = [str(SSHD), "-i", "-e", "-f", str(directory / "sshd_config")]
-                processes.append(subprocess.Popen(command, stdin=connection, stdout=connection, stderr=log))
+                processes.append(
+                    subprocess.Popen(
+                        command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=log
+                    )
+                )

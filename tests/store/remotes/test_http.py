@@ -105,9 +105,10 @@ CUSTOM = {"auth": "custom", "custom_auth_header": "X-Token", "password": CANARY}
 def test_a_password_opens(tmp_path: Path) -> None:
     FilePlace(tmp_path / "root", "").put("object", b"bytes")
     with nginx(tmp_path / "nginx", tmp_path / "root", login=("user", CANARY)) as server:
-        storage = FilePlace(tmp_path, server.url, BASIC).open(LIMITS)
-        assert read(storage, "object") == b"bytes"
-        storage.close()
+        for options in (BASIC, {"user": "user", "password": CANARY}):
+            storage = FilePlace(tmp_path, server.url, options).open(LIMITS)
+            assert read(storage, "object") == b"bytes"
+            storage.close()
         for options in ({**BASIC, "password": "wrong-canary"}, {}):
             storage = FilePlace(tmp_path, server.url, options).open(LIMITS)
             with pytest.raises(RemoteDenied, match="remote here does not let us read") as caught:
