@@ -25,6 +25,7 @@ from store.errors import CacheUnusable, ObjectMissing, RemoteCorrupt, RemoteSlow
 from store.hashing import file_matches
 from store.manifest import SIZE_MAX
 from store.oid import DVC_ALGORITHMS, Oid
+from store.pins import HOME as PINS
 from store.remotes.remote import Remote
 from store.sizes import How, Learnt, Size, SizeIndex
 from store.threads import Threads
@@ -84,8 +85,13 @@ class SizeFinder:
         self._nursery.start_soon(work, *arguments)
 
     def roots(self) -> list[Path]:
-        """The directories of the caches, in the order in which they are asked."""
-        return [cache.root for cache in self._caches.caches]
+        """The directories of the caches, in the order in which they are asked.
+
+        Without this daemon's pins: they hold what was in a cache and begins to be missing there, which shows
+        on the cache's own directories.
+        """
+        roots = [cache.root for cache in self._caches.caches]
+        return [root for root in roots if root.parent.parts[-len(PINS) :] != PINS]
 
     async def look(
         self, digests: Sequence[bytes], algorithm: str, *, remember: bool = False

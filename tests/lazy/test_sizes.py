@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from store.learnt_sizes import kept_path, read_kept, take_stamps
+from store.tree import Tree
 from tests.mount.datasets import Cache, entries_of
 from tests.mount.mounts import Mount, Mounter
 from tests.servers.nginx import Nginx, nginx
@@ -133,3 +135,17 @@ def test_who_asks_a_remote_that_stalls_gets_an_error_and_names_are_there_at_once
         asking.join(SECONDS)
         assert answers == [errno.ETIMEDOUT]
         mount.umount()
+
+
+def test_what_is_cached_is_known_to_the_next_mount_without_a_look_at_it(
+    mounter: Mounter, tmp_path: Path
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    assert sizes(mount) == RIGHT
+    mount.umount()
+    (compiled,) = (mounter.home / "cache").rglob("*.tree")
+    tree = Tree.open(compiled)
+    kept = read_kept(kept_path(compiled), tree, take_stamps([cache.root]))
+    assert kept is not None
+    assert (kept.unknown, kept.bytes_known) == (0, sum(RIGHT.values()))
