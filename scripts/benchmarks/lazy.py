@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.datasets import commit_all, make_repository
+from benchmarks.datasets import commit_all
 from benchmarks.servers import BUCKET, Server, put_object
 from benchmarks.workshop import BenchError, Reading, Workshop
 from store.manifest import serialize_manifest
@@ -59,7 +59,9 @@ def publish(workshop: Workshop, root: Path, files: Sequence[Path]) -> LazyDatase
 def make_metafile(workshop: Workshop, root: Path, manifest: bytes, files: int) -> Path:
     """Put a manifest on the server; a repository that names it."""
     oid = put_object(root, manifest, ".dir") + ".dir"
-    repository = make_repository(workshop, "lazy")
+    repository = workshop.directory("lazy")
+    workshop.run("git", "init", "-q", ".", cwd=repository)
+    (repository / ".dvc").mkdir()  # a clone gets its configuration
     metafile = f"outs:\n- md5: {oid}\n  nfiles: {files}\n  hash: md5\n  path: {DATA}\n"
     (repository / f"{DATA}.dvc").write_text(metafile)
     commit_all(workshop, repository)

@@ -127,3 +127,43 @@ def test_quick_case_measures_and_leaves_nothing(tmp_path: Path) -> None:
     assert {target["measure"] for target in case["targets"]} <= set(measures)
     assert list(scratch.iterdir()) == []
     assert str(scratch) not in Path("/proc/mounts").read_text(errors="surrogateescape")
+
+
+@pytest.mark.fuse
+def test_quick_lazy_cases_measure_and_leave_nothing(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    cases = ("lazy-small", "lazy-large", "lazy-many", "lazy-epochs")
+    done = run_bench("--quick", "--json", tmp_path / "report.json", "--directory", scratch, *cases)
+    assert (done.returncode, done.stderr) == (0, "")
+    small, large, many, _ = json.loads((tmp_path / "report.json").read_text())["cases"]
+    for case in (small, large, many):
+        for measure in case["measures"]:
+            assert measure["systems"]["fusefs"]["median"] > 0
+    near = next(measure["systems"] for measure in small["measures"] if measure["name"] == "cold")
+    assert {"the server alone", "fusefs", "obstore", "dvc pull"} <= set(near)
+    reached = {target["measure"]: target for target in many["targets"]}
+    downloads = [target for measure, target in reached.items() if "downloads" in measure]
+    assert [target["met"] for target in downloads] == [True, True]
+    assert list(scratch.iterdir()) == []
+    assert str(scratch) not in Path("/proc/mounts").read_text(errors="surrogateescape")
+
+
+def test_a_longer_way_and_a_busy_server_lose_no_byte(tmp_path: Path) -> None:
+    from benchmarks.servers import BUCKET, further_away, moved, own_rate, put_object, serving
+    from benchmarks.workshop import BenchError, Workshop
+
+    with Workshop(tmp_path) as workshop:
+        root = workshop.directory("server")
+        contents = [b"%d" % number * 30_000 for number in range(40)]
+        digests = [put_object(root, content) for content in contents]
+        paths = [f"/{BUCKET}/files/md5/{digest[:2]}/{digest[2:]}" for digest in digests] * 10
+        with serving(workshop, root, logged=True) as near, further_away(workshop, near, 1) as far:
+            for server in (near, far):
+                server.forget_requests()
+                reading = own_rate(workshop, server, paths, connections=16)
+                assert (reading.files, reading.bytes) == (400, 10 * sum(map(len, contents)))
+                assert moved(server.requests(paths[7])) == 10 * len(contents[7])
+            with pytest.raises(BenchError, match="404"):
+                own_rate(workshop, far, ["/absent"], connections=1)
+    assert list(tmp_path.iterdir()) == []
