@@ -24,6 +24,8 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+BLOCK: Final = 4096
+"""What the bytes of an object are rounded up to: what it takes on the disk."""
 PROTECTED: Final = 0.8
 """Of the bound: what the segment of things that were used again may have."""
 PRESSED: Final = 0.97
@@ -32,6 +34,11 @@ SWEPT: Final = 0.92
 """Of the bound: a sweep of a daemon's goes on until no more is there."""
 SPARE: Final = 1.05
 """Times the room to leave free: what a sweep of a daemon's frees, and how early it begins."""
+
+
+def on_disk(size: int) -> int:
+    """What a file of so many bytes takes of the disk."""
+    return -(-size // BLOCK) * BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +104,19 @@ class Budget:
             self._kept, self._free, self._refused = kept, free, False
 
     def added(self, size: int) -> None:
-        """So much has come since; gone, where it is negative."""
+        """An object of so many bytes has come since."""
+        self.freed(-on_disk(size))
+
+    def freed(self, size: int) -> None:
+        """So many bytes on the disk have gone since."""
         with self._mutex:
-            self._kept = max(0, self._kept + size)
+            self._kept = max(0, self._kept - size)
             if self._free >= 0:
-                self._free = max(0, self._free - size)
+                self._free = max(0, self._free + size)
 
     def may_keep(self, size: int) -> bool:
         """May an object of so many bytes be kept? If not, it is to be served and forgotten."""
-        limits = self.limits
+        limits, size = self.limits, on_disk(size)
         with self._mutex:
             over = bool(limits.size) and self._kept + size > limits.size
             if over or (limits.free and 0 <= self._free < limits.free + size):

@@ -85,6 +85,7 @@ class Engine:
         self._publisher: Publisher | None = None
         self._locks: FlightLocks | None = None
         self._arrivals: Arrivals | None = None
+        self._keeper: Keeper | None = None
 
     def remote_set(self, specs: Sequence[RemoteSpec], refresh: Refresh | None = None) -> RemoteSet:
         """The remotes of a version. `refresh` settles them anew after one has denied something."""
@@ -101,7 +102,9 @@ class Engine:
             self.caches.add(LocalCache(root / UNVERIFIED))
             places = Arrivals(root, below=UNVERIFIED)
         self._locks = locks = FlightLocks(root)
-        keeper = Keeper(root, self.settings.own, self.settings.limits, self.threads, self._known.find)
+        self._keeper = keeper = Keeper(
+            root, self.settings.own, self.settings.limits, self.threads, self._known.find
+        )
 
         def note_arrival(oid: Oid, size: int, remote: str) -> None:
             keeper.note_arrival(oid, size, remote)
@@ -152,6 +155,7 @@ class Engine:
         if self._publisher is not None:
             with trio.move_on_after(DRAIN_SECONDS):
                 await self._publisher.drain()
+            self._publisher.stop()
 
     def close(self) -> None:
         """Let go of everything. Blocking."""
@@ -160,6 +164,8 @@ class Engine:
             self._locks.close()
         if self._arrivals is not None:
             self._arrivals.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self._index.close()
         self.caches.close()
         self.blobs.close()

@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from store.budget import BLOCK
 from store.database import put_aside
 from store.keeping.records import (
-    BLOCK,
     COLUMNS,
     KEY,
     Fetched,

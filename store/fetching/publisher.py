@@ -55,6 +55,7 @@ class Publisher:
         self._queue: deque[Fetched] = deque()
         self._bytes = 0
         self._is_running = False
+        self._working = trio.CancelScope()
         self._progress = trio.Event()
         self._has_failed = False
 
@@ -88,22 +89,31 @@ class Publisher:
     def _has_room(self) -> bool:
         return len(self._pending) < OUTSTANDING and self._bytes < OUTSTANDING_BYTES
 
+    def stop(self) -> None:
+        """Publish no more."""
+        self._working.cancel()
+
     async def _run(self) -> None:
-        while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-            try:
-                failure = await self._threads.on_disk(self._publish, batch)
-            except StoreError as error:
-                failure = str(error)
-            if failure and not self._has_failed:
-                log.warning("%s; what is fetched is served and not kept", failure)
-            self._has_failed = bool(failure)
-            for fetched in batch:
-                del self._pending[fetched.oid]
-                self._bytes -= fetched.size
-            self._progress.set()
-            self._progress = trio.Event()
+        # What is fetched is published although everything else has been told to end: `drain` waits for it.
+        with trio.CancelScope(shield=True) as self._working:
+            while self._queue:
+                await self._publish_batch()
         self._is_running = False
+
+    async def _publish_batch(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+        try:
+            failure = await self._threads.on_disk(self._publish, batch)
+        except StoreError as error:
+            failure = str(error)
+        if failure and not self._has_failed:
+            log.warning("%s; what is fetched is served and not kept", failure)
+        self._has_failed = bool(failure)
+        for fetched in batch:
+            del self._pending[fetched.oid]
+            self._bytes -= fetched.size
+        self._progress.set()
+        self._progress = trio.Event()
 
     def _publish(self, batch: list[Fetched]) -> str:
         """In a thread; what went wrong with one of them, if anything."""

@@ -76,22 +76,23 @@ class Keeper:
         """May an object of so many bytes be kept?"""
         return self.budget.may_keep(size)
 
+    def close(self) -> None:
+        """Write down what was noted last, when `run` has ended. Blocking."""
+        self.ledger.close()
+
     async def run(self) -> None:
         """Keep until cancelled. What goes wrong is logged; nothing is raised."""
         self._age_at = trio.current_time() + FIRST_AGEING_SECONDS
-        try:
-            while True:
-                try:
-                    await self.attend()
-                except (StoreError, OSError) as error:
-                    log.warning("the budget of the cache %s: %s", self.ledger.cache, error)
-                    # A thread that was late may still be at it.
-                    self._sweep = Sweep(self.ledger, self._kinds)
-                except Exception:  # a bug costs the budget a turn, not the mount
-                    log.exception("the budget of the cache %s", self.ledger.cache)
-                await trio.sleep(FLUSH_SECONDS)
-        finally:
-            self.ledger.close()
+        while True:
+            try:
+                await self.attend()
+            except (StoreError, OSError) as error:
+                log.warning("the budget of the cache %s: %s", self.ledger.cache, error)
+                # A thread that was late may still be at it.
+                self._sweep = Sweep(self.ledger, self._kinds)
+            except Exception:  # a bug costs the budget a turn, not the mount
+                log.exception("the budget of the cache %s", self.ledger.cache)
+            await trio.sleep(FLUSH_SECONDS)
 
     async def attend(self) -> None:
         """What is due now."""
@@ -122,7 +123,7 @@ class Keeper:
                     confirmed = await confirm(wanted, self._find)
                     freed = self._sweep.outcome.freed
                     await self._threads.on_disk(self._sweep.drop, batch, confirmed)
-                    self.budget.added(freed - self._sweep.outcome.freed)
+                    self.budget.freed(self._sweep.outcome.freed - freed)
         now = trio.current_time()
         if alone:
             self._age_at = now + AGEING_SECONDS

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from store.budget import on_disk
 from store.database import open_database
 from store.errors import InputError
 from store.oid import DVC_ALGORITHMS, Oid
@@ -25,8 +26,6 @@ HOME: Final = "fusefs"
 """The directory in a cache that is ours."""
 NAME: Final = "ledger.sqlite"
 
-BLOCK: Final = 4096
-"""What the bytes of an object are rounded up to: what it takes on the disk."""
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS objects (
         digest BLOB NOT NULL,
@@ -65,7 +64,7 @@ class Fetched:
 
     @property
     def on_disk(self) -> int:
-        return -(-self.size // BLOCK) * BLOCK
+        return on_disk(self.size)
 
 
 @dataclass(frozen=True, slots=True)

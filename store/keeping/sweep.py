@@ -144,8 +144,8 @@ class Sweep:
         measured = Measured(totals, tuple(stocks), free)
         again_bytes = totals.again + sum(candidate.on_disk for candidate in again)
         self._victims = order_victims(
-            _merge(once, self._objects(again=False)),
-            _merge(again, self._objects(again=True)),
+            _merge(once, _objects(self._ledger, again=False)),
+            _merge(again, _objects(self._ledger, again=True)),
             again_bytes,
             limits.size or measured.kept,
         )
@@ -263,9 +263,10 @@ class Sweep:
         while len(self._resting) > MAX_RESTING:
             self._resting.popitem(last=False)
 
-    def _objects(self, *, again: bool) -> Iterator[Candidate[Thing]]:
-        for fetched in self._ledger.by_use(again=again):
-            yield Candidate(fetched, fetched.on_disk, fetched.used)
+
+def _objects(ledger: Ledger, *, again: bool) -> Iterator[Candidate[Thing]]:
+    for fetched in ledger.by_use(again=again):
+        yield Candidate(fetched, fetched.on_disk, fetched.used)
 
 
 def free_bytes(path: Path) -> int:
