@@ -52,9 +52,6 @@ class _Version:
     number: int
     oid: str
     rev: str
-    remotes: tuple[RemoteSpec, ...]
-    question: Mapping[str, object]
-    """What a resolver is asked to settle the remotes anew."""
     places: dict[Place, TreeSpace] = field(default_factory=dict)
 
 
@@ -184,7 +181,7 @@ class Versions:
     async def refresh(self, question: Mapping[str, object]) -> tuple[RemoteSpec, ...]:
         """A version's remotes as the configuration is now: credentials may have been replaced.
 
-        `question` is what the version was kept with. Raises `StoreError`, where it is not there any more.
+        `question` is what a resolver was asked for the version. Raises `StoreError`, also where it has gone.
         """
         return _remotes(await self._resolvers.ask(question))
 
@@ -209,7 +206,7 @@ class Versions:
             remotes=engine.remote_set(remotes, partial(self.refresh, question)),
             kept=kept_path(Path(path)),
         )
-        version = _Version(files, self._new_number(), oid, rev, remotes, question)
+        version = _Version(files, self._new_number(), oid, rev)
         self._versions[rev, path] = version
         files.corrected = partial(self._forget_file, first_inode(version.number))
         self._adopt(tree)
