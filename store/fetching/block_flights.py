@@ -228,7 +228,7 @@ class BlockFlights:
             if partial is None or trio.current_time() > given_up_at:
                 # Another process holds their locks and does not get on: nothing is written without them.
                 for part in split_runs(left, RUN_BLOCKS):
-                    await self._download(part, None, remotes)
+                    await self._download(part, None, generation, remotes)
                 return
             found = await self._claim(partial, left)
             try:
@@ -237,7 +237,7 @@ class BlockFlights:
                     return
                 self._take_found(found, generation)
                 for part in split_runs(found.mine, RUN_BLOCKS):
-                    await self._download(part, partial, remotes)
+                    await self._download(part, partial, generation, remotes)
             finally:
                 self._give_back(partial, found)
             settled = {*found.good, *found.mine}
@@ -263,25 +263,38 @@ class BlockFlights:
         for block in found.good:
             self._landed(generation, block, b"")
 
-    async def _download(self, part: range, partial: Partial | None, remotes: Remotes) -> None:
-        if not self._around.may_keep(BLOCK_BYTES * len(part)):
-            partial = None
+    async def _download(
+        self, part: range, partial: Partial | None, generation: int, remotes: Remotes
+    ) -> None:
         deadline = self._around.deadline
         download = RangeDownload(
-            self._oid, self._size, part, partial, self._sources, self._teller(), patience=deadline / 2
+            self._oid,
+            self._size,
+            part,
+            self._if_room(partial, len(part)),
+            self._sources,
+            self._teller(generation),
+            patience=deadline / 2,
         )
         try:
             await remotes.run(self._oid, download.fetch, deadline=deadline)
         finally:
             await self._end(download)
 
+    def _if_room(self, partial: Partial | None, blocks: int) -> Partial | None:
+        """The partial, if it may have so many more blocks."""
+        if partial is None or (partial.in_cache and not self._around.may_keep(BLOCK_BYTES * blocks)):
+            return None
+        return partial
+
     async def _end(self, download: RangeDownload) -> None:
         """Before locks are released, whatever happens: a thread that nobody waits for might still write."""
         with trio.CancelScope(shield=True):
             await self._around.threads.on_disk(download.end)
 
-    def _teller(self) -> Callable[[int, bytes], None]:
-        generation, threads = self.generation, self._around.threads
+    def _teller(self, generation: int) -> Callable[[int, bytes], None]:
+        """Tells of blocks that come to the partial of that generation, which may not be this one's."""
+        threads = self._around.threads
         return lambda block, data: threads.tell_loop(self._landed, generation, block, data)
 
     def _landed(self, generation: int, block: int, data: bytes) -> None:
@@ -323,7 +336,7 @@ class BlockFlights:
                 holds = await self._wait_for_stream_lock(partial)
             if self._coming and generation == self.generation:
                 async with self._around.slots:
-                    await self._download_whole(partial, remotes)
+                    await self._download_whole(partial, generation, remotes)
         except Exception as failure:
             error = self._as_store_error(failure)
             if isinstance(error, RemoteSlow | StoreTimeout) and self._landings != before:
@@ -357,15 +370,15 @@ class BlockFlights:
             await trio.sleep(_LONGEST_POLL)
         return False
 
-    async def _download_whole(self, partial: Partial | None, remotes: Remotes) -> None:
+    async def _download_whole(self, partial: Partial | None, generation: int, remotes: Remotes) -> None:
         around = self._around
         download = RangeDownload(
             self._oid,
             self._size,
             range(self.blocks),
-            partial if around.may_keep(BLOCK_BYTES * self.absent) else None,
+            self._if_room(partial, self.absent),
             self._sources,
-            self._teller(),
+            self._teller(generation),
             skip=frozenset(block for block in range(self.blocks) if self._here[block]),
             locks=around.locks,
         )

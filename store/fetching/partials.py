@@ -55,11 +55,15 @@ class Leftover(NamedTuple):
 class Partial:
     """An open partial. Its files are closed when nothing refers to it any more."""
 
-    def __init__(self, oid: Oid, size: int, data: int, map_descriptor: int, *, named: bool) -> None:
+    def __init__(
+        self, oid: Oid, size: int, data: int, map_descriptor: int, *, named: bool, in_cache: bool = True
+    ) -> None:
         self.oid = oid
         self.size = size
         self.named = named
         """Whether other processes can open it, too."""
+        self.in_cache = in_cache
+        """Whether it takes room in the cache, and not elsewhere."""
         self.descriptor = data
         self._map_descriptor = map_descriptor
         self.map = BlockMap(map_descriptor, size)
@@ -131,13 +135,13 @@ class Partials:
                 partial = self._open_named(oid, size, directory, name, ownership)
                 if partial is not None:
                     return partial
-            return _open_nameless(oid, size, f"/proc/self/fd/{directory}")
+            return _open_nameless(oid, size, f"/proc/self/fd/{directory}", in_cache=True)
 
     def open_elsewhere(self, oid: Oid, size: int) -> Partial:
         """A partial that lies where temporary files do, for a cache that is full. Raises `CacheUnusable`."""
         directory = tempfile.gettempdir()
         try:
-            return _open_nameless(oid, size, directory)
+            return _open_nameless(oid, size, directory, in_cache=False)
         except OSError as error:
             raise CacheUnusable(
                 f"cannot write to {directory}: {error.strerror}; --verify whole needs room for the object"
@@ -145,7 +149,9 @@ class Partials:
 
     def take_out(self, partial: Partial) -> Path | None:
         """Move the file of a partial to `incoming`, from where it can be admitted or put aside, and end its
-        names; None where it is not ours to move any more. Raises `CacheUnusable`."""
+        names; None where it is not in the cache or not ours to move any more. Raises `CacheUnusable`."""
+        if not partial.in_cache:
+            return None
         with self._from_cache() as (ownership, ours, stack):
             incoming = ownership.open_directory(INCOMING, ours, create=True)
             stack.callback(os.close, incoming)
@@ -161,10 +167,7 @@ class Partials:
                 os.unlink(name + MAP_SUFFIX, dir_fd=directory)
             else:
                 source = f"/proc/self/fd/{partial.descriptor}"
-                try:
-                    os.link(source, fresh, dst_dir_fd=incoming, follow_symlinks=True)
-                except OSError:
-                    return None  # on another file system
+                os.link(source, fresh, dst_dir_fd=incoming, follow_symlinks=True)
             return self._root / OURS / INCOMING / fresh
 
     def leftovers(self) -> Iterator[Leftover]:
@@ -281,7 +284,7 @@ def _open_pair(oid: Oid, size: int, directory: int, name: str, ownership: Owners
         return Partial(oid, size, data, beside, named=True)
 
 
-def _open_nameless(oid: Oid, size: int, directory: str) -> Partial:
+def _open_nameless(oid: Oid, size: int, directory: str, *, in_cache: bool) -> Partial:
     with contextlib.ExitStack() as closing:
         data = os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         closing.callback(os.close, data)
@@ -290,7 +293,7 @@ def _open_nameless(oid: Oid, size: int, directory: str) -> Partial:
         closing.callback(os.close, beside)
         BlockMap(beside, size).begin()
         closing.pop_all()
-        return Partial(oid, size, data, beside, named=False)
+        return Partial(oid, size, data, beside, named=False, in_cache=in_cache)
 
 
 def _is_at(descriptor: int, name: str, directory: int) -> bool:

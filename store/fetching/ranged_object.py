@@ -85,6 +85,13 @@ class RangedObject:
                 shared.start(run, self._remotes, ahead=True)
         return await shared.read(offset, wanted, self._remotes)
 
+    async def bring(self) -> None:
+        """Bring all of it, ahead of any reader: to the cache, or with `verify` off to its partial.
+
+        Raises as `read` does, and `CacheUnusable` where there is no room for it.
+        """
+        await self._shared.bring_all(self._remotes)
+
     def close(self) -> None:
         """What is on its way goes on to where it is kept. Closing again does nothing."""
         if self._is_open:
@@ -135,6 +142,11 @@ class RangedObjects:
         self._suspects: OrderedDict[Oid, Sources] = OrderedDict()
 
     @property
+    def opened(self) -> int:
+        """How many objects somebody reads, or are on their way."""
+        return len(self._objects)
+
+    @property
     def partials(self) -> Partials:
         """For whoever ages them out."""
         return self._around.partials
@@ -154,6 +166,12 @@ class RangedObjects:
             shared = await self._make(oid, size)
         self._readers[shared] = self._readers.get(shared, 0) + 1
         return RangedObject(shared, remotes, self._leave)
+
+    def close(self) -> None:
+        """Close everything, when the nursery has ended. What is open is not read any more."""
+        for shared in self._objects.values():
+            shared.let_go()
+        self._objects.clear()
 
     async def _make(self, oid: Oid, size: int) -> SharedObject:
         opened = self._opening[oid] = trio.Event()
@@ -187,6 +205,7 @@ class RangedObjects:
         if shared in self._readers or shared.is_busy or self._objects.get(shared.oid) is not shared:
             return
         del self._objects[shared.oid]
+        shared.let_go()
         self._around.unkept.drop_object(shared.oid)
         if shared.sources.has_convicted:
             self._suspects[shared.oid] = shared.sources

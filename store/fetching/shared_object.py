@@ -101,13 +101,26 @@ class SharedObject:
                 return data
             if self.verified:
                 break
-            await self._renew(self._around.partials.open)
+            await self._renew(self._around.partials.open, generation)
         raise ObjectCorrupt(f"object {self.oid} does not stay as it was while it is read")
+
+    async def bring_all(self, remotes: Remotes) -> None:
+        """Bring and hash the whole, ahead of any reader. Raises as `read` does, and `CacheUnusable` where the
+        cache has no room for it."""
+        for _ in range(_ROUNDS):
+            if self.verified or (not self._around.hashes and not self._flights.absent):
+                return
+            await self._bring_whole(remotes)
+        raise ObjectCorrupt(f"object {self.oid} does not stay as it was while it comes")
 
     def look_whether_whole(self) -> None:
         """Finish it if other processes have brought what we have not."""
         if self._flights.partial is not None and not self.verified and self._around.hashes:
             self._flights.launch(self._look, self._flights.partial)
+
+    def let_go(self) -> None:
+        """Close the partial, as soon as no thread uses it. Nothing is read any more."""
+        self._flights.partial = None
 
     # What `BlockFlights` asks of the owner of the blocks
 
@@ -148,7 +161,7 @@ class SharedObject:
         flights = self._flights
         generation = flights.generation
         if flights.partial is None:
-            await self._move_elsewhere()
+            await self._move_elsewhere(generation)
             return
         try:
             for first in range(0, flights.blocks, _WHOLE_BLOCKS):
@@ -158,7 +171,7 @@ class SharedObject:
                 if generation != flights.generation or self.verified:
                     return
                 if passing:
-                    await self._move_elsewhere()
+                    await self._move_elsewhere(generation)
                     return
         except StateChanged:
             await self._begin_anew()
@@ -168,6 +181,8 @@ class SharedObject:
         except RemoteError:
             self.sources.let_others()
             raise
+        if not self._around.hashes:
+            return
         self.all_here()
         await self._finished.wait()
         if not self.verified and generation == flights.generation and self._finish_error is not None:
@@ -221,28 +236,31 @@ class SharedObject:
             self.sources.begin_anew()
         self._whole = self._around.hashes
         self._around.on_corrupt(self.oid)
-        await self._renew(self._around.partials.open)
+        await self._renew(self._around.partials.open, self._flights.generation)
 
-    async def _move_elsewhere(self) -> None:
+    async def _move_elsewhere(self, generation: int) -> None:
         """The cache has no room for an object that must be whole before it is read."""
-        async with self._renewing:
-            pass  # whoever is at it may have found room
-        if self._flights.partial is not None and self._flights.absent == self._flights.blocks:
-            return
-        if self._elsewhere:
-            raise CacheUnusable(f"there is no room for object {self.oid}, which must be whole to be verified")
-        self._elsewhere = True
-        await self._renew(self._around.partials.open_elsewhere)
+        if not self._whole:
+            raise CacheUnusable(f"the cache has no room for object {self.oid}")
+        await self._renew(self._around.partials.open_elsewhere, generation)
 
-    async def _renew(self, open_partial: Callable[[Oid, int], Partial]) -> None:
+    async def _renew(self, open_partial: Callable[[Oid, int], Partial], generation: int) -> None:
+        """Begin anew in another partial, if nobody has since that generation; in none, where a second one
+        in the cache cannot be had. Raises `CacheUnusable` and `StoreTimeout` where one elsewhere cannot."""
         async with self._renewing:
+            if generation != self._flights.generation:
+                return
+            elsewhere = open_partial == self._around.partials.open_elsewhere
+            if elsewhere and self._elsewhere:
+                raise CacheUnusable(f"no disk has room for object {self.oid}, which must be whole to be read")
+            self._elsewhere = elsewhere
             self.verified = False
             self._flights.exchange(None)
             partial: Partial | None = None
             try:
                 partial = await self._around.threads.on_disk(open_partial, self.oid, self.size)
             except (CacheUnusable, StoreTimeout):
-                if self._elsewhere:
+                if elsewhere:
                     raise
             self._flights.exchange(partial)
 

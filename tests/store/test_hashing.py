@@ -46,6 +46,7 @@ def dvc2_digest(data: bytes) -> Oid:
 
 
 @pytest.mark.parametrize("algorithm", [MD5, MD5_DOS2UNIX])
+@settings(deadline=None)
 @given(
     data=st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"x", b"\xe4", b"\0"]), max_size=700).map(b"".join),
     sizes=st.lists(st.integers(1, 300)),
@@ -71,7 +72,7 @@ def test_the_share_of_other_bytes_decides(special: int) -> None:
     ],
     ids=["text-binary-text", "binary-text", "text", "split", "binary-without-crlf"],
 )
-@settings(max_examples=5)
+@settings(max_examples=5, deadline=None)
 @given(sizes=st.lists(st.integers(1, 3 * MIB), max_size=8))
 def test_large_files_may_have_the_hash_of_either_generation(data: bytes, sizes: list[int]) -> None:
     assert digest_in_pieces(data, list(sizes), dvc_digest(data, MD5_DOS2UNIX))

@@ -153,6 +153,7 @@ async def daemon(cache: Path, *storages: ScriptedStorage | Any, **options: Any) 
     threads = Threads()
     pool = RemotePool(lambda spec: Remote(spec.name, by_url[spec.url]), Metrics())
     locks = FlightLocks(cache)
+    arrivals = Arrivals(cache)
     with trio.fail_after(2 * SECONDS):
         async with trio.open_nursery() as nursery:
             made = Daemon(
@@ -160,7 +161,7 @@ async def daemon(cache: Path, *storages: ScriptedStorage | Any, **options: Any) 
                     threads,
                     nursery,
                     locks,
-                    Arrivals(cache),
+                    arrivals,
                     cache,
                     on_corrupt=lambda oid: made.tell(lambda: made.corrupt.append(oid)),
                     on_arrival=lambda oid, size: made.tell(lambda: made.arrived.append((oid, size))),
@@ -172,6 +173,8 @@ async def daemon(cache: Path, *storages: ScriptedStorage | Any, **options: Any) 
             )
             yield made
             nursery.cancel_scope.cancel()
+        made.objects.close()
+    arrivals.close()
     locks.close()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from store.errors import ObjectCorrupt, ObjectMissing, RemoteSlow, RemoteUnreachable
+from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, RemoteSlow, RemoteUnreachable
 from store.oid import Oid
 from tests.store.fetching.scripted import (
     MIB,
@@ -102,13 +102,14 @@ def test_a_reader_is_woken_by_its_block_and_not_by_the_run(cache: Path) -> None:
     oid = storage.holds(DATA)
 
     async def main() -> None:
-        async with daemon(cache, storage) as made, trio.open_nursery() as nursery:
+        async with daemon(cache, storage) as made:
             opened = await made.open(oid, SIZE)
-            nursery.start_soon(opened.read, 0, 3 * MIB)
-            await trio.to_thread.run_sync(gate.reached.wait)
-            assert await opened.read(0, MIB) == DATA[:MIB]
-            assert (0, 3 * MIB) in storage.requests
-            gate.opened.set()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(opened.read, 0, 3 * MIB)
+                await trio.to_thread.run_sync(gate.reached.wait)
+                assert await opened.read(0, MIB) == DATA[:MIB]
+                assert (0, 3 * MIB) in storage.requests
+                gate.opened.set()
             assert await opened.read(0, SIZE) == DATA
             opened.close()
 
@@ -318,17 +319,52 @@ def test_whole_serves_nothing_before_all_is_hashed(cache: Path) -> None:
     assert place_of(cache, oid).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("verify", ["blocks", "whole", "off"])
+def test_an_object_can_be_brought_ahead_of_readers(cache: Path, verify: str) -> None:
+    storage = ScriptedStorage()
+    oid = storage.holds(DATA)
+
+    async def main() -> None:
+        async with daemon(cache, storage, verify=verify) as made:
+            opened = await made.open(oid, SIZE)
+            await opened.bring()
+            await opened.bring()
+            assert storage.moved == SIZE
+            assert place_of(cache, oid).exists() == (verify != "off")
+            assert partial_of(cache, oid).exists() == (verify == "off")
+            opened.close()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("verify", ["blocks", "off"])
+def test_an_object_that_the_cache_has_no_room_for_cannot_be_brought_there(cache: Path, verify: str) -> None:
+    storage = ScriptedStorage()
+    oid = storage.holds(DATA)
+
+    async def main() -> None:
+        async with daemon(cache, storage, verify=verify, may_keep=lambda _: False) as made:
+            opened = await made.open(oid, SIZE)
+            with pytest.raises(CacheUnusable, match="no room"):
+                await opened.bring()
+            assert await opened.read(0, 5) == DATA[:5]
+            opened.close()
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize("verify", ["blocks", "whole"])
 def test_a_remote_without_ranges_is_read_once(cache: Path, verify: str) -> None:
     storage = ScriptedStorage(ranges=False)
     oid = storage.holds(DATA)
 
     async def main() -> None:
-        async with daemon(cache, storage, verify=verify) as made, trio.open_nursery() as nursery:
+        async with daemon(cache, storage, verify=verify) as made:
             opened = await made.open(oid, SIZE)
-            for offset in (SIZE - 10, 3 * MIB, 0):
-                nursery.start_soon(opened.read, offset, 10)
-            assert await opened.read(4 * MIB, 10) == DATA[4 * MIB :][:10]
+            async with trio.open_nursery() as nursery:
+                for offset in (SIZE - 10, 3 * MIB, 0):
+                    nursery.start_soon(opened.read, offset, 10)
+                assert await opened.read(4 * MIB, 10) == DATA[4 * MIB :][:10]
             assert await read_all(opened) == DATA
             await made.until(lambda: bool(made.arrived))
             opened.close()
@@ -477,6 +513,35 @@ def test_many_readers_of_what_cannot_be_kept(tmp_path: Path) -> None:
 
     trio.run(main)
     assert not place_of(tmp_path / "cache", oid).exists()
+
+
+def test_nothing_stays_open_or_remembered_when_the_last_reader_has_gone(cache: Path) -> None:
+    storage = ScriptedStorage()
+    oid = storage.holds(DATA)
+
+    def descriptors() -> list[str]:
+        found = []
+        for link in Path("/proc/self/fd").iterdir():
+            try:
+                found.append(str(link.readlink()))
+            except FileNotFoundError:
+                continue  # the listing's own
+        return [path for path in found if str(cache) in path and oid.digest[2:] in path]
+
+    async def main() -> None:
+        async with daemon(cache, storage) as made:
+            first, second = await made.open(oid, SIZE), await made.open(oid, SIZE)
+            await first.read(0, 10)
+            first.close()
+            first.close()
+            assert len(descriptors()) == 2
+            second.close()
+            with trio.fail_after(30):
+                while made.objects.opened:
+                    await trio.lowlevel.checkpoint()
+            assert descriptors() == []
+
+    trio.run(main)
 
 
 def test_sizes_that_no_file_has_are_refused(cache: Path) -> None:
