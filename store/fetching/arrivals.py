@@ -15,11 +15,13 @@ import ctypes
 import fcntl
 import itertools
 import os
+import re
 import secrets
 import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -40,6 +42,10 @@ QUARANTINED_BYTES: Final = 16 << 20
 """A larger one is not kept."""
 _ABANDONED_SECONDS: Final = 24 * 3600.0
 """After so long an incoming file that cannot be locked, because nothing can be here, belongs to nobody."""
+_FEW: Final = 8
+"""Up to so many files are synced one by one."""
+_MUCH_DIRTY: Final = 256 << 20
+"""Bytes, in memory and not on their disks yet."""
 _NEW_CACHE_MODE: Final = 0o777
 _SYNC_FILE_RANGE_WRITE: Final = 2
 
@@ -142,13 +148,15 @@ class Arrivals:
 
     def admit_all(self, batch: Sequence[Arrival]) -> list[CacheUnusable | None]:
         """As `admit`, for many at the cost of few: what became of each, in order."""
-        for arrival in batch:
-            # All on their way before the first is waited for: then they share the journal's commits.
-            _libc.sync_file_range(arrival.descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
+        together = len(batch) > _FEW and self._sync_together(batch)
+        if not together:
+            for arrival in batch:
+                # All on their way before the first is waited for: then they share the journal's commits.
+                _libc.sync_file_range(arrival.descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
         failures: list[CacheUnusable | None] = []
         for arrival in batch:
             try:
-                self._with_place(lambda place, arrival=arrival: self._admit(place, arrival))  # type: ignore[misc]
+                self._with_place(partial(self._admit, arrival=arrival, synced=together))
             except CacheUnusable as error:
                 failures.append(error)
             else:
@@ -216,20 +224,50 @@ class Arrivals:
             # Another process took the file for a dead one's before it was locked.
             os.close(descriptor)
 
-    def _admit(self, place: _Place, arrival: Arrival) -> None:
+    def _sync_together(self, batch: Sequence[Arrival]) -> bool:
+        """Sync the whole file system, unless there is much on it that is not ours; whether that was done."""
+        if _much_is_dirty():
+            return False
+        try:
+            self._with_place(partial(_settle_all, batch=batch))
+        except CacheUnusable:
+            return False
+        # Where it fails it does not say for whom: then each is synced by itself, and says so.
+        return bool(_libc.syncfs(batch[0].descriptor) == 0)
+
+    def _admit(self, place: _Place, arrival: Arrival, synced: bool) -> None:
         directory, _, name = object_path(arrival.oid).rpartition("/")
-        place.ownership.settle_object(arrival.descriptor)
-        if stat.S_IMODE(os.fstat(arrival.descriptor).st_mode) != OBJECT_MODE:
-            os.fchmod(arrival.descriptor, OBJECT_MODE)
-        os.fsync(arrival.descriptor)
-        objects = place.objects(directory)
-        self._move(place, arrival.path, name, objects)
+        if not synced:
+            _settle(place, arrival)
+            os.fsync(arrival.descriptor)
+        self._move(place, arrival.path, name, place.objects(directory))
 
     def _move(self, place: _Place, path: Path, name: str, directory: int) -> None:
         if path.parent == self._incoming:
             os.rename(path.name, name, src_dir_fd=place.incoming, dst_dir_fd=directory)
         else:
             os.rename(path, name, dst_dir_fd=directory)
+
+
+def _settle(place: _Place, arrival: Arrival) -> None:
+    """Give a file an object's owner, group and mode. Raises `OSError`."""
+    place.ownership.settle_object(arrival.descriptor)
+    if stat.S_IMODE(os.fstat(arrival.descriptor).st_mode) != OBJECT_MODE:
+        os.fchmod(arrival.descriptor, OBJECT_MODE)
+
+
+def _settle_all(place: _Place, batch: Sequence[Arrival]) -> None:
+    for arrival in batch:
+        _settle(place, arrival)
+
+
+def _much_is_dirty() -> bool:
+    """Does much wait to be written, on whatever disk, that a sync of a file system might wait for?"""
+    with contextlib.suppress(OSError, ValueError):
+        text = Path("/proc/meminfo").read_text()
+        kilobytes = sum(int(number) for number in re.findall(r"^(?:Dirty|Writeback): *(\d+) kB", text, re.M))
+        return kilobytes << 10 > _MUCH_DIRTY
+    return True
 
 
 def _lock(descriptor: int) -> bool:
