@@ -25,6 +25,16 @@ class PinStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsStatus:
+    """What a mount keeps of what it fetches. Bytes; `None`: no such limit."""
+
+    cache: str
+    """The cache that it fetches into."""
+    size: int | None
+    free: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A mount's state at one moment. `None` is not known (yet)."""
 
@@ -57,6 +67,7 @@ class Status:
     pins: PinStatus | None = None
     metrics: str | None = None
     """The address where Prometheus' text is served, too."""
+    limits: LimitsStatus | None = None
 
     def to_json(self) -> builtins.bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

@@ -10,7 +10,7 @@ import trio
 
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
-from fusefs.status import Status, resident_bytes
+from fusefs.status import LimitsStatus, Status, resident_bytes
 from fusefs.tree_space import TreeSpace
 from store.content_store import Counters
 from store.metrics import Metrics
@@ -82,6 +82,7 @@ class StatusReporter:
             control=self._control,
             pins=self._pinner.report(),
             metrics=self.metrics_address or None,
+            limits=LimitsStatus(plan.cache, plan.cache_size or None, plan.cache_free or None),
         )
 
     async def _measure(self, shown: TreeSpace) -> None:

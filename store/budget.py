@@ -11,8 +11,8 @@ segment by time, so that what was once popular gives way in the end.
 Uses close together are one use (`store.ledger.CORRELATED`), as in 2Q (T. Johnson, D. Shasha, VLDB 1994).
 
 **How much** is `Limits`: a bound on what we keep, and room to leave free on the disk. `Budget` answers,
-between two measurements, whether one more object may be kept. What is being fetched at that moment is not
-in its figures, so the bound may be passed by as much until the next sweep.
+between two measurements, whether one more object may be kept. It does not know what others bring meanwhile
+who share the cache: the bound may be passed by as much until the next measurement.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Budget:
         self.limits = limits
         self._mutex = threading.Lock()
         self._kept = 0
+        self._promised = 0
         self._free = -1
         self._refused = False
 
@@ -102,9 +103,12 @@ class Budget:
         """So many bytes are kept, and so many free on the disk, -1 where nobody can tell."""
         with self._mutex:
             self._kept, self._free, self._refused = kept, free, False
+            self._promised = 0
 
     def added(self, size: int) -> None:
-        """An object of so many bytes has come since."""
+        """An object of so many bytes has come since; as a rule it had been asked for."""
+        with self._mutex:
+            self._promised = max(0, self._promised - on_disk(size))
         self.freed(-on_disk(size))
 
     def freed(self, size: int) -> None:
@@ -115,13 +119,16 @@ class Budget:
                 self._free = max(0, self._free + size)
 
     def may_keep(self, size: int) -> bool:
-        """May an object of so many bytes be kept? If not, it is to be served and forgotten."""
+        """May so many bytes more be kept, of an object or of a part? If not, they are to be served and
+        forgotten. What was granted counts from now on; what does not come, until the next measurement."""
         limits, size = self.limits, on_disk(size)
         with self._mutex:
-            over = bool(limits.size) and self._kept + size > limits.size
-            if over or (limits.free and 0 <= self._free < limits.free + size):
+            wanted = self._promised + size
+            over = bool(limits.size) and self._kept + wanted > limits.size
+            if over or (limits.free and 0 <= self._free < limits.free + wanted):
                 self._refused = True
                 return False
+            self._promised = wanted
         return True
 
     @property
@@ -129,8 +136,11 @@ class Budget:
         """Is it time for a sweep?"""
         limits = self.limits
         with self._mutex:
-            over = bool(limits.size) and self._kept > PRESSED * limits.size
-            return self._refused or over or 0 <= self._free < SPARE * limits.free
+            over = bool(limits.size) and self._kept + self._promised > PRESSED * limits.size
+            room = self._free - self._promised
+            return (
+                self._refused or over or (self._free >= 0 and limits.free > 0 and room < SPARE * limits.free)
+            )
 
     @property
     def goal(self) -> Limits:

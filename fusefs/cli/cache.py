@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from fusefs import mountinfo
 from fusefs.cli import print_error
 from fusefs.cli.commit import format_size
 from fusefs.cli.scrub import repair, verify
@@ -19,6 +20,8 @@ from fusefs.logs import escape
 from fusefs.mount_options import parse_cache_size, parse_remote
 from fusefs.opened_remotes import open_remotes
 from fusefs.place import current_directory
+from fusefs.status import LimitsStatus, Status
+from fusefs.survey import survey
 from store.budget import Limits
 from store.dvc.project import Project, find_project
 from store.keeping.cache_locks import SWEEPING, sole
@@ -109,12 +112,25 @@ def _sweep(ledger: Ledger) -> Sweep:
 
 def _list(options: argparse.Namespace, ledger: Ledger, _: Project) -> int:
     measured = _sweep(ledger).measure()
+    limited = find_limits(ledger.cache)
     if options.json:
-        print(json.dumps(describe(ledger.cache, measured), indent=2))
+        print(json.dumps(describe(ledger.cache, measured, limited), indent=2))
         return 0
-    for line in tabulate(ledger.cache, measured):
+    for line in tabulate(ledger.cache, measured, limited):
         print(escape(line))
     return 0
+
+
+def find_limits(cache: Path) -> list[Status]:
+    """The mounts that keep what they fetch in this cache within limits."""
+    found = survey(mountinfo.visible_mounts(mountinfo.read_mounts()))
+    return [
+        one.status
+        for one in found
+        if one.status.limits is not None
+        and one.status.limits.cache == str(cache)
+        and (one.status.limits.size or one.status.limits.free)
+    ]
 
 
 def _stocks(cache: Path, measured: Measured) -> Sequence[Stock]:
@@ -122,7 +138,7 @@ def _stocks(cache: Path, measured: Measured) -> Sequence[Stock]:
     return (Stock("objects", cache, objects.objects, objects.bytes, objects.oldest), *measured.stocks)
 
 
-def describe(cache: Path, measured: Measured) -> dict[str, Any]:
+def describe(cache: Path, measured: Measured, limited: Sequence[Status]) -> dict[str, Any]:
     """What `--json` prints; bytes are those on the disk, times seconds since the epoch."""
     return {
         "cache": str(cache),
@@ -138,10 +154,15 @@ def describe(cache: Path, measured: Measured) -> dict[str, Any]:
         ],
         "bytes": measured.kept,
         "free": measured.free if measured.free >= 0 else None,
+        "limits": [
+            {"mountpoint": status.mountpoint, "size": status.limits.size, "free": status.limits.free}
+            for status in limited
+            if status.limits is not None
+        ],
     }
 
 
-def tabulate(cache: Path, measured: Measured) -> list[str]:
+def tabulate(cache: Path, measured: Measured, limited: Sequence[Status]) -> list[str]:
     """Lines for people."""
     rows = [("KIND", "COUNT", "SIZE", "UNUSED SINCE", "WHERE")]
     for stock in _stocks(cache, measured):
@@ -151,7 +172,14 @@ def tabulate(cache: Path, measured: Measured) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     free = [f"{format_size(measured.free)} free on the cache's disk"] if measured.free >= 0 else []
-    return [line.rstrip() for line in (*lines, *free)]
+    limits = [_show_limits(status.limits, status.mountpoint) for status in limited if status.limits]
+    return [line.rstrip() for line in (*lines, *free, *limits)]
+
+
+def _show_limits(limits: LimitsStatus, mountpoint: str) -> str:
+    size = [f"at most {format_size(limits.size)}"] if limits.size else []
+    free = [f"{format_size(limits.free)} left free"] if limits.free else []
+    return f"limits: {', '.join((*size, *free))}, by the mount on {mountpoint}"
 
 
 def _trim(options: argparse.Namespace, ledger: Ledger, project: Project) -> int:

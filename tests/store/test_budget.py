@@ -73,11 +73,13 @@ def test_what_may_be_kept_fits(bound: int, sizes: list[int]) -> None:
     budget = Budget(Limits(bound))
     budget.measured(0, -1)
     kept = 0
-    for size in sizes:
-        assert budget.may_keep(size) == (kept + on_disk(size) <= bound)
-        if budget.may_keep(size):
-            budget.added(size)
+    for number, size in enumerate(sizes):
+        fits = kept + on_disk(size) <= bound
+        assert budget.may_keep(size) == fits
+        if fits:
             kept += on_disk(size)
+            if number % 2:  # the others are on their way
+                budget.added(size)
         else:
             assert budget.is_pressed
     assert kept <= bound
@@ -109,3 +111,19 @@ def test_a_sweep_makes_room_again() -> None:
     budget.freed(BLOCK)
     assert budget.may_keep(BLOCK)
     assert budget.goal.size < 10 * BLOCK
+
+
+def test_what_did_not_come_is_forgotten_at_the_next_measurement() -> None:
+    budget = Budget(Limits(2 * BLOCK))
+    assert budget.may_keep(2 * BLOCK)
+    assert not budget.may_keep(1)
+    budget.measured(BLOCK, -1)
+    assert budget.may_keep(1)
+
+
+def test_room_that_is_promised_presses() -> None:
+    budget = Budget(Limits(free=10 * BLOCK))
+    budget.measured(0, 100 * BLOCK)
+    assert not budget.is_pressed
+    assert budget.may_keep(90 * BLOCK)
+    assert budget.is_pressed
