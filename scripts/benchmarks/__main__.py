@@ -27,7 +27,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         prog="scripts/bench",
         description="Compare fusefs with the local disk, rclone mount and DVC on this machine. "
         "Best as root on a quiet machine: only then are cold reads measured (it drops the machine's caches). "
-        "All of it takes some twenty minutes.",
+        "All of it takes some half an hour.",
         epilog="A target that is missed is reported, not an error.",
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
