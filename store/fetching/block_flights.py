@@ -9,6 +9,7 @@ readers wait until it has come to their blocks.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -23,6 +24,8 @@ from store.fetching.read_ahead import LARGEST_REQUEST
 from store.fetching.sources import Sources
 from store.fetching.surroundings import Remotes, Surroundings
 from store.oid import Oid
+
+log = logging.getLogger(__name__)
 
 RUN_BLOCKS: Final = LARGEST_REQUEST // BLOCK_BYTES
 _UNKEPT_BLOCKS_AHEAD: Final = 4
@@ -166,6 +169,8 @@ class BlockFlights:
     async def _run(self, work: Callable[..., Awaitable[None]], arguments: tuple[object, ...]) -> None:
         try:
             await work(*arguments)
+        except Exception as bug:  # it must not end the daemon; what waits for it has a deadline
+            log.error("object %s: %s: %s in our own code", self._oid, type(bug).__name__, bug)
         finally:
             self.busy -= 1
             if not self.busy:

@@ -114,8 +114,13 @@ class FlightLocks:
                 ours = ownership.open_directory("fusefs", root, create=True)
                 stack.callback(os.close, ours)
                 self._descriptor = ownership.open_own_file("locks", ours)
-        except OSError:
+        except FileNotFoundError:
+            self._is_early = True
             return False
+        except OSError:
+            self._is_early = False
+            return False
+        self._is_early = False
         return True
 
 

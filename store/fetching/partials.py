@@ -31,13 +31,14 @@ from store.fetching.block_map import BLOCK_BYTES, BlockMap, End, hash_entry
 from store.fetching.flight_locks import FlightLocks
 from store.layouts import object_path
 from store.oid import Oid
-from store.ownership import Ownership
+from store.ownership import Ownership, make_root
 
 DIRECTORY: Final = "partials"
 MAP_SUFFIX: Final = ".map"
 
 NAMES_LOCK: Final = -2
 """Flight lock of whoever makes, admits or discards an object's partial."""
+_NEW_CACHE_MODE: Final = 0o777
 _NAMES_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.01
 
@@ -249,6 +250,7 @@ class Partials:
         """The cache's ownership and its directory `fusefs`; what is put on the stack is closed at the end."""
         try:
             with contextlib.ExitStack() as stack:
+                make_root(self._root, _NEW_CACHE_MODE)
                 root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, root)
                 ownership = Ownership.of_directory(root, shared_with_group=False)

@@ -213,8 +213,11 @@ class SharedObject:
                 self._flights.lose(done.damaged)
             else:
                 await self._distrust(convict=True)
-        except (StoreError, OSError) as error:
-            self._finish_error = error if isinstance(error, StoreError) else CacheUnusable(str(error))
+        except StoreError as error:
+            self._finish_error = error
+        except Exception as error:
+            self._finish_error = CacheUnusable(f"object {self.oid} cannot be hashed: {error}")
+            raise
         finally:
             self._finishing = False
             self._finished.set()

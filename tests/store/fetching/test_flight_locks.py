@@ -114,6 +114,17 @@ def test_without_a_directory_everything_can_be_held_once(tmp_path: Path) -> None
     assert locks.try_hold(OID)
 
 
+def test_a_cache_that_is_made_later_has_locks_from_then_on(tmp_path: Path) -> None:
+    locks, other = FlightLocks(tmp_path / "late"), FlightLocks(tmp_path / "late")
+    assert not locks.work
+    (tmp_path / "late").mkdir()
+    assert locks.work
+    assert locks.try_hold(OID)
+    assert not other.try_hold(OID)
+    locks.close()
+    other.close()
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("elsewhere")], ids=["fifo", "link"])
 def test_only_a_regular_file_is_locked(tmp_path: Path, make: object) -> None:
     (tmp_path / "fusefs").mkdir()

@@ -220,6 +220,14 @@ def test_without_locks_a_partial_has_no_name(cache: Path, tmp_path: Path) -> Non
     assert taken.read_bytes()[:MIB] == DATA[:MIB]
 
 
+def test_a_cache_that_is_not_there_is_made(tmp_path: Path) -> None:
+    locks = FlightLocks(tmp_path / "a" / "cache")
+    partial = Partials(tmp_path / "a" / "cache", locks).open(OID, SIZE)
+    assert partial.named
+    assert partial_of(tmp_path / "a" / "cache", OID).exists()
+    locks.close()
+
+
 def test_names_that_are_held_for_long_are_done_without(
     partials: Partials, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -515,6 +515,29 @@ def test_many_readers_of_what_cannot_be_kept(tmp_path: Path) -> None:
     assert not place_of(tmp_path / "cache", oid).exists()
 
 
+def test_a_bug_on_the_way_to_the_cache_ends_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = ScriptedStorage()
+    oid = storage.holds(DATA)
+
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("store.fetching.arrivals.Arrivals.admit", fail)
+
+    async def main() -> None:
+        async with daemon(cache, storage) as made:
+            opened = await made.open(oid, SIZE)
+            with pytest.raises(CacheUnusable, match="a bug"):
+                await opened.bring()
+            assert await read_all(opened) == DATA
+            opened.close()
+
+    trio.run(main)
+    assert "a bug in our own code" in caplog.text
+
+
 def test_nothing_stays_open_or_remembered_when_the_last_reader_has_gone(cache: Path) -> None:
     storage = ScriptedStorage()
     oid = storage.holds(DATA)
