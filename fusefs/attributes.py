@@ -17,13 +17,12 @@ from typing import Final
 
 import pyfuse3
 
+from fusefs.content_times import time_of
 from store.tree import DIRECTORY, EXECUTABLE, SYMLINK, UNKNOWN, Tree
 
 FOREVER: Final = 3600.0 * 24 * 365
 """Seconds. The kernel takes it as never: it drops entries for want of memory long before."""
 
-TIME_FIRST: Final = 946_684_800  # 2000-01-01T00:00:00Z
-TIME_SPAN: Final = 1 << 29  # seconds, 17 years
 _NANOSECONDS: Final = 10**9
 BLOCK_BYTES: Final = 512
 DIRECTORY_BYTES: Final = 4096
@@ -92,9 +91,7 @@ class AttributeWriter:
                 entry.attr_timeout = FOREVER
         entry.st_ino = pyfuse3.InodeT(row + first)
         digest = self._words[row * self._words_per_digest]
-        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = (
-            TIME_FIRST + digest % TIME_SPAN
-        ) * _NANOSECONDS
+        entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = time_of(digest) * _NANOSECONDS
         return entry
 
 

@@ -1,4 +1,4 @@
-"""The one table from errors to errnos, and the decorator that no handler goes without.
+"""The decorator that no handler goes without: an errno for every error (`fusefs.error_codes`).
 
 pyfuse3 takes `FUSEError` and nothing else: any other exception that leaves a handler ends the
 whole mount. So every handler is wrapped, what is known gets its errno, and what is not is EIO
@@ -15,32 +15,10 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
-from store.errors import (
-    CacheUnusable,
-    ObjectCorrupt,
-    ObjectMissing,
-    Offline,
-    RemoteDenied,
-    RemoteSlow,
-    RemoteUnreachable,
-    StoreError,
-    StoreTimeout,
-)
+from fusefs.error_codes import errno_of
+from store.errors import StoreError
 
 log = logging.getLogger(__name__)
-
-# Most specific first. A missing or corrupt object is EIO and never ENOENT: the name is there.
-_TABLE: Final = (
-    (ObjectMissing, errno.EIO),
-    (ObjectCorrupt, errno.EIO),
-    (StoreTimeout, errno.ETIMEDOUT),
-    (CacheUnusable, errno.EIO),
-    (RemoteSlow, errno.ETIMEDOUT),
-    (RemoteDenied, errno.EACCES),
-    (RemoteUnreachable, errno.EHOSTUNREACH),
-    (Offline, errno.ENETUNREACH),
-    (StoreError, errno.EIO),
-)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,11 +34,6 @@ class HasFailures(Protocol):
 
 
 Self_ = TypeVar("Self_", bound=HasFailures)
-
-
-def errno_of(error: StoreError) -> int:
-    """The errno that a reader gets for a store error."""
-    return next(code for kind, code in _TABLE if isinstance(error, kind))
 
 
 def answering(

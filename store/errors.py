@@ -25,7 +25,7 @@
     └── LockTimeout           another process holds a lock for longer than we wait
 
 A message is one line for a tired person: it names the thing and, where there is one, the
-remedy. Nothing here knows an errno; `fusefs/errnos.py` has the one table that does.
+remedy. Nothing here knows an errno; `fusefs/error_codes.py` has the one table that does.
 """
 
 from __future__ import annotations
