@@ -47,7 +47,10 @@ class FlightLocks:
     @property
     def work(self) -> bool:
         """Whether other processes heed what is held here."""
-        return self._works
+        with self._guard:
+            if not self._held:
+                self._follow_the_name()
+            return self._works
 
     def close(self) -> None:
         """Let go of everything."""
@@ -91,9 +94,7 @@ class FlightLocks:
         return True
 
     def _follow_the_name(self) -> None:
-        """Somebody may have cleared the directory away: then others lock another file by this name.
-
-        Or a cache may have been made meanwhile that was not there before."""
+        """Somebody may have made the cache, or cleared it away: then others lock another file by this name."""
         if self._descriptor < 0 and not self._is_closed:
             self._works = self._open()
         elif self._works and os.fstat(self._descriptor).st_nlink == 0:
@@ -114,13 +115,8 @@ class FlightLocks:
                 ours = ownership.open_directory("fusefs", root, create=True)
                 stack.callback(os.close, ours)
                 self._descriptor = ownership.open_own_file("locks", ours)
-        except FileNotFoundError:
-            self._is_early = True
-            return False
         except OSError:
-            self._is_early = False
             return False
-        self._is_early = False
         return True
 
 
