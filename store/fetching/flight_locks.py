@@ -94,7 +94,7 @@ class FlightLocks:
         return True
 
     def _follow_the_name(self) -> None:
-        """Somebody may have made the cache, or cleared it away: then others lock another file by this name."""
+        """Somebody may have made the cache or cleared it away: then others lock another file by this name."""
         if self._descriptor < 0 and not self._is_closed:
             self._works = self._open()
         elif self._works and os.fstat(self._descriptor).st_nlink == 0:
