@@ -27,6 +27,7 @@ from store.engine import Engine
 from store.errors import RevisionUnknown, StoreError
 from store.learnt_sizes import kept_path
 from store.local_cache import LocalCache
+from store.oid import Oid
 from store.remotes.spec import RemoteSpec
 from store.tree import Tree
 from store.tree_files import TreeFiles
@@ -86,6 +87,7 @@ class Versions:
         self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
         self._last_number = FIRST_TREE - 1
+        engine.on_corrupt = lambda oid: engine.nursery.start_soon(self.forget_object, oid)
 
     @property
     def named(self) -> bool:
@@ -211,6 +213,16 @@ class Versions:
         files.corrected = partial(self._forget_file, first_inode(version.number))
         self._adopt(tree)
         return version
+
+    async def forget_object(self, oid: Oid) -> None:
+        """Have the kernel drop what it keeps of an object's bytes: they may have been wrong."""
+        for version in list(self._versions.values()):
+            first = first_inode(version.number)
+            try:
+                for row in await self._threads.on_disk(version.files.tree.rows_of, oid):
+                    await self._forget_file(first, row)
+            except StoreError as error:
+                log.warning("wrong bytes of object %s may be remembered: %s", oid, error)
 
     async def _forget_file(self, first: int, row: int) -> None:
         await self._threads.on_disk(forget_file, first + row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -81,6 +81,8 @@ class Engine:
         self._index = SizeIndex(settings.own)
         self.finder = SizeFinder(self.caches, self._index, self.threads, nursery)
         self.store.on_open = lambda oid, descriptor: hold(descriptor)
+        self.on_corrupt: Callable[[Oid], object] = lambda _: None
+        """Told when bytes of an object may have been served that were not its own."""
         self._known = KnownRemotes(settings.caches[0], self._alone)
         self._publisher: Publisher | None = None
         self._locks: FlightLocks | None = None
@@ -129,6 +131,7 @@ class Engine:
             root,
             verify=verify,
             may_keep=keeper.may_keep,
+            on_corrupt=self._note_corrupt,
             on_arrival=lambda oid, size: note_arrival(oid, size, ""),
         )
         self.store.fetch_with(flights, ranged)
@@ -140,6 +143,10 @@ class Engine:
         self.store.on_open = note_use
         self.nursery.start_soon(self._clear_incoming, places)
         self.nursery.start_soon(keeper.run)
+
+    def _note_corrupt(self, oid: Oid) -> None:
+        log.error("object %s came with bytes that are not its own; it is hashed before it is read again", oid)
+        self.on_corrupt(oid)
 
     def _alone(self, spec: RemoteSpec) -> RemoteSet:
         return RemoteSet((spec,), self.pool, self.threads, offline=self.settings.offline)

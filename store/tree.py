@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import struct
 import sys
 import time
@@ -185,6 +186,18 @@ class Tree:
 
     def algorithm(self, row: int) -> str:
         return ALGORITHMS[self.flags[row] >> ALGORITHM_SHIFT]
+
+    def rows_of(self, oid: Oid) -> list[int]:
+        """The files whose content has this oid. Looks at all rows: milliseconds a million."""
+        found = []
+        pattern = re.compile(re.escape(oid.raw))
+        match = pattern.search(self.digest)
+        while match:
+            row, rest = divmod(match.start(), self.digest_width)
+            if not rest and not self.is_directory(row) and self.oid(row) == oid:
+                found.append(row)
+            match = pattern.search(self.digest, match.start() + 1)
+        return found
 
     def oid(self, row: int) -> Oid:
         """The oid of a file's content."""

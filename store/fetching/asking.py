@@ -212,6 +212,8 @@ class Asking(Generic[T]):
             return await self._settle_failure(attempt, failure)
         shared.metrics.called(seconds, question=self._question)
         shared.health.succeed(seconds if self._hedge else None)
+        if not self._question:
+            self._forgive(member)
         for other in self._running:
             if other.member is not member:
                 # It was slow enough for another to be asked, and was not first even so.
@@ -247,6 +249,11 @@ class Asking(Generic[T]):
                     self._done.discard(member.name)
                     return fresh
         return None
+
+    def _forgive(self, member: Member) -> None:
+        address = member.remote.address(self._oid)
+        if address is not None:
+            member.shared.remember_right(address)
 
     def _give_up(self) -> None:
         for attempt in self._running:

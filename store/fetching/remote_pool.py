@@ -19,6 +19,7 @@ from typing import Final
 
 from store.errors import InputError, RemoteError
 from store.fetching.breaker import Health
+from store.fetching.suspicion import Suspicion
 from store.metrics import Metrics, RemoteMetrics
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -31,7 +32,7 @@ MISSING_SECONDS: Final = 5.0
 REMEMBERED: Final = 10_000
 """Objects that are remembered, a remote: those that are missing, those that were wrong."""
 CORRUPT_TIMES: Final = 2
-"""How often a remote may send something else for an object before it is not asked for it any more."""
+"""How often a remote may send something else for an object before it is not asked for it for a while."""
 
 
 class _Counted(AbstractContextManager[Body]):
@@ -137,7 +138,7 @@ class PooledRemote:
     metrics: RemoteMetrics
     health: Health = field(default_factory=Health)
     _missing: dict[Address, float] = field(default_factory=dict)
-    _corrupt: dict[Address, int] = field(default_factory=dict)
+    _corrupt: dict[Address, Suspicion] = field(default_factory=dict)
 
     def is_missing(self, address: Address) -> bool:
         """Has the remote said so a moment ago?"""
@@ -151,11 +152,16 @@ class PooledRemote:
             del self._missing[next(iter(self._missing))]
 
     def is_quarantined(self, address: Address) -> bool:
-        """Has the remote sent something else too often?"""
-        return self._corrupt.get(address, 0) >= CORRUPT_TIMES
+        """Has the remote sent something else too often, and not long ago?"""
+        suspicion = self._corrupt.get(address)
+        return suspicion is not None and suspicion.lasts()
+
+    def remember_right(self, address: Address) -> None:
+        """What it sent was the object."""
+        self._corrupt.pop(address, None)
 
     def remember_corrupt(self, address: Address) -> None:
-        self._corrupt[address] = self._corrupt.get(address, 0) + 1
+        self._corrupt.setdefault(address, Suspicion()).note(at_once=CORRUPT_TIMES)
         if len(self._corrupt) > REMEMBERED:
             del self._corrupt[next(iter(self._corrupt))]
 

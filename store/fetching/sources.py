@@ -1,8 +1,8 @@
 """`Sources`: what is known of the remotes that gave an object's bytes. Any thread.
 
 Only the hash of a whole object says that its bytes are right, and it cannot say which were wrong. So when it
-does not match, whoever gave all of them is not asked for this object again; where several did, nobody is
-blamed; and from then on all bytes come from one remote, so that the next time somebody can be.
+does not match, whoever gave all of them is not asked for this object for a while; where several did, nobody
+is blamed; and from then on all bytes come from one remote, so that the next time somebody can be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 
 from store.errors import RemoteCorrupt, RemoteError
+from store.fetching.suspicion import Suspicion
 
 
 class Sources:
@@ -17,7 +18,7 @@ class Sources:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._convicted: set[str] = set()
+        self._convicted: dict[str, Suspicion] = {}
         self._gave: set[str] = set()
         self._found = False
         self._one_only = False
@@ -60,7 +61,8 @@ class Sources:
         """The whole had the wrong hash; all bytes will be fetched anew."""
         with self._lock:
             if len(self._gave) == 1 and not self._found:
-                self._convicted |= self._gave
+                for name in self._gave:
+                    self._convicted.setdefault(name, Suspicion()).note()
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -78,7 +80,7 @@ class Sources:
             self._gave.clear()
 
     def _check(self, name: str) -> None:
-        if name in self._convicted:
+        if name in self._convicted and self._convicted[name].lasts():
             raise RemoteCorrupt("it gave bytes that are not the object's")
         if self._one_only and self._gave and name not in self._gave:
             raise RemoteError("it is not asked for an object that another remote gives")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import CacheUnusable, ManifestInvalid
-from store.oid import GIT_SHA1, MD5, MD5_DOS2UNIX
+from store.oid import GIT_SHA1, MD5, MD5_DOS2UNIX, Oid
 from store.tree import DIRECTORY, PREAMBLE, ROOT_ROW, UNKNOWN, Tree, TreeDamaged
 from store.tree_cache import TreeCache
 from store.tree_compiler import Leaf, compile_tree, leaf_flags, write_tree
@@ -65,6 +65,22 @@ def test_every_path_is_found_and_nothing_else(
             else:
                 found.add(os.fsencode(tree.path(child)))
     assert found == set(listed)
+
+
+def test_the_rows_of_an_oid_are_its_files_alone(tmp_path: Path) -> None:
+    wanted, other = b"ABABABABABABABAB", b"BABABABABABABABA"
+    leaves = [
+        Leaf(b"a", other, 1),
+        Leaf(b"b/one", wanted, 1),
+        Leaf(b"b/text", wanted, 1, leaf_flags(algorithm=MD5_DOS2UNIX)),
+        Leaf(b"c", wanted, 1),
+        Leaf(b"d", b"AB" * 8, 1),
+    ]
+    tree = make(tmp_path, *leaves)
+    found = {tree.path(row) for row in tree.rows_of(Oid.from_bytes(wanted, MD5))}
+    assert found == {"b/one", "c", "d"}
+    assert [tree.path(row) for row in tree.rows_of(Oid.from_bytes(other, MD5))] == ["a"]
+    assert tree.rows_of(Oid.from_bytes(digest(7), MD5)) == []
 
 
 def test_an_empty_version_has_a_root(tmp_path: Path) -> None:

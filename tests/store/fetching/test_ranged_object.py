@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, RemoteSlow, RemoteUnreachable
+from store.fetching import suspicion
 from store.oid import Oid
 from tests.store.fetching.scripted import (
     MIB,
@@ -280,11 +283,16 @@ def test_wrong_bytes_are_found_out_and_fetched_elsewhere(cache: Path) -> None:
     assert place_of(cache, oid).read_bytes() == DATA
 
 
-def test_wrong_bytes_of_the_only_remote_are_an_error_from_then_on(cache: Path) -> None:
+def test_wrong_bytes_of_the_only_remote_are_an_error_until_it_is_mended(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     liar = ScriptedStorage()
     oid = liar.holds(DATA, instead=OTHER)
+    passed = 0.0
+    monkeypatch.setattr(suspicion, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
 
     async def main() -> None:
+        nonlocal passed
         async with daemon(cache, liar) as made:
             opened = await made.open(oid, SIZE)
             await read_all(opened)
@@ -296,11 +304,16 @@ def test_wrong_bytes_of_the_only_remote_are_an_error_from_then_on(cache: Path) -
             again = await made.open(oid, SIZE)
             with pytest.raises(ObjectCorrupt, match="remote0"):
                 await again.read(0, 1)
+            assert liar.moved == SIZE
+            assert not place_of(cache, oid).exists()
+            liar.holds(DATA)
+            passed += suspicion.FIRST_SECONDS
+            assert await again.read(0, 1) == DATA[:1]
             again.close()
 
     trio.run(main)
-    assert liar.moved == SIZE
-    assert not place_of(cache, oid).exists()
+    assert liar.moved == 2 * SIZE
+    assert place_of(cache, oid).read_bytes() == DATA
 
 
 def test_whole_serves_nothing_before_all_is_hashed(cache: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from store.errors import (
     RemoteUnreachable,
     StoreError,
 )
-from store.fetching import asking, breaker, remote_pool, remote_set
+from store.fetching import asking, breaker, remote_pool, remote_set, suspicion
 from store.fetching.asking import NotAsked
 from store.fetching.remote_pool import RemotePool
 from store.fetching.remote_set import RemoteSet
@@ -213,16 +215,30 @@ def test_what_is_missing_is_asked_for_once_in_a_while(monkeypatch: pytest.Monkey
     trio.run(main)
 
 
-def test_wrong_bytes_are_asked_for_twice_and_never_again() -> None:
-    remotes = Remotes(a=[RemoteCorrupt("other bytes")])
+def test_wrong_bytes_are_asked_for_twice_and_then_not_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = RemoteCorrupt("other bytes")
+    remotes = Remotes(a=[wrong, wrong, wrong, "right", wrong, "right"])
+    passed = 0.0
+    monkeypatch.setattr(suspicion, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
 
     async def main() -> None:
+        nonlocal passed
         asked = remotes.set()
         for _ in range(3):
             with pytest.raises(RemoteCorrupt):
                 await asked.run(OID, remotes.work, deadline=SECONDS)
         assert remotes.asked == ["a", "a"]
+        assert not asked.is_ready(OID)
         assert asked.is_ready(OTHER)
+        passed += suspicion.FIRST_SECONDS
+        with pytest.raises(RemoteCorrupt):
+            await asked.run(OID, remotes.work, deadline=SECONDS)
+        assert remotes.asked == ["a"] * 3, "once, and then not for twice as long"
+        passed += suspicion.FIRST_SECONDS
+        assert not asked.is_ready(OID)
+        passed += suspicion.FIRST_SECONDS
+        assert await asked.run(OID, remotes.work, deadline=SECONDS) == "right"
+        assert await asked.run(OID, remotes.work, deadline=SECONDS) == "right", "what was is forgiven"
 
     trio.run(main)
 
