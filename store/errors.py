@@ -7,6 +7,7 @@
     │   ├── ConfigInvalid       a DVC configuration file that cannot be read
     │   ├── NotTracked          a target that no metafile names
     │   ├── NotStored           a tracked output that DVC keeps no object for
+    │   ├── MediaInvalid        a video or an image that cannot be read, or that has no such frame
     │   ├── RevisionUnknown     a name that git knows no commit by, or more than one
     │   └── RepositoryUnusable  a git repository that cannot be read, found or reached
     ├── ObjectMissing         no storage has the object
@@ -57,6 +58,10 @@ class NotTracked(InputError):
 
 class NotStored(InputError):
     """A tracked output that DVC keeps no object for: it is in git, elsewhere, or was never made."""
+
+
+class MediaInvalid(InputError):
+    """A video or an image that is not one, that nothing here can decode, or that has no such frame."""
 
 
 class RevisionUnknown(InputError):
