@@ -4,20 +4,19 @@ Blocking; any thread. obstore's blocking calls leave the interpreter's lock whil
 times faster from many threads than its coroutines. Nothing is opened, and neither obstore nor what finds
 credentials is imported, before the first question is asked.
 
-Waiting is bounded by the HTTP client's own timeouts (`object_options.client_options`). A stream that drips
-passes those, so a body must also come faster than `SLOWEST` on the whole.
+Waiting is bounded by the HTTP client's own timeouts (`object_options.client_options`): for the next part of
+an answer, and, because a stream may drip, for an answer as a whole.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from store.errors import InputError, RemoteCorrupt, RemoteMissing, RemoteSlow, RemoteUnreachable
+from store.errors import InputError, RemoteCorrupt, RemoteMissing, RemoteUnreachable
 from store.remotes.kept import FOREVER, Kept
 from store.remotes.object_errors import translated
 from store.remotes.object_options import Bucket
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from obstore import BytesStream, GetOptions, GetResult, ListStream, ObjectMeta
     from obstore.store import ObjectStore
 
-SLOWEST: Final = 500.0
-"""Bytes a second that a body must have at least, measured over one limit of stalling at a time."""
 PAGE: Final = 1000
 """Keys in a page of a listing."""
 _NO_KEY: Final = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
@@ -58,7 +55,6 @@ class ObjectStorage:
         """`connect` runs in the first thread that asks something; it must keep to `limits`."""
         self._who = f"remote {name}"
         self._prefix = bucket.prefix
-        self._stall = limits.stall
         patience = 3 * (limits.connect + limits.first_byte)
         late = f"{self._who} took too long to be opened"
 
@@ -167,9 +163,6 @@ class ObjectStorage:
     def _broken(self, error: Exception, address: Address) -> Exception:
         return translated(error, self._who, repr(address.key))
 
-    def _dripping(self, address: Address) -> Exception:
-        return RemoteSlow(f"{self._who} gives {address.key!r} too slowly")
-
     def _wrong_length(self, address: Address, how: str) -> Exception:
         return RemoteCorrupt(f"{self._who} ended its answer for {address.key!r} too {how}")
 
@@ -190,8 +183,7 @@ class _Body:
         self._size = int(meta["size"])
         self._length = length
         self._validator = _strong(meta)
-        # Parts are handed out as they come: waiting for a fuller one could be made to last.
-        self._stream: BytesStream | None = result.stream(min_chunk_size=1) if result is not None else None
+        self._result = result
 
     @property
     def size(self) -> int:
@@ -206,29 +198,37 @@ class _Body:
         return self._validator
 
     def close(self) -> None:
-        self._stream = None
+        self._result = None
 
     def __iter__(self) -> Iterator[bytes]:
+        result, self._result = self._result, None
+        if result is None:
+            return
+        if self._length > CHUNK_BYTES:
+            yield from self._parts(result.stream(min_chunk_size=CHUNK_BYTES))
+            return
+        # In one call: each further one would let go of the interpreter and wait for it again.
+        try:
+            whole = result.bytes()
+        except Exception as error:
+            raise self._storage._broken(error, self._address) from None
+        if len(whole) != self._length:
+            how = "late" if len(whole) > self._length else "early"
+            raise self._storage._wrong_length(self._address, how)
+        yield whole.to_bytes()
+
+    def _parts(self, stream: BytesStream) -> Iterator[bytes]:
         left = self._length
-        waited, got = 0.0, 0
-        limit = self._storage._stall
-        while self._stream is not None:
-            before = time.monotonic()
+        while True:
             try:
-                part = next(self._stream, None)
+                part = next(stream, None)
             except Exception as error:
                 raise self._storage._broken(error, self._address) from None
             if part is None:
                 break
-            waited += time.monotonic() - before
-            got += len(part)
             left -= len(part)
             if left < 0:
                 raise self._storage._wrong_length(self._address, "late")
-            if waited > limit:
-                if got < waited * SLOWEST and left:
-                    raise self._storage._dripping(self._address)
-                waited, got = 0.0, 0
             if len(part) <= CHUNK_BYTES:
                 yield part
             else:
