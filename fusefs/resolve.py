@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fusefs.dataset import Request, list_names, open_dataset
+from fusefs.dataset import Dataset, Request, list_names, open_dataset
 from store.errors import RevisionUnknown, StoreError
 
 KEPT_KIBIBYTES: Final = 96 << 10
@@ -24,13 +24,15 @@ KEPT_KIBIBYTES: Final = 96 << 10
 
 def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """Resolve `{repo, path, rev, cache, remotes, trust, offline}`, or list the names in `{repo, pattern,
-    offline}`; or settle anew the remotes of `{request}`, what a command has opened before."""
+    offline}`; or open `{open}`, what a command would, or settle anew the remotes of such a `{request}`."""
     if "pattern" in question:
         return {
             "names": list_names(question["repo"], question["pattern"], offline=question.get("offline", False))
         }
     if "request" in question:
-        return {"remotes": settle_anew(question["request"])}
+        return {"remotes": _describe(open_request(question["request"]))["remotes"]}
+    if "open" in question:
+        return _describe(open_request(question["open"]))
     request = Request(
         question["path"] or ".",
         cache=question["cache"],
@@ -42,24 +44,27 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
         offline=question.get("offline", False),
         speaks=False,
     )
-    dataset = open_dataset(request)
+    return _describe(open_dataset(request))
+
+
+def open_request(wire: Mapping[str, Any]) -> Dataset:
+    """What `Request.to_wire` was made of, as the repository and the configuration are now."""
+    fields = {name: value for name, value in wire.items() if name != "directory"}
+    with contextlib.chdir(wire["directory"]):
+        return open_dataset(Request(**{**fields, "remotes": tuple(fields["remotes"]), "speaks": False}))
+
+
+def _describe(dataset: Dataset) -> dict[str, object]:
     return {
         "oid": dataset.oid,
         "rev": dataset.rev,
+        "repo": dataset.origin.repo if dataset.origin else "",
         "tree": str(dataset.tree),
         "caches": [str(cache) for cache in dataset.caches],
         "git_dirs": [str(git_dir) for git_dir in dataset.git_dirs],
         "warnings": dataset.warnings,
         "remotes": [remote.to_wire() for remote in dataset.remotes],
     }
-
-
-def settle_anew(wire: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The remotes of what was opened before, as the configuration is now. `wire` is of `Request.to_wire`."""
-    fields = {name: value for name, value in wire.items() if name != "directory"}
-    with contextlib.chdir(wire["directory"]):
-        dataset = open_dataset(Request(**{**fields, "remotes": tuple(fields["remotes"]), "speaks": False}))
-    return [remote.to_wire() for remote in dataset.remotes]
 
 
 def peak_kibibytes() -> int:
@@ -73,9 +78,9 @@ def reply(line: str) -> dict[str, object]:
     try:
         return answer(json.loads(line))
     except RevisionUnknown as error:
-        return {"error": str(error), "unknown": True}
+        return {"error": str(error), "kind": type(error).__name__, "unknown": True}
     except StoreError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "kind": type(error).__name__}
     except OSError as error:
         return {"error": f"{error.filename or Path.cwd()}: {error.strerror}"}
 

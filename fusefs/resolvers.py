@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from store import errors
 from store.errors import RevisionUnknown, StoreError, StoreTimeout
 
 COMMAND: Final = (sys.executable, "-P", "-m", "fusefs.resolve")
@@ -83,7 +84,7 @@ class Resolvers:
     async def ask(self, question: Mapping[str, object]) -> dict[str, object]:
         """The answer to a question of `fusefs.resolve`.
 
-        Raises `RevisionUnknown`, another `StoreError` with the line that it failed with, `StoreTimeout`.
+        Raises the `StoreError` that it failed with, `StoreTimeout`.
         """
         async with self._limit:
             with trio.move_on_after(ANSWER_SECONDS):
@@ -126,7 +127,7 @@ class Resolvers:
             else:
                 await child.end()
         if "error" in answer:
-            raise (RevisionUnknown if answer.get("unknown") else StoreError)(answer["error"])
+            raise _kind(answer)(answer["error"])
         return dict(answer)
 
     async def _retire(self, child: _Child, questions: int) -> None:
@@ -137,3 +138,11 @@ class Resolvers:
             if child in self._idle and child.questions == questions:
                 self._idle.remove(child)
                 await child.end()
+
+
+def _kind(answer: Mapping[str, object]) -> type[StoreError]:
+    """The class of an error that was told."""
+    found = getattr(errors, str(answer.get("kind")), None)
+    if isinstance(found, type) and issubclass(found, StoreError):
+        return found
+    return RevisionUnknown if answer.get("unknown") else StoreError

@@ -164,6 +164,11 @@ class Engine:
                 await self._publisher.drain()
             self._publisher.stop()
 
+    def disown(self) -> None:
+        """In a forked child, which must not use or close what its parent has open: leave the locks to it."""
+        if self._locks is not None:
+            self._locks.disown()
+
     def close(self) -> None:
         """Let go of everything. Blocking."""
         self.pool.close()

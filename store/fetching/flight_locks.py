@@ -60,6 +60,11 @@ class FlightLocks:
             self._is_closed = True
             self._works = False
 
+    def disown(self) -> None:
+        """In a forked child: the locks are its parent's alone, and must end with that. Waits for nobody."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)  # the guard may be held by a thread that the fork left behind
+
     def try_hold(self, oid: Oid, block: int = WHOLE) -> bool:
         """Hold the lock if nobody has it, this process included. True says that it is held now."""
         offset = _offset(oid, block)
