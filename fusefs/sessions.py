@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing.util
 import os
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,7 +21,10 @@ from fusefs.loop_thread import LoopThread
 from fusefs.resolvers import Resolvers
 from fusefs.session import Opening, Session, serve_session
 from store.errors import StoreError
-from store.remotes.opening import open_remote
+from store.remotes.apart import Apart
+from store.remotes.opening import OBJECT_STORES, open_remote, scheme_of
+from store.remotes.remote import Remote
+from store.remotes.spec import RemoteSpec
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,9 @@ class Borrowed:
 class Sessions:
     """Those of one process. Methods are for any thread; coroutines and what they call belong to the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool) -> None:
+        """With `apart` object stores are read by a helper (`store.remotes.apart`)."""
+        self._apart = Apart() if apart else None
         self._loop = LoopThread()
         self._shared: dict[Opening, _Shared] = {}
         self._resolvers: Resolvers | None = None
@@ -79,9 +85,13 @@ class Sessions:
     def close(self) -> None:
         """Close all, and wait for that."""
         self._loop.close()
+        if self._apart is not None:
+            self._apart.close()
 
     def disown(self) -> None:
         """In a forked child: leave to the parent what is the parent's."""
+        if self._apart is not None:
+            self._apart.disown()
         for shared in self._shared.values():
             if shared.session is not None:
                 shared.session.engine.disown()
@@ -123,7 +133,7 @@ class Sessions:
 
         try:
             with shared.scope:
-                await serve_session(opening, self._loop, self._resolvers, open_remote, ready)
+                await serve_session(opening, self._loop, self._resolvers, self._open_remote, ready)
         except* StoreError as errors:
             shared.error = _first(errors)
         except* Exception as errors:  # a bug costs this session, not all of them
@@ -133,6 +143,11 @@ class Sessions:
             self._forget(opening, shared)
             shared.settled.set()
 
+    def _open_remote(self, spec: RemoteSpec) -> Remote:
+        if self._apart is not None and scheme_of(spec.url) in OBJECT_STORES:
+            return self._apart.open_remote(spec)
+        return open_remote(spec)
+
 
 def _first(errors: BaseExceptionGroup[StoreError]) -> StoreError:
     found = errors.exceptions[0]
@@ -141,6 +156,8 @@ def _first(errors: BaseExceptionGroup[StoreError]) -> StoreError:
 
 _guard = threading.Lock()
 _process: Sessions | None = None
+_is_maimed = False
+"""Is this a forked child of a process that had obstore loaded, which therefore does not work here?"""
 _inherited: Final[list[Sessions]] = []
 """What the parents of this process had open: kept, because closing it would touch what is theirs."""
 
@@ -150,7 +167,7 @@ def lend(opening: Opening) -> Borrowed:
     global _process
     with _guard:
         if _process is None:
-            _process = Sessions()
+            _process = Sessions(apart=_is_maimed)
             # Unlike `atexit` it is heeded by processes that `multiprocessing` has forked, too.
             multiprocessing.util.Finalize(None, close_all, exitpriority=10)
         sessions = _process
@@ -167,8 +184,9 @@ def close_all() -> None:
 
 
 def _after_fork() -> None:
-    global _guard, _process
+    global _guard, _process, _is_maimed
     _guard = threading.Lock()
+    _is_maimed = _is_maimed or "obstore" in sys.modules
     sessions, _process = _process, None
     if sessions is not None:
         _inherited.append(sessions)

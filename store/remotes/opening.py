@@ -24,6 +24,8 @@ _FAMILIES: Final = {
 }
 """Scheme → module of this package and function; imported when such a remote is opened."""
 
+OBJECT_STORES: Final = frozenset(["azure", "gs", "s3"])
+"""Those that obstore reads."""
 
 _LIMITS: Final = Limits()
 
