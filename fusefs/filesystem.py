@@ -296,12 +296,13 @@ class FusefsFileSystem(ReadOnly, AbstractFileSystem, metaclass=_Canonical):  # t
             return
         opened = self.open_object(rpath)
         local.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with local.open("wb") as file:
+        with local.open("wb") as file:
+            try:
                 copy_object(opened, rpath, file, callback)
-        except BaseException:
-            local.unlink(missing_ok=True)
-            raise
+            except BaseException:
+                if not local.is_symlink() and local.is_file():  # and no device
+                    local.unlink()
+                raise
 
     def _read_many(
         self,
