@@ -14,7 +14,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from store.cache_chain import ObjectCache
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
@@ -22,6 +22,7 @@ from store.fetcher import Fetcher, Source
 from store.fetching.download import WHOLE_LIMIT, Fetched, Large
 from store.fetching.flights import Flights
 from store.fetching.remote_set import RemoteSet
+from store.keeping.leases import hold
 from store.oid import DVC_ALGORITHMS, Oid
 from store.threads import Threads
 from store.tree import UNKNOWN
@@ -55,6 +56,24 @@ class OpenFile:
         self.owner = None
 
 
+@dataclass(slots=True)
+class OpenBytes:
+    """A small object that was fetched and is in memory until it is in the cache, or nobody reads it."""
+
+    oid: Oid
+    data: bytes
+    size: int
+    owner: Fetched | None
+    """Who accounts for the memory."""
+
+    async def read(self, offset: int, length: int) -> memoryview:
+        return memoryview(self.data)[offset : offset + length]
+
+    def close(self) -> None:
+        self.owner = None
+        self.data = b""
+
+
 class RangedObject(Protocol):
     """An object that is fetched as it is read (`store.fetching.ranged_object`)."""
 
@@ -66,6 +85,8 @@ class RangedObject(Protocol):
 
     async def read(self, offset: int, length: int) -> bytes | memoryview: ...
 
+    async def bring(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -75,8 +96,21 @@ class RangedObjects(Protocol):
     async def open(self, oid: Oid, size: int, remotes: RemoteSet) -> RangedObject: ...
 
 
-OpenObject = OpenFile | RangedObject
+OpenObject = OpenFile | OpenBytes | RangedObject
 """What a reader holds; to be given to `ContentStore.read` and `close`."""
+
+
+class Brought(NamedTuple):
+    """An object that was brought ahead of its readers."""
+
+    opened: OpenObject
+    """To be closed, or handed to a reader (`ContentStore.hand_over`)."""
+    came: bool
+    """From a remote, just now."""
+    kept: bool
+    """It is in the cache, or on its way there."""
+    memory: int
+    """Bytes of memory that it takes until it is closed."""
 
 
 class ContentStore:
@@ -175,7 +209,60 @@ class ContentStore:
             self.counters.hits += 1
         else:
             self.counters.misses += 1
+        if found.data is not None:
+            return OpenBytes(oid, found.data, found.size, found)
         return OpenFile(oid, found.descriptor, found.size, found)
+
+    async def bring(
+        self, oid: Oid, known: int, remotes: RemoteSet | None, largest: int | None = None
+    ) -> Brought | None:
+        """Bring an object of DVC's into the cache ahead of its readers, and hold it open: a file that is held
+        is not evicted. None where it has more than `largest` bytes. Nothing is counted.
+
+        Raises as `open` does, and `CacheUnusable` for a large one that the cache has no room for.
+        """
+        here = await self._look(oid, known)
+        if here is not None:
+            return _held(here, came=False)
+        if not remotes or self._flights is None or self._ranged is None:
+            raise ObjectMissing(f"object {oid} is not in the cache, and there is no remote")
+        if largest is not None and known > largest:
+            return None
+        found: Fetched | Large = Large(known)
+        if known <= WHOLE_LIMIT:
+            found = await self._flights.fetch(oid, known, remotes)
+        if isinstance(found, Large):
+            if largest is not None and found.size > largest:
+                return None
+            return await self._bring_large(oid, found.size, remotes, self._ranged)
+        if known not in (UNKNOWN, found.size):
+            raise ObjectCorrupt(f"object {oid} has {found.size} bytes and not {known}")
+        came = found.remote is not None
+        if found.data is not None:
+            return Brought(OpenBytes(oid, found.data, found.size, found), came, kept=found.keep, memory=found.size)
+        opened = OpenFile(oid, found.descriptor, found.size, found)
+        if not came or found.keep:
+            return _held(opened, came)
+        return Brought(opened, came, kept=False, memory=found.size)
+
+    async def _bring_large(self, oid: Oid, size: int, remotes: RemoteSet, ranged: RangedObjects) -> Brought:
+        coming = await ranged.open(oid, size, remotes)
+        try:
+            await coming.bring()
+            opened = await self._look(oid, size)
+        except BaseException:
+            coming.close()
+            raise
+        if opened is None:  # what nobody hashes is served from where it came to
+            return Brought(coming, came=True, kept=True, memory=0)
+        coming.close()
+        return _held(opened, came=True)
+
+    def hand_over(self, opened: OpenObject) -> None:
+        """A reader opens what was brought: count it as if it had been opened now."""
+        self.counters.hits += 1
+        if self.on_open is not None and isinstance(opened, OpenFile):
+            self.on_open(opened.oid, opened.descriptor)
 
     async def _look(self, oid: Oid, known: int) -> OpenFile | None:
         """An object of the cache that has its length. What is wrong there may be had from elsewhere."""
@@ -183,7 +270,7 @@ class ContentStore:
             opened = await self._open(oid, self._cache)
         except (ObjectMissing, ObjectCorrupt, CacheUnusable):
             return None
-        if opened.size == known:
+        if known in (UNKNOWN, opened.size):
             return opened
         opened.close()
         return None
@@ -260,6 +347,11 @@ class ContentStore:
 
     def _home(self, oid: Oid) -> ObjectCache:
         return self._cache if oid.algorithm in DVC_ALGORITHMS else self._blobs
+
+
+def _held(opened: OpenFile, came: bool) -> Brought:
+    hold(opened.descriptor)
+    return Brought(opened, came, kept=True, memory=0)
 
 
 def _read_fully(descriptor: int, offset: int, length: int) -> bytes:

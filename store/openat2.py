@@ -29,10 +29,13 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
-_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+# What answers from the kernel's caches does not wait, and so need not let go of the interpreter: between
+# many threads, to have it back takes longer than the call.
+_quick_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+for _function in (_syscall, _quick_syscall):
+    _function.restype = ctypes.c_long
+    _function.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def _safe(flags: int) -> int:
@@ -54,7 +57,8 @@ _HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
 
 
 def _call(directory: int, path: bytes, flags: int, cached: bool) -> int:
-    descriptor: int = _syscall(_SYSCALL_OPENAT2, directory, path, _ADDRESSES[flags, cached], _HOW_BYTES)
+    call = _quick_syscall if cached else _syscall
+    descriptor: int = call(_SYSCALL_OPENAT2, directory, path, _ADDRESSES[flags, cached], _HOW_BYTES)
     if descriptor < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(path))

@@ -20,9 +20,9 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import trio
 
 from store.cache_chain import CacheChain
-from store.content_store import OpenFile
+from store.content_store import OpenBytes, OpenFile
 from store.errors import CacheUnusable, ObjectMissing, RemoteCorrupt, RemoteSlow, StoreError
-from store.hashing import file_matches
+from store.hashing import Hasher, file_matches
 from store.manifest import SIZE_MAX
 from store.oid import DVC_ALGORITHMS, Oid
 from store.pins import HOME as PINS
@@ -127,8 +127,12 @@ class SizeFinder:
             raise RemoteSlow(f"no remote said within {QUESTION_SECONDS:.0f} s how long object {oid} is")
         return flight.size
 
-    async def check(self, opened: OpenFile) -> bool:
+    async def check(self, opened: OpenFile | OpenBytes) -> bool:
         """Whether an open object's bytes have its hash. Raises `CacheUnusable`, `StoreTimeout`."""
+        if isinstance(opened, OpenBytes):
+            hasher = Hasher(opened.oid.algorithm)
+            hasher.update(opened.data)
+            return hasher.matches(opened.oid)
         try:
             return await self.threads.on_disk(file_matches, opened.descriptor, opened.oid)
         except OSError as error:

@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from store.content_store import ContentStore, OpenFile, OpenObject
+from store.content_store import Brought, ContentStore, OpenBytes, OpenFile, OpenObject
 from store.errors import ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Source
 from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
+from store.prefetcher import Prefetcher
 from store.size_finder import SizeFinder
 from store.size_learner import SizeLearner, by_algorithm
 from store.sizes import How, Learnt, Size
@@ -53,6 +54,8 @@ class TreeFiles:
         self.tree = tree
         self.corrected: Callable[[int], Awaitable[None]] | None = None
         """Set by whoever shows the tree; awaited when a row's size turns out to be another than was told."""
+        self.prefetcher: Prefetcher | None = None
+        """Brings files ahead of their readers and is told of every open; set by whoever wants that."""
         self._store = store
         self._source = source
         self._finder = finder
@@ -81,6 +84,11 @@ class TreeFiles:
         Raises `ObjectMissing`, `ObjectCorrupt`, `RemoteError`, `CacheUnusable`, `StoreTimeout`.
         """
         oid = self.tree.oid(row)
+        if self.prefetcher is not None:
+            ahead = self.prefetcher.opened(row, oid)
+            if ahead is not None:
+                self._store.hand_over(ahead)
+                return ahead
         try:
             try:
                 opened = await self._store.open(oid, self.sizes[row], self._source, self._remotes)
@@ -92,6 +100,27 @@ class TreeFiles:
             raise self._explain(row, error) from None
         self._sizes.learn(row, opened.size, How.STAT)
         return opened
+
+    async def bring(self, row: int, largest: int | None = None) -> Brought | None:
+        """Bring a file's object into the cache ahead of its readers, as `ContentStore.bring` does."""
+        try:
+            brought = await self._store.bring(self.tree.oid(row), self.sizes[row], self._remotes, largest)
+        except StoreError as error:
+            raise self._explain(row, error) from None
+        if brought is not None:
+            self._sizes.learn(row, brought.opened.size, How.STAT)
+        return brought
+
+    async def missing(self, rows: Sequence[int]) -> list[int]:
+        """Those of the rows whose objects are DVC's and not in the cache. Raises `StoreTimeout`."""
+        here: set[int] = set()
+
+        def note(row: int, size: int) -> None:
+            if self.sizes[row] in (UNKNOWN, size):
+                here.add(row)
+
+        await self._ask_lengths(list(rows), note)
+        return [row for row in rows if row not in here and self.tree.algorithm(row) in DVC_ALGORITHMS]
 
     async def _is_in_doubt(self, row: int, oid: Oid, error: StoreError) -> bool:
         """Whether the size may have been wrong, and not the object that could not be opened."""
@@ -108,7 +137,7 @@ class TreeFiles:
         """Open an object that has not the length which a file or a remote told, if it has its hash."""
         opened = await self._store.open(oid, UNKNOWN, self._source, self._remotes)
         try:
-            if not isinstance(opened, OpenFile) or not await self._finder.check(opened):
+            if not isinstance(opened, OpenFile | OpenBytes) or not await self._finder.check(opened):
                 raise ObjectCorrupt(
                     f"object {oid} in the cache has {opened.size} bytes that are not its own; remove it"
                 )

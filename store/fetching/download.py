@@ -1,7 +1,9 @@
-"""`Downloader`: one whole object from one remote into a file, hashed on its way. Blocking; any thread.
+"""`Downloader`: one whole object from one remote, hashed on its way. Blocking; any thread.
 
-The file lies where it can be renamed to its place in the cache. Where the cache cannot be written, the bytes
-come into a file without a name, for whoever reads them now. Memory: one part of the answer at a time.
+A small one comes into memory, as long as there is room in it, and is written to the disk behind its readers'
+backs: many threads that make files in one directory wait for each other, and each system call costs a thread
+its turn. A larger one comes into a file that lies where it can be renamed to its place in the cache. Where
+the cache cannot be written, the bytes come into a file without a name, for whoever reads them now.
 """
 
 from __future__ import annotations
@@ -29,7 +31,13 @@ log = logging.getLogger(__name__)
 WHOLE_LIMIT: Final = 4 << 20
 """Larger objects are read by ranges."""
 SPARE_BYTES: Final = 64 << 20
-"""Of memory, for bytes that cannot be kept on the disk; beyond that, a temporary file."""
+"""Of memory, for bytes that are not on the disk, or not yet; beyond that, a file."""
+IN_MEMORY: Final = 256 << 10
+"""Bytes. An object that has no more is not written before it is read."""
+
+
+_HASHED_AT_ONCE: Final = 2047
+"""Bytes that `hashlib` hashes without letting go of the interpreter, which takes longer to have back."""
 
 
 class Large(NamedTuple):
@@ -51,9 +59,9 @@ class Wanted(NamedTuple):
 
 
 class Fetched:
-    """An open file with the bytes of an object. Closed when nobody holds it any more."""
+    """The bytes of an object, in an open file or in memory. Closed when nobody holds it any more."""
 
-    __slots__ = ("_spare", "_spared", "descriptor", "oid", "path", "remote", "size")
+    __slots__ = ("_spare", "_spared", "data", "descriptor", "keep", "oid", "path", "remote", "size")
 
     def __init__(
         self,
@@ -67,7 +75,12 @@ class Fetched:
         self.descriptor = descriptor
         self.size = size
         self.path = path
-        """Where it waits to be published; None where it is in a cache already, or cannot be kept."""
+        """The file that waits to be published; None where it is in a cache already, in memory, or cannot
+        be kept."""
+        self.keep = path is not None
+        """Is it to be published?"""
+        self.data: bytes | None = None
+        """What there is instead of a file; then `descriptor` is -1."""
         self.remote = remote
         """Where it came from; None for a cache."""
         self._spare: Spare | None = None
@@ -77,8 +90,17 @@ class Fetched:
         """Give `size` bytes back to `spare` in the end."""
         self._spare, self._spared = spare, size
 
+    @classmethod
+    def in_memory(cls, oid: Oid, data: bytes, remote: Remote, spare: Spare, *, keep: bool) -> Fetched:
+        """An object whose bytes `spare` has been charged for."""
+        fetched = cls(oid, -1, len(data), None, remote)
+        fetched.data, fetched.keep = data, keep
+        fetched.charge(spare, len(data))
+        return fetched
+
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
         if self._spare is not None:
             self._spare.give_back(self._spared)
 
@@ -104,6 +126,14 @@ class Spare:
         except BaseException:
             self.give_back(in_memory)
             raise
+
+    def take(self, size: int) -> bool:
+        """Take `size` bytes of the memory, if they are there."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
 
     def give_back(self, size: int) -> None:
         with self._lock:
@@ -131,12 +161,28 @@ class Downloader:
             length = body.length
             if length > wanted.limit:
                 return Large(length)
+            if 0 <= length <= IN_MEMORY and self._spare.take(length):
+                return self._receive_in_memory(remote, wanted, body)
             sink = self._sink(length, keep=wanted.keep)
             try:
                 return self._receive(remote, wanted, body, sink)
             except BaseException:
                 sink.remove()
                 raise
+
+    def write(self, fetched: Fetched) -> Fetched:
+        """A file in the cache with the bytes of `fetched`, which are in memory. Raises `CacheUnusable`."""
+        assert fetched.data is not None
+        descriptor, path = self._arrivals.new_file()
+        try:
+            _write_all(descriptor, fetched.data)
+        except OSError as error:
+            os.close(descriptor)
+            self._arrivals.discard(path)
+            raise CacheUnusable(
+                f"cannot write to the cache {self._arrivals.root}: {error.strerror}"
+            ) from None
+        return Fetched(fetched.oid, descriptor, fetched.size, path, fetched.remote)
 
     def discard(self, result: Fetched | Large) -> None:
         """Remove what nobody needs any more."""
@@ -168,6 +214,27 @@ class Downloader:
         os.dup2(spare, fetched.descriptor, inheritable=False)
         os.close(spare)
 
+    def _receive_in_memory(self, remote: Remote, wanted: Wanted, body: Body) -> Fetched:
+        length = body.length
+        try:
+            data = b"".join(body)
+        except BaseException:
+            self._spare.give_back(length)
+            raise
+        keep = wanted.keep and self._may_keep(length)
+        fetched = Fetched.in_memory(wanted.oid, data, remote, self._spare, keep=keep)
+        if self._verify:
+            hasher = Hasher(wanted.oid.algorithm)
+            for start in range(0, length, _HASHED_AT_ONCE):
+                hasher.update(data[start : start + _HASHED_AT_ONCE])
+            if not hasher.matches(wanted.oid):
+                with contextlib.suppress(CacheUnusable):
+                    written = self.write(fetched)
+                    assert written.path is not None
+                    self._arrivals.put_aside(wanted.oid, written.path)
+                raise _other_hash(remote, wanted.oid)
+        return fetched
+
     def _receive(self, remote: Remote, wanted: Wanted, body: Body, sink: _Sink) -> Fetched:
         oid = wanted.oid
         hasher = Hasher(oid.algorithm) if self._verify else None
@@ -184,7 +251,7 @@ class Downloader:
         if hasher is not None and not hasher.matches(oid):
             if sink.path is not None:
                 self._arrivals.put_aside(oid, sink.path)
-            raise RemoteCorrupt(f"{remote.name} sent bytes for object {oid} that have another hash")
+            raise _other_hash(remote, oid)
         return sink.finish(oid, size, remote)
 
     def _sink(self, size: int, *, keep: bool) -> _Sink:
@@ -272,6 +339,10 @@ class _Sink:
         if self.path is not None:
             self._arrivals.discard(self.path)
         self._spare.give_back(self._spared)
+
+
+def _other_hash(remote: Remote, oid: Oid) -> RemoteCorrupt:
+    return RemoteCorrupt(f"{remote.name} sent bytes for object {oid} that have another hash")
 
 
 def _write_all(descriptor: int, part: bytes) -> None:

@@ -165,7 +165,7 @@ class Flights:
                     await trio.sleep(poll)
                     poll = min(2 * poll, LONGEST_POLL)
         finally:
-            is_kept = isinstance(result, Fetched) and result.path is not None
+            is_kept = isinstance(result, Fetched) and result.keep
             hold.end(release=not is_kept)
         assert not isinstance(result, _Busy)
         if isinstance(result, Fetched) and result.remote is not None:

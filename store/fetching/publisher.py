@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from store.errors import StoreError
+from store.errors import CacheUnusable, StoreError
 from store.fetching.arrivals import Arrival, Arrivals
 from store.fetching.download import Downloader, Fetched
 from store.fetching.flight_locks import FlightLocks
@@ -118,18 +118,24 @@ class Publisher:
     def _publish(self, batch: list[Fetched]) -> str:
         """In a thread; what went wrong with one of them, if anything."""
         try:
-            failures = self._arrivals.admit_all(
-                [Arrival(fetched.oid, fetched.path, fetched.descriptor) for fetched in batch if fetched.path]
-            )
             said = ""
-            for fetched, failure in zip(batch, failures, strict=True):
-                if failure is None:
-                    identity = fetched.remote.identity if fetched.remote is not None else ""
-                    self._on_arrival(fetched.oid, fetched.size, identity)
-                else:
+            files: list[Fetched] = []
+            for fetched in batch:
+                try:
+                    files.append(fetched if fetched.data is None else self._downloader.write(fetched))
+                except CacheUnusable as failure:
                     said = str(failure)
-                    self._downloader.rescue(fetched)
-                    self._downloader.discard(fetched)
+            failures = self._arrivals.admit_all(
+                [Arrival(file.oid, file.path, file.descriptor) for file in files if file.path]
+            )
+            for file, refused in zip(files, failures, strict=True):
+                if refused is None:
+                    identity = file.remote.identity if file.remote is not None else ""
+                    self._on_arrival(file.oid, file.size, identity)
+                else:
+                    said = str(refused)
+                    self._downloader.rescue(file)
+                    self._downloader.discard(file)
             return said
         except Exception as error:  # whoever is told of arrivals may have bugs: they end no mount
             return f"{type(error).__name__}: {error}"

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from store.fetching.download import IN_MEMORY
 from tests.lazy.conftest import Pushed
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 
-FILES = {f"{number % 3}/{number}.bin": filler(20_000, number) for number in range(64)}
+FILES = {f"{number % 3}/{number}.bin": filler(20_000, number) for number in range(63)}
+FILES["large.bin"] = filler(IN_MEMORY + 20_000, 64)
 SECONDS = 30.0
 
 
@@ -144,7 +146,7 @@ def until(is_so: Callable[[], object]) -> None:
 def test_a_daemon_killed_in_the_middle_leaves_nothing_that_is_believed(
     mounter: Mounter, served: Served
 ) -> None:
-    path, data = next(iter(FILES.items()))
+    path, data = "large.bin", FILES["large.bin"]  # a smaller one has no file before it is whole
     with Proxy(("127.0.0.1", served.port), Faults(stall_after=10_000)) as proxy:
         mount = served.mount(mounter, remotes=(proxy.url,))
         with ThreadPoolExecutor(1) as pool:

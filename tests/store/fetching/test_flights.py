@@ -20,7 +20,7 @@ from store.content_store import OpenFile, OpenObject
 from store.engine import UNVERIFIED, Engine, Settings, open_engine
 from store.errors import ObjectCorrupt, ObjectMissing, RemoteCorrupt, RemoteUnreachable, StoreError
 from store.fetching import arrivals, download, flights, publisher
-from store.fetching.download import WHOLE_LIMIT
+from store.fetching.download import IN_MEMORY, WHOLE_LIMIT
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.remote_set import RemoteSet
 from store.oid import Oid
@@ -31,6 +31,7 @@ from tests.store.fetching.scripted import SECONDS, Gate, ScriptedStorage, oid_of
 
 DATA = random_bytes(20_000)
 OID = oid_of(DATA)
+LARGER = random_bytes(IN_MEMORY + 1)
 
 
 @contextlib.asynccontextmanager
@@ -324,19 +325,20 @@ def test_a_disk_that_fails_when_it_is_waited_for_costs_no_reader_its_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = ScriptedStorage()
-    storage.holds(DATA)
+    small, large = storage.holds(DATA), storage.holds(LARGER)
     monkeypatch.setattr("store.fetching.arrivals.os.fsync", full)
 
     async def main() -> None:
         async with engine(tmp_path, storage) as (made, remotes):
-            opened = await made.store.open(OID, UNKNOWN, None, remotes)
+            opened = [await made.store.open(oid, UNKNOWN, None, remotes) for oid in (small, large)]
             await made.drain()
-            assert isinstance(opened, OpenFile)
-            assert name_of(opened.descriptor).startswith("/memfd:")
-            assert await read(made, opened) == DATA
+            assert isinstance(opened[1], OpenFile)
+            assert name_of(opened[1].descriptor).startswith("/memfd:")
+            assert [await read(made, one) for one in opened] == [DATA, LARGER]
 
     trio.run(main)
-    assert not place_of(tmp_path / "cache", OID).exists()
+    for oid in (small, large):
+        assert not place_of(tmp_path / "cache", oid).exists()
     assert left_behind(tmp_path) == []
 
 
