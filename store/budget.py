@@ -9,6 +9,8 @@ come back to. What the second segment has too much of, least recently used first
 segment by time, so that what was once popular gives way in the end.
 
 Uses close together are one use (`store.ledger.CORRELATED`), as in 2Q (T. Johnson, D. Shasha, VLDB 1994).
+Where readers follow an order that is known (`Foresight`), what they have just read comes again last, and goes
+before all others, and what they will read soon stays.
 
 **How much** is `Limits`: a bound on what we keep, and room to leave free on the disk. `Budget` answers,
 between two measurements, whether one more object may be kept. It does not know what others bring meanwhile
@@ -20,7 +22,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+from store.oid import Oid
 
 T = TypeVar("T")
 
@@ -88,6 +92,29 @@ def order_victims(
         yield from second
 
 
+class Foresight(Protocol):
+    """Somebody who knows what will be read (`store.prefetcher`). Any thread; waits for nothing."""
+
+    def is_wanted(self, oid: Oid) -> bool:
+        """Will the object be read soon? Then it stays."""
+
+    def take_spent(self, most: int) -> list[Oid]:
+        """Up to `most` objects that go before all others: they have just been read, and come again last."""
+
+
+class Blindness:
+    """Nobody knows what will be read."""
+
+    def is_wanted(self, oid: Oid) -> bool:
+        return False
+
+    def take_spent(self, most: int) -> list[Oid]:
+        return []
+
+
+BLIND: Final = Blindness()
+
+
 class Budget:
     """What is kept and free by the last measurement, and what came since. Any thread; waits for nothing."""
 
@@ -130,6 +157,14 @@ class Budget:
                 return False
             self._promised = wanted
         return True
+
+    def has_room(self, size: int) -> bool:
+        """Would `may_keep` say so? Nothing is granted."""
+        limits, size = self.limits, on_disk(size)
+        with self._mutex:
+            wanted = self._promised + size
+            over = bool(limits.size) and self._kept + wanted > limits.size
+            return not over and not (limits.free and 0 <= self._free < limits.free + wanted)
 
     @property
     def is_pressed(self) -> bool:

@@ -209,9 +209,7 @@ class ContentStore:
             self.counters.hits += 1
         else:
             self.counters.misses += 1
-        if found.data is not None:
-            return OpenBytes(oid, found.data, found.size, found)
-        return OpenFile(oid, found.descriptor, found.size, found)
+        return _open_fetched(found)
 
     async def bring(
         self, oid: Oid, known: int, remotes: RemoteSet | None, largest: int | None = None
@@ -238,12 +236,10 @@ class ContentStore:
         if known not in (UNKNOWN, found.size):
             raise ObjectCorrupt(f"object {oid} has {found.size} bytes and not {known}")
         came = found.remote is not None
-        if found.data is not None:
-            return Brought(OpenBytes(oid, found.data, found.size, found), came, kept=found.keep, memory=found.size)
-        opened = OpenFile(oid, found.descriptor, found.size, found)
-        if not came or found.keep:
+        opened = _open_fetched(found)
+        if isinstance(opened, OpenFile) and (found.keep or not came):
             return _held(opened, came)
-        return Brought(opened, came, kept=False, memory=found.size)
+        return Brought(opened, came, kept=found.keep, memory=found.size)
 
     async def _bring_large(self, oid: Oid, size: int, remotes: RemoteSet, ranged: RangedObjects) -> Brought:
         coming = await ranged.open(oid, size, remotes)
@@ -347,6 +343,12 @@ class ContentStore:
 
     def _home(self, oid: Oid) -> ObjectCache:
         return self._cache if oid.algorithm in DVC_ALGORITHMS else self._blobs
+
+
+def _open_fetched(found: Fetched) -> OpenFile | OpenBytes:
+    if found.data is not None:
+        return OpenBytes(found.oid, found.data, found.size, found)
+    return OpenFile(found.oid, found.descriptor, found.size, found)
 
 
 def _held(opened: OpenFile, came: bool) -> Brought:

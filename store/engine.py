@@ -34,6 +34,7 @@ from store.keeping.leases import hold
 from store.local_cache import LocalCache
 from store.metrics import Metrics
 from store.oid import Oid
+from store.prefetcher import Window
 from store.remotes.spec import RemoteSpec
 from store.size_finder import SizeFinder
 from store.sizes import How, Learnt, SizeIndex
@@ -83,6 +84,8 @@ class Engine:
         self.store.on_open = lambda oid, descriptor: hold(descriptor)
         self.on_corrupt: Callable[[Oid], object] = lambda _: None
         """Told when bytes of an object may have been served that were not its own."""
+        self.window = Window(settings.limits, lambda: self.metrics.flights())
+        """How much may be brought ahead of readers."""
         self._known = KnownRemotes(settings.caches[0], self._alone)
         self._publisher: Publisher | None = None
         self._locks: FlightLocks | None = None
@@ -105,8 +108,9 @@ class Engine:
             places = Arrivals(root, below=UNVERIFIED)
         self._locks = locks = FlightLocks(root)
         self._keeper = keeper = Keeper(
-            root, self.settings.own, self.settings.limits, self.threads, self._known.find
+            root, self.settings.own, self.settings.limits, self.threads, self._known.find, self.window
         )
+        self.window.has_room = keeper.budget.has_room
 
         def note_arrival(oid: Oid, size: int, remote: str) -> None:
             keeper.note_arrival(oid, size, remote)

@@ -59,6 +59,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/fetching/shared_object.py",
         "store/fetching/surroundings.py",
         "store/keeping/keeper.py",
+        "store/prefetcher.py",
         "store/threads.py",
         "store/size_finder.py",
         "store/size_learner.py",

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from store.budget import Budget, Limits
+from store.budget import BLIND, Budget, Foresight, Limits
 from store.errors import ObjectMissing, StoreError
 from store.fetching.remote_set import RemoteSet
 from store.keeping.cache_locks import SWEEPING, sole
@@ -53,14 +53,26 @@ FAILURES: Final = 4
 class Keeper:
     """The keeper of the cache at `cache`; `own` is the user's directory of trees, clones and blobs."""
 
-    def __init__(self, cache: Path, own: Path, limits: Limits, threads: Threads, find: Find) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        own: Path,
+        limits: Limits,
+        threads: Threads,
+        find: Find,
+        foresight: Foresight = BLIND,
+    ) -> None:
         self.ledger = Ledger(cache)
         self.budget = Budget(limits)
         self._kinds = (*kinds_of_cache(cache), *kinds_of_user(own))
-        self._sweep = Sweep(self.ledger, self._kinds)
+        self._foresight = foresight
+        self._sweep = self._new_sweep()
         self._threads = threads
         self._find = find
         self._measure_at = self._age_at = self._sweep_at = 0.0
+
+    def _new_sweep(self) -> Sweep:
+        return Sweep(self.ledger, self._kinds, foresight=self._foresight)
 
     def note_arrival(self, oid: Oid, size: int, remote: str) -> None:
         """An object that was not there has been published; `remote` is `RemoteSpec.identity`, empty for

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from store.budget import Candidate, Limits, order_victims
+from store.budget import BLIND, Candidate, Foresight, Limits, order_victims
 from store.keeping.cache_locks import EVICTING, sole
 from store.keeping.deleting import Fate, delete_file, fate_of, open_root
 from store.keeping.kinds import Item, Kind
@@ -102,8 +102,14 @@ class Sweep:
     """Sweeps one cache, again and again."""
 
     def __init__(
-        self, ledger: Ledger, kinds: Sequence[Kind], *, clock: Callable[[], float] = time.time
+        self,
+        ledger: Ledger,
+        kinds: Sequence[Kind],
+        *,
+        clock: Callable[[], float] = time.time,
+        foresight: Foresight = BLIND,
     ) -> None:
+        self._foresight = foresight
         self._ledger = ledger
         self._kinds = kinds
         self._clock = clock
@@ -242,6 +248,8 @@ class Sweep:
             if until - RESTS <= self._clock() < until:
                 return False
             del self._resting[thing.oid]
+        if self._foresight.is_wanted(thing.oid):
+            return False
         fate = fate_of(root, object_path(thing.oid), thing.size)
         if fate is not Fate.FREE:
             self._leave(thing, fate)
