@@ -1,4 +1,4 @@
-"""The socket by which a mount's owner tells its daemon to do something: today, to switch versions.
+"""The socket by which a mount's owner tells its daemon something: to switch versions, what will be read next.
 
 A Unix socket with an abstract name that nobody can guess and that is gone with the daemon, however
 that ends; the status tells it. One JSON object a line goes in, one comes out. The kernel says who is
@@ -34,10 +34,10 @@ def new_name() -> str:
     return f"@fusefs-{secrets.token_hex(16)}"
 
 
-def ask(name: str, request: dict[str, Any]) -> dict[str, Any]:
+def ask(name: str, request: dict[str, Any], seconds: float = CLIENT_SECONDS) -> dict[str, Any]:
     """Put a request to the daemon that listens at `name`; blocking. Raises OSError, and ValueError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(CLIENT_SECONDS)
+        client.settimeout(seconds)
         client.connect("\0" + name.removeprefix("@"))
         with suppress(BrokenPipeError):  # whoever is not heard is told so at once, and no more is read
             client.sendall(json.dumps(request).encode() + b"\n")
@@ -79,7 +79,7 @@ async def _converse(client: trio.socket.SocketType, handle: Handler) -> None:
     _, uid, _ = _CREDENTIALS.unpack(raw)
     if uid not in (0, os.geteuid()):
         log.warning("user %d may not control this mount", uid)
-        answer: dict[str, Any] = {"error": "only the mount's owner and root may do that"}
+        answer: dict[str, Any] = {"error": "only the mount's owner and root may do that", "denied": True}
     else:
         answer = await _answer(client, handle)
     data = json.dumps(answer).encode() + b"\n"

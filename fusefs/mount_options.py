@@ -140,6 +140,10 @@ class MountOptions:
     """Bytes of what was fetched that are kept at most; 0: no bound."""
     cache_free: int = 0
     """Bytes that are left free on the cache's disk at least; 0: no bound."""
+    prefetch: bool = True
+    """Bring files ahead of their readers, and remember in which order they read."""
+    order: str = ""
+    """A file with paths in the order in which they will be read (`fusefs.order_file`)."""
     pin: bool = True
     """Keep what is shown from being removed from the cache."""
     metrics: str = ""
@@ -148,6 +152,10 @@ class MountOptions:
     def __post_init__(self) -> None:
         if self.mode == "native":
             raise InputError("native mode is not there yet; use --mode auto or --mode fuse")
+        if self.order and not self.prefetch:
+            raise InputError("--order says what to fetch ahead, and --no-prefetch not to: give one of them")
+        if self.order and self.revs:
+            raise InputError("--order is for one version, and --revs shows many: give one of them")
         if self.uid < 0:
             object.__setattr__(self, "uid", os.getuid())
         if self.gid < 0:
@@ -204,6 +212,14 @@ FLAGS: Final = (
     Flag("read_ahead", parse_size, "what the kernel reads ahead; root only (default: 1M)", "SIZE"),
     Flag("cache_size", parse_cache_size, "keep at most so much of what was fetched, 500G perhaps", "SIZE"),
     Flag("cache_free", parse_cache_size, "keep only while so much stays free on the cache's disk", "SIZE"),
+    Flag("order", parse_path, "fetch ahead in this order: paths in the mount, one a line", "FILE"),
+    Flag(
+        "prefetch",
+        parse_switch,
+        "fetch ahead of readers, in the order of the last epoch if nobody says another (default: yes)",
+        "yes|no",
+        negatable=True,
+    ),
     Flag(
         "pin",
         parse_switch,

@@ -70,6 +70,12 @@ class MountPlan:
     """Bytes that we keep at most; 0: no bound."""
     cache_free: int = 0
     """Bytes that we leave free on the cache's disk at least."""
+    prefetch: bool = True
+    """Bring files ahead of their readers, and remember in which order they read."""
+    order: bytes = field(default=b"", repr=False)
+    """The rows of the first version in the order in which they will be read, 4 bytes each; or empty."""
+    order_unknown: int = 0
+    """How many paths of that order are not in the version."""
 
     @property
     def cache(self) -> str:

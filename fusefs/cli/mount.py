@@ -17,6 +17,7 @@ from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, st
 from fusefs.logs import check_log, default_log, name_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountpoint import claim_mountpoint, forbid_overlap
+from fusefs.order_file import Order, read_order
 from fusefs.plan import MountPlan
 from store.errors import StoreError
 
@@ -114,6 +115,7 @@ def make_plan(request: Request, dataset: Dataset, place: str, options: MountOpti
     """The plan of a mount; checks that its log can be written. Raises `InputError`."""
     if log:
         check_log(log)
+    order = read_order(options.order, dataset.tree) if options.order and dataset.tree else Order()
     return MountPlan(
         target=dataset.target,
         oid=dataset.oid,
@@ -141,6 +143,9 @@ def make_plan(request: Request, dataset: Dataset, place: str, options: MountOpti
         remote_names=options.remote,
         trust=options.trust,
         request=request.to_wire(),
+        prefetch=options.prefetch,
+        order=order.rows,
+        order_unknown=order.unknown,
     )
 
 
