@@ -8,6 +8,7 @@ each place of the mount that shows it. Lives on the loop.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ from store.errors import RevisionUnknown, StoreError
 from store.learnt_sizes import kept_path
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.prefetcher import Prefetcher
 from store.remotes.spec import RemoteSpec
+from store.traces import trace_path
 from store.tree import Tree
 from store.tree_files import TreeFiles
 
@@ -100,6 +103,8 @@ class Versions:
         tree = Tree.open(Path(plan.tree))
         question = {"request": dict(plan.request)}
         version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs, plan.remotes, question)
+        if plan.order and version.files.prefetcher is not None:
+            version.files.prefetcher.follow(array("I", plan.order))
         return self._stand(version, ROOT_PLACE)
 
     async def open(self, rev: str, place: Place = ROOT_PLACE) -> TreeSpace:
@@ -125,10 +130,23 @@ class Versions:
         assert known.version is not None  # one of the two is set
         return self._stand(known.version, place)
 
+    def stop_prefetching(self) -> None:
+        """Bring nothing ahead of readers any more."""
+        for version in self._versions.values():
+            if version.files.prefetcher is not None:
+                version.files.prefetcher.stop()
+
+    def tree_of(self, space: TreeSpace) -> str:
+        """The path of the compiled tree that a space shows."""
+        return next(path for (_, path), version in self._versions.items() if space in version.places.values())
+
     def keep_sizes(self) -> None:
-        """Keep the sizes that were learnt, for the next mount. Blocking, for the daemon's end."""
+        """Keep what was learnt, of sizes and of the order of reading, for the next mount. Blocking, for the
+        daemon's end."""
         for version in self._versions.values():
             version.files.keep_sizes()
+            if version.files.prefetcher is not None:
+                version.files.prefetcher.keep_now()
 
     async def list_names(self, pattern: str) -> list[str]:
         """Tags and branches that match. Raises `StoreError`."""
@@ -174,6 +192,7 @@ class Versions:
                 known = {cache.root for cache in self._caches.caches}
                 for cache in map(Path, _texts(answer["caches"])):  # where imports of this version came from
                     if cache not in known:
+                        self._engine.store.pace.distrust()  # wherever that lies
                         self._caches.add(LocalCache(cache))
                 again = {**question, "rev": commit}  # the name may lead elsewhere by then
                 oid, git_dirs, remotes = str(answer["oid"]), _texts(answer["git_dirs"]), _remotes(answer)
@@ -209,6 +228,10 @@ class Versions:
             kept=kept_path(Path(path)),
         )
         version = _Version(files, self._new_number(), oid, rev)
+        if self._plan.prefetch and remotes:
+            files.prefetcher = Prefetcher(
+                files, engine.window, engine.threads, engine.nursery.start_soon, trace_path(Path(path))
+            )
         self._versions[rev, path] = version
         files.corrected = partial(self._forget_file, first_inode(version.number))
         self._adopt(tree)

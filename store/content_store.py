@@ -1,8 +1,8 @@
 """`ContentStore`: bytes by oid, for all versions that a daemon serves. Async; lives on the event loop.
 
-What the cache holds is served first without leaving the loop (the kernel's caches hold what is
-read again), else through a thread. What it lacks is fetched: small objects whole, before they are open, large
-ones as they are read. It counts what it does for the status.
+What the cache holds is served first without leaving the loop (the kernel's caches hold what is read again,
+and a quick disk is waited for: `store.pace`), else through a thread. What it lacks is fetched: small objects
+whole, before they are open, large ones as they are read. It counts what it does for the status.
 
 Thread rule: every attribute belongs to the loop; threads get descriptors, oids and buffers that
 no one else touches while they run.
@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
+from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
 from store.cache_chain import ObjectCache
@@ -24,6 +25,7 @@ from store.fetching.flights import Flights
 from store.fetching.remote_set import RemoteSet
 from store.keeping.leases import hold
 from store.oid import DVC_ALGORITHMS, Oid
+from store.pace import DiskPace
 from store.threads import Threads
 from store.tree import UNKNOWN
 
@@ -116,8 +118,11 @@ class Brought(NamedTuple):
 class ContentStore:
     """The objects of DVC's cache, and those of git that `blobs`, a directory of our own, keeps."""
 
-    def __init__(self, cache: ObjectCache, blobs: ObjectCache, threads: Threads, fetcher: Fetcher) -> None:
+    def __init__(
+        self, cache: ObjectCache, blobs: ObjectCache, threads: Threads, fetcher: Fetcher, pace: DiskPace
+    ) -> None:
         self.counters = Counters()
+        self.pace = pace
         self.on_open: Callable[[Oid, int], object] | None = None
         """Told of every object that was opened as a file, with its descriptor."""
         self._flights: Flights | None = None
@@ -275,9 +280,15 @@ class ContentStore:
         try:
             descriptor, size = home.try_open(oid)
         except BlockingIOError:
-            descriptor, size = await self._threads.on_disk(
-                home.open, oid, discard=lambda opened: os.close(opened[0])
-            )
+            began = monotonic()
+            if self.pace.is_quick(began):
+                descriptor, size = home.open(oid)
+            else:
+                descriptor, size = await self._threads.on_disk(
+                    home.open, oid, discard=lambda opened: os.close(opened[0])
+                )
+            ended = monotonic()
+            self.pace.took(ended - began, ended)
         return OpenFile(oid, descriptor, size)
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -311,7 +322,25 @@ class ContentStore:
         if got == wanted:
             self.counters.bytes_cache += got
             return self._buffer[:wanted]
+        if wanted <= BUFFER_BYTES:
+            return await self._read_disk(opened, offset, wanted)
         data = await self._threads.on_disk(_read_fully, opened.descriptor, offset, wanted)
+        if len(data) != wanted:
+            raise ObjectCorrupt(f"object {opened.oid} became shorter while it was read")
+        self.counters.bytes_cache += wanted
+        return data
+
+    async def _read_disk(self, opened: OpenFile, offset: int, wanted: int) -> bytes | memoryview:
+        """Bytes that the kernel has not cached, at most `BUFFER_BYTES`."""
+        data: bytes | memoryview
+        began = monotonic()
+        if self.pace.is_quick(began):
+            got = os.preadv(opened.descriptor, [self._buffer[:wanted]], offset)
+            data = self._buffer[:got]
+        else:
+            data = await self._threads.on_disk(_read_fully, opened.descriptor, offset, wanted)
+        ended = monotonic()
+        self.pace.took(ended - began, ended)
         if len(data) != wanted:
             raise ObjectCorrupt(f"object {opened.oid} became shorter while it was read")
         self.counters.bytes_cache += wanted

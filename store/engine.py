@@ -28,12 +28,14 @@ from store.fetching.publisher import Publisher
 from store.fetching.ranged_object import RangedObjects, Verify
 from store.fetching.remote_pool import Opener, RemotePool
 from store.fetching.remote_set import Refresh, RemoteSet
+from store.file_systems import is_on_disk
 from store.keeping.keeper import Keeper
 from store.keeping.known_remotes import KnownRemotes
 from store.keeping.leases import hold
 from store.local_cache import LocalCache
 from store.metrics import Metrics
 from store.oid import Oid
+from store.pace import DiskPace
 from store.prefetcher import Window
 from store.remotes.spec import RemoteSpec
 from store.size_finder import SizeFinder
@@ -78,7 +80,8 @@ class Engine:
         self.metrics = Metrics()
         self.metrics.queues = self.threads.queues
         self.pool = RemotePool(opener, self.metrics)
-        self.store = ContentStore(self.caches, self.blobs, self.threads, Fetcher(self.threads, nursery))
+        pace = DiskPace(is_local=all(map(is_on_disk, (*settings.caches, settings.blobs))))
+        self.store = ContentStore(self.caches, self.blobs, self.threads, Fetcher(self.threads, nursery), pace)
         self._index = SizeIndex(settings.own)
         self.finder = SizeFinder(self.caches, self._index, self.threads, nursery)
         self.store.on_open = lambda oid, descriptor: hold(descriptor)

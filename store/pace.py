@@ -32,6 +32,10 @@ class DiskPace:
         self._rest = REST_SECONDS
         self._resting_until = 0.0
 
+    def distrust(self) -> None:
+        """Never wait on the loop from now on: something that is read lies elsewhere."""
+        self._is_local = False
+
     def is_quick(self, now: float) -> bool:
         """Whether the loop may wait for the disk itself at `now`, in seconds of a monotonic clock."""
         return self._is_local and self._quick >= QUICK_ONES and now >= self._resting_until

@@ -8,18 +8,20 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 import trio
 
 from store import content_store as module
 from store.cache_chain import CacheChain
-from store.content_store import ContentStore
+from store.content_store import ContentStore, OpenFile
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Fetcher, Source
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.pace import QUICK_ONES, DiskPace
 from store.size_finder import SizeFinder
 from store.sizes import SizeIndex
 from store.threads import Threads
@@ -56,7 +58,9 @@ class Fixture:
         async with trio.open_nursery() as nursery:
             threads = Threads()
             blobs = LocalCache(self.root.with_name("blobs"))
-            self.store = ContentStore(LocalCache(self.root), blobs, threads, Fetcher(threads, nursery))
+            self.store = ContentStore(
+                LocalCache(self.root), blobs, threads, Fetcher(threads, nursery), DiskPace(is_local=True)
+            )
             index = SizeIndex(self.root.with_name("index"))
             finder = SizeFinder(CacheChain(LocalCache(self.root)), index, threads, nursery)
             yield TreeFiles(self.tree, self.store, source, finder=finder)
@@ -271,3 +275,24 @@ def test_a_fetch_that_fails_tells_every_reader_and_is_tried_again(fixture: Fixtu
     trio.run(main)
     assert len(failures) == 10
     assert source.calls >= 2
+
+
+def test_a_quick_disk_is_read_on_the_loop_and_a_slow_one_by_threads(fixture: Fixture) -> None:
+    """Either way the bytes are the same; who has been slow is not waited for."""
+
+    async def main() -> None:
+        async with fixture.files() as files:
+            row = fixture.row(b"a")
+            pace = fixture.store.pace
+            for _ in range(QUICK_ONES):
+                pace.took(0.0, monotonic())
+            for is_quick in (True, False):
+                assert pace.is_quick(monotonic()) is is_quick
+                opened = await files.open(row)
+                assert isinstance(opened, OpenFile)
+                os.posix_fadvise(opened.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                assert bytes(await files.read(row, opened, 0, 1 << 20)) == CONTENTS[b"a"]
+                files.close(opened)
+                pace.took(1.0, monotonic())
+
+    trio.run(main)

@@ -26,6 +26,7 @@ from store.learnt_sizes import kept_path
 from store.local_cache import LocalCache
 from store.metrics import Metrics
 from store.oid import MD5, Oid
+from store.pace import DiskPace
 from store.remotes.local import open_local
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -130,7 +131,9 @@ class World:
                     self.finder = SizeFinder(caches, self.index, threads, nursery)
                     self.remotes = RemoteSet([self.spec] if remote else [], pool, threads, offline=offline)
                     blobs = LocalCache(self.cache.with_name("blobs"))
-                    store = ContentStore(caches, blobs, threads, Fetcher(threads, nursery))
+                    store = ContentStore(
+                        caches, blobs, threads, Fetcher(threads, nursery), DiskPace(is_local=True)
+                    )
                     yield TreeFiles(
                         self.tree, store, finder=self.finder, remotes=self.remotes, kept=kept_path(self.path)
                     )
