@@ -87,19 +87,23 @@ class _Place:
     def objects(self, directory: str) -> int:
         """The directory of objects at the relative path `directory`; made where it is missing."""
         with self._lock:
-            found = self._objects.get(directory)
-            if found is None:
-                found = self._below
-                for part in directory.split("/"):
-                    found = self._open(part, found)
-                self._objects[directory] = found
-            return found
+            return self._find(directory)
 
     def is_at(self, path: Path) -> bool:
         try:
             return os.path.samestat(os.fstat(self.root), path.stat())
         except OSError:
             return False
+
+    def _find(self, directory: str) -> int:
+        # Each directory once: with those above opened for every one below, there would be 800 of them.
+        if not directory:
+            return self._below
+        found = self._objects.get(directory)
+        if found is None:
+            above, _, name = directory.rpartition("/")
+            found = self._objects[directory] = self._open(name, self._find(above))
+        return found
 
     def _open(self, name: str, parent: int) -> int:
         descriptor = self.ownership.open_directory(name, parent, create=True)

@@ -20,6 +20,8 @@ class RawServer:
     """A server that runs. `script` may change between requests."""
 
     script: Script
+    choose: Callable[[str], Script] | None = None
+    """Picks a script by the head of a request, in place of `script`."""
     port: int = 0
     requests: list[str] = field(default_factory=list)
     """The heads of the requests that came, in order."""
@@ -73,8 +75,9 @@ def raw_server(script: Script) -> Iterator[RawServer]:
                     if not received:
                         return
                     head += received
-                server.requests.append(head.decode("latin-1"))
-                server.script(connection)
+                request = head.decode("latin-1")
+                server.requests.append(request)
+                (server.choose(request) if server.choose else server.script)(connection)
 
         def accept() -> None:
             with suppress(OSError):
