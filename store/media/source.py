@@ -3,7 +3,7 @@
 A source is immutable content: a file in the cache, an object on a remote that is fetched by range, plain
 bytes. What reads media knows nothing of where they come from.
 
-Blocking; any thread or process. A `MediaSource` may be read by several threads at once, a `SourceFile` by one.
+Blocking; any thread or process. Several threads may read a `MediaSource` at once, one a `SourceFile`.
 """
 
 from __future__ import annotations
@@ -98,11 +98,13 @@ class SourceFile:
     One window is kept. A read outside of it asks for `LEAST_READ`, and each that goes straight on for twice
     as much as the one before, up to `MOST_READ`: a remote is asked seldom, and little is fetched in vain.
 
-    What the source raises is kept for `raise_error`, as libav goes on after errors and may hide them.
+    With `hold_errors` a read that fails looks like the end of the file, and so do all that follow, until
+    `raise_error` says what it was: libav goes on after errors, and prints those that it cannot pass on.
     """
 
-    def __init__(self, source: MediaSource) -> None:
+    def __init__(self, source: MediaSource, *, hold_errors: bool = False) -> None:
         self._source = source
+        self._hold_errors = hold_errors
         self._position = 0
         self._start = 0
         self._window = b""
@@ -128,16 +130,18 @@ class SourceFile:
 
     def read(self, size: int | None = -1) -> bytes:
         """`size` bytes, fewer only at the end; all that is left for -1."""
-        left = max(self._source.size - self._position, 0)
+        left = 0 if self._error else max(self._source.size - self._position, 0)
         size = left if size is None or size < 0 else min(size, left)
         pieces: list[bytes] = []
         while size:
-            try:
-                if not self._start <= self._position < self._start + len(self._window):
+            if not self._start <= self._position < self._start + len(self._window):
+                try:
                     self._fill(size)
-            except Exception as error:
-                self._error = error
-                raise
+                except Exception as error:
+                    if not self._hold_errors:
+                        raise
+                    self._error = self._error or error
+                    return b""
             begin = self._position - self._start
             pieces.append(self._window[begin : begin + size])
             self._position += len(pieces[-1])
@@ -145,7 +149,7 @@ class SourceFile:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def raise_error(self) -> None:
-        """Raise what the source raised last, if it did."""
+        """Raise what the source raised, if it did, and forget it."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error

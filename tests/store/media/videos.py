@@ -18,8 +18,15 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import Interpolation
 
 WIDTH, HEIGHT = 128, 72
+_SCALING = (
+    Interpolation.BILINEAR
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -246,7 +253,7 @@ MAKERS: dict[str, tuple[str, Callable[[], bytes]]] = {
             72,
             options={
                 "preset": "ultrafast",
-                "x265-params": "log-level=none:keyint=24:min-keyint=24:bframes=3:open-gop=1:scenecut=0:pools=1",
+                "x265-params": "log-level=none:keyint=24:min-keyint=24:bframes=3:open-gop=1:scenecut=0",
             },
         ),
     ),
@@ -350,7 +357,7 @@ def plain(frame: av.VideoFrame) -> Plain:
 
 
 def full_decode(path: Path) -> list[Plain]:
-    """Every frame of the best video stream, by feeding all packets; those that the decoder refuses give none."""
+    """Every frame of the best video stream; packets that the decoder refuses give none."""
     frames = []
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
@@ -363,5 +370,6 @@ def full_decode(path: Path) -> list[Plain]:
     return frames
 
 
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+def md5_of(array: np.ndarray[Any, Any]) -> str:
+    """The hash of an array's values, row after row."""
+    return hashlib.md5(np.ascontiguousarray(array).tobytes(), usedforsecurity=False).hexdigest()
