@@ -1,7 +1,7 @@
 """A picture → the bytes of a file: scaled, coloured and encoded the same way every time.
 
-`Encoding` says what is wanted, `encode` makes it, and `exact_size` tells the length of a `bmp` or `npy` file from
-the picture's size alone. The same picture gives the same bytes for as long as `encoder()` is the same.
+`Encoding` says what is wanted, `encode` makes it, and `exact_size` tells the length of a `bmp` or `npy` file
+from the picture's size alone. The same picture gives the same bytes for as long as `encoder()` is the same.
 
 Pure; any thread or process.
 """
@@ -47,7 +47,8 @@ _NPY_HEAD: Final = 128
 class Encoding:
     """What a picture is made to.
 
-    `quality`, 1 to 100, counts for `jpg` and `webp` only; `scale` is width and height, None for the picture's own.
+    `quality`, 1 to 100, counts for `jpg` and `webp` only; `scale` is width and height, None for the
+    picture's own.
     """
 
     form: str = "jpg"
@@ -76,7 +77,10 @@ def encoder() -> str:
 
 
 def encode(picture: Image, encoding: Encoding) -> bytes:
-    """The file of an RGB picture, height × width × 3. Raises `MediaInvalid` for one that a format cannot hold."""
+    """The file of an RGB picture, height × width × 3.
+
+    Raises `MediaInvalid` for one that the format cannot hold.
+    """
     height, width = picture.shape[:2]
     if width * height > LARGEST_PICTURE:
         raise MediaInvalid(f"a picture of {width}x{height} is larger than {LARGEST_PICTURE} pixels")

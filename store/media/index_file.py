@@ -1,8 +1,8 @@
 """A `VideoIndex` as bytes: what is kept beside the objects, once for every content.
 
-The file: magic (8 bytes), xxh3-64 of all that follows (u64), then msgpack: a map of the fields, the columns of
-the packets as zlib over little-endian numbers, times and offsets as differences. Whatever is damaged, cut off,
-of another version or not consistent is None, and the index is made again. Pure; any thread.
+The file: magic (8 bytes), xxh3-64 of all that follows (u64), then msgpack: a map of the fields, the columns
+of the packets as zlib over little-endian numbers, times and offsets as differences. Whatever is damaged, cut
+off, of another version or not consistent is None, and the index is made again. Pure; any thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`PacketCursor`: the packets of a video from a given one on, each with its number in the index.
 
 A seek lands somewhere near; which packet came is told by its offset, size and time. Where that does not
-tell, or it is one behind what was wanted, an earlier place is tried, and in the end the container is read from
-its beginning. Callers: `frames`. Blocking; one thread.
+tell, or it is one behind what was wanted, an earlier place is tried, and in the end the container is read
+from its beginning. Callers: `frames`. Blocking; one thread.
 """
 
 from __future__ import annotations

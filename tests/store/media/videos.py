@@ -349,11 +349,8 @@ class Plain:
 
 def plain(frame: av.VideoFrame) -> Plain:
     """What there is to compare of a frame."""
-    native = b"".join(bytes(plane) for plane in frame.planes)
-    rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
-    return Plain(
-        frame.pts, frame.width, frame.height, _md5(native), _md5(np.ascontiguousarray(rgb).tobytes())
-    )
+    rgb = frame.to_ndarray(format="rgb24", interpolation=int(_SCALING), threads=1)
+    return Plain(frame.pts, frame.width, frame.height, md5_of(frame.to_ndarray()), md5_of(rgb))
 
 
 def full_decode(path: Path) -> list[Plain]:
