@@ -236,19 +236,27 @@ class Asking(Generic[T]):
             log.warning("%s: object %s: %s", member.name, self._oid, error)
             self._say(member.name, error, final=shared.is_quarantined(address))
             return None
+        elif isinstance(error, RemoteDenied) and (fresh := await self._renewed_member(attempt)) is not None:
+            # That its credentials were old tells nothing of the remote: others are not to be kept from it.
+            shared.health.withdraw()
+            self._done.discard(member.name)
+            return fresh
         else:
             shared.health.fail(error)
         self._say(member.name, error, final=not isinstance(error, _PASSING))
-        if isinstance(error, RemoteDenied) and member.name not in self._renewed:
-            self._renewed.add(member.name)
-            renewed: Sequence[Member] = ()
-            with trio.move_on_at(self._until):
-                renewed = await self._renew(attempt.began)
-            for fresh in renewed:
-                if fresh.name == member.name:
-                    self._done.discard(member.name)
-                    return fresh
         return None
+
+    async def _renewed_member(self, attempt: _Attempt[T]) -> Member | None:
+        """The remote that denied something, with fresh credentials; once a question, and None where they are
+        as fresh as they can be."""
+        name = attempt.member.name
+        if name in self._renewed:
+            return None
+        self._renewed.add(name)
+        renewed: Sequence[Member] = ()
+        with trio.move_on_at(self._until):
+            renewed = await self._renew(attempt.began)
+        return next((member for member in renewed if member.name == name), None)
 
     def _forgive(self, member: Member) -> None:
         address = member.remote.address(self._oid)
