@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 MAX_TASKS: Final = 1000
 """Requests in flight. A parked request holds one; too few and a slow read delays a `stat`."""
 
+FOUND_AT_ONCE: Final = 64
+"""Paths of a hint. Between two such batches readers get their turn."""
+
 SETTLE_SECONDS: Final = 1.0
 """After a switch: an answer that was on its way then may have put an old name into the kernel's cache."""
 
@@ -63,12 +66,15 @@ class Mount:
         self._fuse_fd = fuse_fd
         self._threads = engine.threads
         self._nursery = engine.nursery
+        self._caches = engine.caches
         self._switching = trio.Lock()
         self.control_name = new_name()
         counters, metrics = engine.store.counters, engine.metrics
         self.operations = Operations(counters, metrics.requests)
         self._versions = Versions(plan, engine, self.operations.add, pinner.add)
-        self._reporter = StatusReporter(plan, counters, metrics, pinner, self.control_name, engine.nursery)
+        self._reporter = StatusReporter(
+            plan, counters, metrics, engine.pool, pinner, self.control_name, engine.nursery
+        )
         owner = {"uid": plan.uid, "gid": plan.gid}
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         self.metrics_text = MetricsText(metrics, self._reporter.status)
@@ -100,12 +106,21 @@ class Mount:
         self._reporter.show(space)
         space.files.start_learning()
 
+    def stop_prefetching(self) -> None:
+        """Bring nothing ahead of readers any more."""
+        self._versions.stop_prefetching()
+
     def keep_sizes(self) -> None:
-        """Keep the sizes that were learnt, for the next mount. Blocking, for the daemon's end."""
+        """Keep what was learnt for the next mount. Blocking, for the daemon's end."""
         self._versions.keep_sizes()
 
     async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer a request of the control socket: `{"switch": REV}`."""
+        """Answer a request of the control socket: `{"switch": REV}`, `{"hint": [PATH, …]}` or
+        `{"shown": true}`."""
+        if "shown" in request:
+            return self._describe_shown()
+        if "hint" in request:
+            return await self.hint(request["hint"])
         rev = request.get("switch")
         if not isinstance(rev, str):
             return {"error": "an unknown request; the command is of another version than the daemon"}
@@ -115,6 +130,31 @@ class Mount:
         except StoreError as error:
             return {"error": str(error)}
         return {"rev": space.rev, "oid": space.oid, "files": space.tree.files}
+
+    async def hint(self, paths: object) -> dict[str, Any]:
+        """Take note of the paths that will be read next. `taken` of them are, `unknown` ones are in no tree;
+        the rest is more than is taken note of."""
+        shown = self._shown
+        if shown is None or not isinstance(paths, list):
+            return {"error": "this mount shows revisions side by side; there is no order to follow"}
+        prefetcher = shown.files.prefetcher
+        if prefetcher is None:
+            return {"taken": 0, "unknown": 0}  # all is here, or nothing is to be fetched ahead
+        rows: list[int] = []
+        for place, path in enumerate(paths):
+            row = shown.tree.find(os.fsencode(path)) if isinstance(path, str) else None
+            if row is not None and not shown.tree.is_directory(row):
+                rows.append(row)
+            if place % FOUND_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return {"taken": prefetcher.hint(rows), "unknown": len(paths) - len(rows)}
+
+    def _describe_shown(self) -> dict[str, Any]:
+        """Where the version lies that is shown: for who looks at it without us."""
+        if self._shown is None:
+            return {"error": "this mount shows revisions side by side, and no version of its own"}
+        caches = [str(cache.root) for cache in self._caches.caches]
+        return {"tree": self._versions.tree_of(self._shown), "caches": caches, "rev": self._shown.rev}
 
     async def switch(self, rev: str) -> TreeSpace:
         """Show another version at the root. What is open keeps the old one. Raises `StoreError`."""
@@ -166,10 +206,13 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
             if endpoint is not None:
                 background.start_soon(endpoint.serve)
             log.info("serving %s on %s", plan.target, plan.mountpoint)
+            if plan.order_unknown:
+                log.warning("%d paths of --order are not in %s", plan.order_unknown, plan.target)
             ready()
             background.start_soon(pinner.run)
             await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         finally:
+            mount.stop_prefetching()
             mount.operations.close_all()
             pyfuse3.close(unmount=False)
             pinner.remove()

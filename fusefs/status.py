@@ -35,6 +35,38 @@ class LimitsStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefetchStatus:
+    """What a mount fetches ahead of the readers of the version at its root."""
+
+    order: str
+    """Where the order is from that they are expected to read in: `file`, `hint`, `trace` or `none`."""
+    ahead: int
+    """Files that were fetched and wait to be read."""
+    fetching: int
+    """Files that are on their way."""
+    fetched: int
+    """Files that were fetched ahead so far."""
+    hits: int
+    """Opens that found theirs fetched ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStatus:
+    """How a remote is doing, as far as this mount has asked it."""
+
+    name: str
+    state: str
+    """`ok`, `failing` (the last call failed), `denied`, `resting` (left alone for a while), `not asked`
+    (offline)."""
+    reason: str
+    """What it said last; empty where it is well."""
+    objects: int
+    """Small objects that came whole."""
+    bytes: int
+    """Of objects, large ones too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A mount's state at one moment. `None` is not known (yet)."""
 
@@ -65,9 +97,16 @@ class Status:
     control: str | None = None
     """The name of the daemon's control socket, `@` for a zero byte."""
     pins: PinStatus | None = None
+    remotes: tuple[RemoteStatus, ...] | None = None
+    """In the order in which they are asked."""
+    offline: bool | None = None
+    """Is the network not to be used?"""
+    verify: str | None = None
+    """What is proved of an object before its bytes are served."""
     metrics: str | None = None
     """The address where Prometheus' text is served, too."""
     limits: LimitsStatus | None = None
+    prefetch: PrefetchStatus | None = None
 
     def to_json(self) -> builtins.bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

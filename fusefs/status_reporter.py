@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from typing import Final
 
 import trio
 
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
-from fusefs.status import LimitsStatus, Status, resident_bytes
+from fusefs.status import LimitsStatus, PrefetchStatus, RemoteStatus, Status, resident_bytes
 from fusefs.tree_space import TreeSpace
 from store.content_store import Counters
-from store.metrics import Metrics
+from store.errors import RemoteDenied
+from store.fetching.breaker import Health
+from store.fetching.remote_pool import RemotePool
+from store.metrics import MAX_REMOTES, Metrics, RemoteFigures, label_of
 
 log = logging.getLogger(__name__)
 
 MEASURE_PAUSE: Final = 20
 """The cache is measured again after this many times as long as the last measurement took."""
+REASON_LENGTH: Final = 300
+"""Characters of what a remote said."""
 
 
 class StatusReporter:
@@ -29,6 +35,7 @@ class StatusReporter:
         plan: MountPlan,
         counters: Counters,
         metrics: Metrics,
+        pool: RemotePool,
         pinner: Pinner,
         control: str,
         nursery: trio.Nursery,
@@ -37,6 +44,7 @@ class StatusReporter:
         self._pinner = pinner
         self._counters = counters
         self._metrics = metrics
+        self._pool = pool
         self._control = control
         self._nursery = nursery
         self._shown: TreeSpace | None = None
@@ -81,8 +89,28 @@ class StatusReporter:
             log=plan.log or None,
             control=self._control,
             pins=self._pinner.report(),
+            remotes=self._remotes(),
+            offline=plan.offline,
+            verify=plan.verify,
             metrics=self.metrics_address or None,
             limits=LimitsStatus(plan.cache, plan.cache_size or None, plan.cache_free or None),
+            prefetch=self._describe_prefetch(),
+        )
+
+    def _describe_prefetch(self) -> PrefetchStatus:
+        prefetcher = self._shown.files.prefetcher if self._shown else None
+        if prefetcher is None:
+            return PrefetchStatus(order="none", ahead=0, fetching=0, fetched=0, hits=0)
+        return PrefetchStatus(**asdict(prefetcher.report()))
+
+    def _remotes(self) -> tuple[RemoteStatus, ...]:
+        figures = {name: remote.figures() for name, remote in self._metrics.remotes().items()}
+        health = self._pool.health()
+        # First those of the version that was mounted, in their order; offline, some are in no pool.
+        names = dict.fromkeys([*(label_of(spec.name) for spec in self._plan.remotes), *figures])
+        return tuple(
+            RemoteStatus(name, *_state(health.get(name)), *_counts(figures.get(name)))
+            for name in list(names)[:MAX_REMOTES]
         )
 
     async def _measure(self, shown: TreeSpace) -> None:
@@ -96,3 +124,20 @@ class StatusReporter:
             self._cache_bytes = measured
             now = trio.current_time()
             self._measure_after = now + max(1.0, MEASURE_PAUSE * (now - begin))
+
+
+def _state(health: Health | None) -> tuple[str, str]:
+    """A remote's state, and why."""
+    if health is None:
+        return "not asked", ""
+    trouble = health.trouble()
+    if trouble is None:
+        return "ok", ""
+    reason = str(trouble)[:REASON_LENGTH]
+    if isinstance(trouble, RemoteDenied):
+        return "denied", reason
+    return ("failing" if health.may_ask() else "resting"), reason
+
+
+def _counts(figures: RemoteFigures | None) -> tuple[int, int]:
+    return (figures.objects, figures.bytes) if figures is not None else (0, 0)

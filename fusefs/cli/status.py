@@ -1,4 +1,4 @@
-"""`fusefs status [MOUNTPOINT]`: how the mounts are doing, once or again and again."""
+"""`fusefs status [MOUNTPOINT]`: how the mounts are doing, once or again and again, and what they lack."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fusefs import mountinfo
+from fusefs.cli.status_missing import tell_missing
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
-from fusefs.status import PinStatus
+from fusefs.status import PinStatus, RemoteStatus, Status
 from fusefs.survey import Found, State, survey
 from store.errors import InputError
 
@@ -25,6 +26,8 @@ examples:
   fusefs status
   fusefs status --watch /mnt/data
   fusefs status --json /mnt/data/some/dir
+  fusefs status --missing /mnt/data     what would have to be fetched
+  fusefs status --missing data@v1.0     the same for a version that is not mounted
 """
 
 _EXPLANATIONS: Final = {
@@ -53,10 +56,21 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="or any path in the mount")
     parser.add_argument("--json", action="store_true", help="the status object (an array without MOUNTPOINT)")
+    parser.add_argument(
+        "--missing",
+        action="store_true",
+        help="say which files are not on this machine, of a mount or of a TARGET",
+    )
+    parser.add_argument("--all", action="store_true", help="with --missing: every path, not only the first")
     parser.add_argument("--watch", action="store_true", help="again every two seconds, with rates")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.missing:
+        if not options.mountpoint or options.watch:
+            raise InputError("--missing needs a mountpoint or a target, and tells once")
+        tell_missing(options.mountpoint, everything=options.all, as_json=options.json)
+        return 0
     before: dict[int, Sample] = {}
     while True:
         now = time.monotonic()
@@ -110,6 +124,8 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         ("errors", _count(status.errors)),
         ("from the cache", f"{_size(status.bytes_cache)}{rate('bytes_cache', _size)}"),
         ("from remotes", f"{_size(status.bytes_remote)}{rate('bytes_remote', _size)}"),
+        *_remotes(status.remotes or ()),
+        ("fetching", _settings(status)),
         ("kept from gc", _pins(status.pins)),
         ("mounted", f"{_when(status.since)}, mode {status.mode}"),
         ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
@@ -118,6 +134,28 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
     ]
     for label, text in rows:
         yield escape(f"  {label:<15}{text}")
+
+
+def _remotes(remotes: Sequence[RemoteStatus]) -> Iterator[tuple[str, str]]:
+    """A row for each remote; the first has the label."""
+    label = "remotes"
+    for remote in remotes:
+        why = f" ({remote.reason})" if remote.reason else ""
+        yield (
+            label,
+            f"{remote.name}: {remote.state}, {_count(remote.objects)} objects, {_size(remote.bytes)}{why}",
+        )
+        label = ""
+
+
+def _settings(status: Status) -> str:
+    if status.offline:
+        return "offline: of the remotes only directories are asked"
+    if not status.remotes:
+        return "nothing: there is no remote"
+    return {"whole": "verified before it is served", "off": "not verified"}.get(
+        status.verify or "", "large objects verified when they are whole"
+    )
 
 
 def _pins(pins: PinStatus | None) -> str:

@@ -46,6 +46,7 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures = 0
+        self._trouble: RemoteError | None = None
         self._is_open = False
         self._closed_until = 0.0
         self._pause = FIRST_PAUSE
@@ -61,6 +62,10 @@ class Health:
         if not self._is_open:
             return CLOSED
         return OPEN if self.pause() else HALF_OPEN
+
+    def trouble(self) -> RemoteError | None:
+        """What the last call failed with, if it failed as remotes do; None for one that is well."""
+        return self._trouble
 
     def pause(self) -> float:
         """Seconds for which the remote is still to be left alone."""
@@ -83,6 +88,7 @@ class Health:
     def succeed(self, seconds: float | None = None) -> None:
         """A call was answered; after `seconds`, where they tell something of others."""
         self._failures = 0
+        self._trouble = None
         self._is_open = False
         self._probe_since = None
         self._pause = FIRST_PAUSE
@@ -100,6 +106,7 @@ class Health:
         if not isinstance(error, COUNTED):
             return
         self._failures += 1
+        self._trouble = error
         wanted = min(error.retry_after, LONGEST_RETRY_AFTER) if isinstance(error, RemoteSlow) else 0.0
         if wanted <= 0 and self._failures < FAILURES:
             return

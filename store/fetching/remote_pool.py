@@ -20,7 +20,7 @@ from typing import Final
 from store.errors import InputError, RemoteError
 from store.fetching.breaker import Health
 from store.fetching.suspicion import Suspicion
-from store.metrics import Metrics, RemoteMetrics
+from store.metrics import Metrics, RemoteMetrics, label_of
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from store.remotes.storage import Address, Body, Listed, Storage
@@ -196,6 +196,10 @@ class RemotePool:
             for spec in specs
             for pooled in (self._pooled(spec),)
         )
+
+    def health(self) -> dict[str, Health]:
+        """By the remotes' names, as the metrics have them."""
+        return {label_of(key[0]): pooled.health for key, pooled in self._remotes.items()}
 
     def close(self) -> None:
         """Close every storage. Blocking."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fuse
 FIELDS = [
     *("mountpoint", "target", "oid", "rev", "mode", "pid", "since", "files", "bytes", "hits", "misses"),
     *("errors", "bytes_cache", "bytes_remote", "cache_bytes", "rss_bytes", "log", "control", "pins"),
-    "metrics",
+    *("remotes", "offline", "verify", "metrics", "limits", "prefetch"),
 ]
 FILES = {"one": b"1", "two": b"22" * 5000, "below/three": b"333"}
 WAIT_SECONDS = 20.0
@@ -53,6 +53,7 @@ def test_the_status_has_every_field(mounter: Mounter) -> None:
     assert status["mountpoint"] == str(mount.path)
     assert (status["target"], status["oid"], status["rev"]) == (oid, oid, None)
     assert status["mode"] in ("fuse", "native")
+    assert (status["remotes"], status["offline"], status["verify"]) == ([], False, "blocks")
     assert status["files"] == 3
     assert before <= status["since"] <= time.time()
     assert status["log"] == str(mount.log)
