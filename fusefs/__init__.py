@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fusefs.filesystem import FusefsFileSystem
+    from fusefs.hints import StrPath
 
-__all__ = ["open"]
+__all__ = ["hint", "open"]
 
 
 def open(
@@ -55,3 +56,22 @@ def open(
             "cache_free": cache_free,
         },
     )
+
+
+def hint(mountpoint: StrPath, paths: Iterable[StrPath]) -> int:
+    """Tell a mount which files will be read next, in this order: it fetches them ahead of their readers.
+
+        order = torch.randperm(len(names)).tolist()
+        fusefs.hint("/mnt/data", (names[number] for number in order))
+
+    Paths count from the mount's root, or begin with the mountpoint; hints that follow are put behind. Returns
+    at once, with the number of paths that the mount took note of: fewer than given where some are not in the
+    version, where it has enough for the time being, or where it does not prefetch. The mount's owner and root
+    may do this.
+
+    Raises OSError where there is no mount that answers, PermissionError where it is another user's, and
+    ValueError where it has no order to follow.
+    """
+    from fusefs.hints import send_hint
+
+    return send_hint(mountpoint, paths)

@@ -1,4 +1,4 @@
-"""`fusefs.hint`: a sampler tells a mount which files it will read next.
+"""`send_hint`, which is `fusefs.hint`: a sampler tells a mount which files it will read next.
 
 Paths go to the daemon over its control socket, which hears only the mount's owner and root. Blocking, but the
 daemon answers at once. Any thread, any process.
@@ -26,17 +26,8 @@ _names: dict[str, str] = {}
 _lock = threading.Lock()
 
 
-def hint(mountpoint: StrPath, paths: Iterable[StrPath]) -> int:
-    """Tell the mount at `mountpoint` which files will be read next, in this order.
-
-    Paths count from the mount's root, or begin with the mountpoint. The mount fetches those that are not here
-    ahead of their readers; hints that follow are put behind. Returns at once, with the number of paths that
-    the mount took note of: fewer than given where some are not in the version, where it has enough for the
-    time being, or where it does not prefetch.
-
-    Raises OSError where there is no mount that answers, PermissionError where it is another user's, and
-    ValueError where it has no order to follow.
-    """
+def send_hint(mountpoint: StrPath, paths: Iterable[StrPath]) -> int:
+    """As `fusefs.hint` says."""
     place = str(Path(os.fsdecode(mountpoint)).absolute())
     taken = 0
     for some in _batches(place, paths):
