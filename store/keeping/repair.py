@@ -75,6 +75,8 @@ class Repair:
     def _fetch(self, record: Record, remote: Remote) -> Fetched:
         wanted = Wanted(record.oid, _LARGEST, keep=True, until=time.monotonic() + SECONDS)
         fetched = self._downloader.download(remote, wanted)
+        if isinstance(fetched, Fetched) and fetched.data is not None:
+            fetched = self._downloader.write(fetched)
         if not isinstance(fetched, Fetched) or fetched.path is None:
             raise CacheUnusable(f"cannot write to the cache {self._ledger.cache}; make room in it")
         return fetched
