@@ -201,7 +201,7 @@ def test_errors_are_pythons_own(pushed: Pushed, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError) as caught:
             fusefs.open(pushed.root / target, rev=rev)
         assert target in str(caught.value) and "Traceback" not in str(caught.value)
-    with pytest.raises(ValueError, match="md5"):
+    with pytest.raises(ValueError, match="MD5"):
         (tmp_path / "bad.dvc").write_text("outs:\n- md5: nonsense\n  path: bad\n")
         fusefs.open(tmp_path / "bad.dvc")
     with pytest.raises(TypeError, match="revision"):
