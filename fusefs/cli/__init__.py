@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "run": "fusefs.cli.run",
     "switch": "fusefs.cli.switch",
     "umount": "fusefs.cli.umount",
+    "fetch": "fusefs.cli.fetch",
     "status": "fusefs.cli.status",
     "list": "fusefs.cli.list",
     "ls": "fusefs.cli.ls",

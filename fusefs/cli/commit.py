@@ -166,6 +166,12 @@ class TerminalProgress(Progress):
         self._task = self._bar.add_task(f"0/{files} files", total=size)
         self._bar.start()
 
+    def expect(self, files: int, size: int) -> None:
+        """So many files and bytes there are, as is known now."""
+        if self._bar:
+            self._files = files
+            self._bar.update(self._task, total=size)
+
     def update(self, files: int, size: int) -> None:
         if self._bar:
             self._bar.update(self._task, completed=size, description=f"{files}/{self._files} files")
