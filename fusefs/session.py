@@ -26,7 +26,7 @@ from fusefs.plan import Verify
 from fusefs.resolvers import Resolvers
 from store.blobs import BlobSource
 from store.budget import Limits
-from store.content_store import OpenFile, OpenObject
+from store.content_store import OpenBytes, OpenFile, OpenObject
 from store.engine import Engine, Settings, open_engine
 from store.errors import CacheUnusable, ObjectCorrupt, StoreError
 from store.fetching.remote_pool import Opener
@@ -104,6 +104,8 @@ class OpenedObject:
         opened = self._opened
         if opened is None:
             raise ValueError("I/O operation on closed file")
+        if isinstance(opened, OpenBytes):
+            return opened.data[offset : offset + length]
         if not isinstance(opened, OpenFile):
             return self._session.read_opened(self._row, opened, offset, length)
         wanted = max(0, min(length, opened.size - offset))
@@ -121,8 +123,8 @@ class OpenedObject:
 
     @property
     def is_here(self) -> bool:
-        """Can it still be read? After a fork only what is open as a file."""
-        return isinstance(self._opened, OpenFile) or self._session.is_here
+        """Can it still be read? After a fork only what needs nobody to fetch it."""
+        return isinstance(self._opened, OpenFile | OpenBytes) or self._session.is_here
 
     def close(self) -> None:
         opened, self._opened = self._opened, None

@@ -25,6 +25,7 @@ DOTS: Final = (b".", b"..")
 
 OID: Final = b"user.fusefs.oid"
 CACHED: Final = b"user.fusefs.cached"
+VERIFIED: Final = b"user.fusefs.verified"
 REV: Final = b"user.fusefs.rev"
 
 
@@ -165,7 +166,7 @@ class TreeSpace:
     def xattr_names(self, row: int) -> tuple[bytes, ...]:
         names: tuple[bytes, ...] = ()
         if not self.tree.is_directory(row):
-            names = (OID, CACHED)
+            names = (OID, CACHED, VERIFIED)
         elif row == ROOT_ROW and self.oid:
             names = (OID,)
         return (*names, REV) if self.rev else names
@@ -177,4 +178,6 @@ class TreeSpace:
             return (self.oid if self.tree.is_directory(row) else str(self.tree.oid(row))).encode()
         if name == CACHED:
             return b"1" if await self.files.is_cached(row) else b"0"
+        if name == VERIFIED:
+            return (await self.files.proof(row)).encode()
         return self.rev.encode()

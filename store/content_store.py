@@ -97,6 +97,9 @@ class RangedObjects(Protocol):
 
     async def open(self, oid: Oid, size: int, remotes: RemoteSet) -> RangedObject: ...
 
+    def proof(self, oid: Oid) -> str:
+        """What speaks for the bytes of one that is open: `hash` or `length`; empty for one that is not."""
+
 
 OpenObject = OpenFile | OpenBytes | RangedObject
 """What a reader holds; to be given to `ContentStore.read` and `close`."""
@@ -125,6 +128,8 @@ class ContentStore:
         self.pace = pace
         self.on_open: Callable[[Oid, int], object] | None = None
         """Told of every object that was opened as a file, with its descriptor."""
+        self.was_hashed: Callable[[Oid, int], bool] = lambda *_: False
+        """Did we hash the object of that length that lies in the cache? Blocking, any thread."""
         self._flights: Flights | None = None
         self._ranged: RangedObjects | None = None
         self._cache = cache
@@ -369,6 +374,20 @@ class ContentStore:
     async def has(self, oid: Oid) -> bool:
         """Does the cache hold the object?"""
         return await self._threads.on_disk(self._home(oid).has, oid)
+
+    async def proof(self, oid: Oid) -> str:
+        """What speaks for the bytes that a reader would get: `hash`, where we hashed them; `length`; `none`,
+        where they are not here."""
+        if oid.algorithm not in DVC_ALGORITHMS:
+            return "hash"  # git's are hashed as they are brought
+        being_read = self._ranged.proof(oid) if self._ranged is not None else ""
+        return being_read or await self._threads.on_disk(self._prove, oid)
+
+    def _prove(self, oid: Oid) -> str:
+        (length,) = self._cache.lengths([oid.digest], oid.algorithm)
+        if length == UNKNOWN:
+            return "none"
+        return "hash" if self.was_hashed(oid, length) else "length"
 
     def _home(self, oid: Oid) -> ObjectCache:
         return self._cache if oid.algorithm in DVC_ALGORITHMS else self._blobs

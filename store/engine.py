@@ -32,6 +32,7 @@ from store.file_systems import is_on_disk
 from store.keeping.keeper import Keeper
 from store.keeping.known_remotes import KnownRemotes
 from store.keeping.leases import hold
+from store.ledger import Ledger
 from store.local_cache import LocalCache
 from store.metrics import Metrics
 from store.oid import Oid
@@ -94,6 +95,8 @@ class Engine:
         self._locks: FlightLocks | None = None
         self._arrivals: Arrivals | None = None
         self._keeper: Keeper | None = None
+        self._ledger = Ledger(settings.caches[0], create=False)
+        self.store.was_hashed = self._was_hashed
 
     def remote_set(self, specs: Sequence[RemoteSpec], refresh: Refresh | None = None) -> RemoteSet:
         """The remotes of a version. `refresh` settles them anew after one has denied something."""
@@ -151,6 +154,12 @@ class Engine:
         self.nursery.start_soon(self._clear_incoming, places)
         self.nursery.start_soon(keeper.run)
 
+    def _was_hashed(self, oid: Oid, size: int) -> bool:
+        """Did we put the object into the cache? What comes there by us is hashed. Blocking; any thread."""
+        ledger = self._ledger if self._keeper is None else self._keeper.ledger
+        ledger.flush()
+        return any(row.size == size for row in ledger.find([oid]))
+
     def _note_corrupt(self, oid: Oid) -> None:
         log.error("object %s came with bytes that are not its own; it is hashed before it is read again", oid)
         self.on_corrupt(oid)
@@ -185,6 +194,7 @@ class Engine:
             self._arrivals.close()
         if self._keeper is not None:
             self._keeper.close()
+        self._ledger.close()
         self._index.close()
         self.caches.close()
         self.blobs.close()

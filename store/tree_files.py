@@ -228,6 +228,10 @@ class TreeFiles:
         """Does the cache hold the file's object?"""
         return await self._store.has(self.tree.oid(row))
 
+    async def proof(self, row: int) -> str:
+        """What speaks for a file's bytes, as `ContentStore.proof` tells it."""
+        return await self._store.proof(self.tree.oid(row))
+
     async def measure_cached(self) -> int:
         """How many bytes the objects of this tree's files have that the cache holds, each file counted."""
         total = 0

@@ -66,7 +66,7 @@ class RangedObject:
     @property
     def verified(self) -> str:
         """What speaks for the bytes that are served: `hash`, or only their `length`."""
-        return "hash" if self._shared.verified else "length"
+        return _proof(self._shared)
 
     async def read(self, offset: int, length: int) -> bytes | memoryview:
         """Up to `length` bytes from `offset`, all that there are; nothing beyond the end.
@@ -167,6 +167,11 @@ class RangedObjects:
         self._readers[shared] = self._readers.get(shared, 0) + 1
         return RangedObject(shared, remotes, self._leave)
 
+    def proof(self, oid: Oid) -> str:
+        """What speaks for the bytes of an object that is open: `hash` or `length`; else nothing."""
+        shared = self._objects.get(oid)
+        return "" if shared is None else _proof(shared)
+
     def close(self) -> None:
         """Close everything, when the nursery has ended. What is open is not read any more."""
         for shared in self._objects.values():
@@ -211,3 +216,7 @@ class RangedObjects:
             self._suspects[shared.oid] = shared.sources
             if len(self._suspects) > _REMEMBERED:
                 self._suspects.popitem(last=False)
+
+
+def _proof(shared: SharedObject) -> str:
+    return "hash" if shared.verified else "length"

@@ -53,7 +53,11 @@ def test_cached_says_what_is_in_the_cache_now(mounter: Mounter) -> None:
 
 
 def test_what_is_listed_can_be_read(root: Path) -> None:
-    assert set(os.listxattr(root / "one")) == {"user.fusefs.oid", "user.fusefs.cached"}
+    assert set(os.listxattr(root / "one")) == {
+        "user.fusefs.oid",
+        "user.fusefs.cached",
+        "user.fusefs.verified",
+    }
     for path in ("one", "below", ".", "empty", ".fusefs", ".fusefs/status"):
         for name in os.listxattr(root / path):
             assert os.getxattr(root / path, name)
