@@ -75,6 +75,7 @@ def test_a_revision_is_listed_and_read_without_a_mount(pushed: Pushed) -> None:
         assert files.info("sub/b.bin")["size"] == len(FILES["sub/b.bin"])
         assert files.checksum("a.txt") == files.ukey("a.txt") == md5(FILES["a.txt"])
         assert files.tail("sub/b.bin", 10) == FILES["sub/b.bin"][-10:]
+    sessions.close_all()  # which waits for what is still on its way into the cache
     assert pushed.object(pushed.cache, md5(FILES["a.txt"])).exists()
 
 
