@@ -29,17 +29,19 @@ _ENDED: Final = "the loop that reads versions has ended; what uses it was closed
 
 
 class LoopThread:
-    """Starts at once; `close` ends it and everything in it."""
+    """Starts at once, or raises `StoreError`; `close` ends it and everything in it."""
 
     def __init__(self) -> None:
         self.nursery: trio.Nursery
         """For what goes on until the loop ends. Whatever it raises ends the loop."""
-        self._token: trio.lowlevel.TrioToken
+        self._token: trio.lowlevel.TrioToken | None = None
         self._pid = os.getpid()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fusefs", daemon=True)
         self._thread.start()
         self._started.wait()
+        if self._token is None:
+            raise StoreError("no event loop could be started for what reads versions; the log says why")
 
     def call(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
         """Run `work(*arguments)` on the loop and return what it returns. Any thread but the loop's own.
@@ -66,7 +68,7 @@ class LoopThread:
 
     def tell(self, callback: Callable[..., object], *arguments: object) -> bool:
         """Have the loop call something that does not raise, soon. Any thread. Is there a loop at all?"""
-        if self._pid != os.getpid():
+        if self._token is None or self._pid != os.getpid():
             return False  # what a fork copied of the loop must not be touched
         try:
             self._token.run_sync_soon(callback, *arguments)
@@ -85,10 +87,12 @@ class LoopThread:
             trio.run(self._serve)
         except BaseException:
             log.exception("the loop that reads versions has failed")
+        finally:
+            self._started.set()
 
     async def _serve(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as self.nursery:
+            self._token = trio.lowlevel.current_trio_token()
             self._started.set()
             await trio.sleep_forever()
 
