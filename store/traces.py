@@ -1,10 +1,11 @@
 """Traces: the order in which an epoch read a version, recorded, kept, and read back by the next mount.
 
 **What an epoch is.** A file that is opened for the first time goes on with the epoch. The epoch ends when
-`AGAIN` different files (fewer in a small epoch) that were opened in its first half, or more than `LAG` files
-ago, have been opened again and nothing new in between: then the readers have begun anew, and what they have
-opened again since the last new file is the beginning of the next epoch. So neither a file that is opened
-twice in a row ends an epoch, nor a look at a few others while it goes on.
+`AGAIN` different files (a quarter of a small epoch) that were opened in its first half, or more than `LAG`
+files ago, have been opened again and nothing new in between: then the readers have begun anew, and what they
+have opened again since the last new file is the beginning of the next epoch. So neither a file that is opened
+twice in a row ends an epoch, nor a look at a few others while it goes on. One of less than `FEWEST` files has
+no end.
 
 **What is kept** is the order in which an epoch first opened its files. One that has ended takes the place of
 a trace of up to twice its length; one that was cut short by the end of the mount only of a trace that is
@@ -35,6 +36,7 @@ from store.tree import HEADER_MAX, Tree
 
 AGAIN: Final = 8
 LAG: Final = 1024
+FEWEST: Final = 8
 MAX_AGAIN: Final = 4 * LAG
 """Files that may be opened again before it is decided what that means."""
 SHORTEST: Final = 4
@@ -58,22 +60,23 @@ class EpochRecorder:
         self._place: array[int] = array("I")  # by row: 1 + its place in the order; made at the first open
         self._again: dict[int, None] = {}
         self._early = 0
+        self._last = -1
 
     def opened(self, row: int) -> array[int] | None:
         """Take note of an open; returns the order of the epoch that this one has shown to be over."""
         if not self._place:
             self._place = array("I", bytes(_ROW_BYTES * self._rows))
-        place = self._place[row]
+        place, last, self._last = self._place[row], self._last, row
         if not place:
             self.order.append(row)
             self._place[row] = len(self.order)
             if self._again:
                 self._forget_again()
-        elif row not in self._again:
+        elif row != last and row not in self._again:
             self._again[row] = None
             length = len(self.order)
             self._early += place <= max(length // 2, length - LAG)
-            if self._early >= min(AGAIN, max(1, length // 8)):
+            if self._early >= min(AGAIN, length // 4) and length >= FEWEST:
                 return self._begin_anew()
             if len(self._again) >= MAX_AGAIN:
                 self._forget_again()
