@@ -97,6 +97,8 @@ def open_container(source: MediaSource, stream_id: int | None = None) -> Opened:
         stream = _choose(container, stream_id)
         if stream is None:
             raise MediaInvalid(f"{source.name} has no video stream")
+        if not _has_decoder(stream):
+            raise MediaInvalid(f"{source.name} is in a codec that there is no decoder for")
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
@@ -113,6 +115,11 @@ def _choose(container: InputContainer, stream_id: int | None) -> VideoStream | N
     if not isinstance(best, VideoStream) or best.disposition & av.stream.Disposition.attached_pic:
         return None
     return best
+
+
+def _has_decoder(stream: VideoStream) -> bool:
+    context: object = stream.codec_context  # None for a codec that libav does not know
+    return context is not None
 
 
 @contextmanager

@@ -75,13 +75,18 @@ def demux(source: MediaSource) -> Stream:
             codec=codec.name,
             width=frame.width if frame else stream.codec_context.width,
             height=frame.height if frame else stream.codec_context.height,
-            rotation=frame.rotation if frame else 0,
+            rotation=right_rotation(frame) if frame else 0,
             time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(0),
             reorders=reorders,
         )
     finally:
         opened.close()
+
+
+def right_rotation(frame: VideoFrame) -> int:
+    """Degrees counter-clockwise, -180 to 180; 0 for a matrix that turns nothing, or is none."""
+    return frame.rotation if abs(frame.rotation) <= 180 else 0
 
 
 def _flags(packet: Packet[VideoStream], codec: str) -> int:

@@ -28,7 +28,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
 from store.errors import MediaInvalid
-from store.media.index import VideoIndex
+from store.media.demuxed import right_rotation
+from store.media.index import MOST_REORDERED, VideoIndex
 from store.media.packet_cursor import Lost, Numbered, PacketCursor
 from store.media.source import MediaSource
 
@@ -59,7 +60,7 @@ class Frame:
     @property
     def rotation(self) -> int:
         """Degrees counter-clockwise by which the picture is to be turned to stand upright."""
-        return self.native.rotation
+        return right_rotation(self.native)
 
     def rgb(self, *, upright: bool = False) -> Image:
         """Height × width × 3 bytes; `upright` turns it as its rotation says, to the nearest right angle.
@@ -172,6 +173,7 @@ class _Run:
         self._given: deque[tuple[int | None, VideoFrame]] = deque()
         self._fed = start
         self._last = -1
+        self._expected = index.first_from(start)
         self._is_over = False
         self._is_false = False
         """It began with a packet that is no key."""
@@ -193,13 +195,14 @@ class _Run:
             while self._given:
                 packet, frame = self._given[0]
                 told = self._tell(packet, frame)
-                if self._is_false or self.is_disordered:
-                    return None
-                if told is not None and told > number:
+                if told is not None and told > self._expected and self._index.by_time:
+                    self.is_disordered = self._comes_later(told)
+                if self._is_false or self.is_disordered or (told is not None and told > number):
                     return None
                 self._given.popleft()
                 if told is not None:
                     self._last = told
+                    self._expected = told + 1
                     if told == number:
                         return frame
             if self._is_over:
@@ -217,11 +220,17 @@ class _Run:
             self.is_disordered = True
             return None
         number = self._index.number_of(packet)
-        if number is None or number == self._last:
-            return None
-        if number < self._last:
-            self.is_disordered = True
-        return number
+        return None if number == self._last else number
+
+    def _comes_later(self, told: int) -> bool:
+        """Whether a frame that was left out comes after all, behind one that is later by the times.
+
+        The first frame that is out of order is one that comes too early, so nothing wrong was given before.
+        """
+        while len(self._given) <= MOST_REORDERED and not self._is_over:
+            self._feed()
+        numbers = (self._index.number_of(packet) for packet, _ in self._given if packet is not None)
+        return any(number is not None and self._expected <= number < told for number in numbers)
 
     def _count(self, packet: int | None) -> int | None:
         if self._anchor < 0:

@@ -23,7 +23,7 @@ from store.media.containers import DECODER
 from store.media.demuxed import Stream, demux
 from store.media.mp4_boxes import NotSimple
 from store.media.mp4_tables import read_tables
-from store.media.packets import UNKNOWN, Longs, Packets, has_display_times, shown_packets
+from store.media.packets import KEY, UNKNOWN, Longs, Packets, has_display_times, shown_packets
 from store.media.source import MediaSource
 
 SAMPLE_TABLES: Final = "sample tables"
@@ -124,7 +124,7 @@ class VideoIndex:
 
     def number_of(self, packet: int) -> int | None:
         """The frame that a packet is; None for one that is not shown."""
-        number = int(self.numbers[packet])
+        number = int(self.numbers[packet]) if packet < len(self.numbers) else -1
         return None if number < 0 else number
 
     def start_of(self, number: int, back: int = 0) -> int:
@@ -144,6 +144,14 @@ class VideoIndex:
             place = int(np.searchsorted(self.starts, anchor, "right")) - 2
         place -= back
         return int(self.starts[place]) if place > 0 else 0
+
+    def first_from(self, start: int) -> int:
+        """The first frame that decoding from a packet on gives, where pts tell the order."""
+        first = self.numbers[start : start + 2 * MOST_REORDERED]
+        if self.packets.flags[start] & KEY:
+            first = first[self.packets.pts[start : start + len(first)] >= self.packets.pts[start]]
+        shown = first[first >= 0]
+        return int(shown.min()) if len(shown) else 0
 
     def cost_of(self, number: int) -> int:
         """How many packets are decoded for a frame that nothing was decoded for yet."""

@@ -16,6 +16,7 @@ from store.media.mp4_boxes import NotSimple, fields
 from store.media.packets import DISCARD, KEY, Longs, Packets
 
 _EMPTY: Final = -1
+_MOST_EDITS: Final = 16
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -32,7 +33,7 @@ def parse_edits(elst: memoryview, film_scale: int, track_scale: int) -> Edit | N
     """The content of an `elst` as one edit; None for a list of none. Raises `NotSimple`."""
     version, count = fields(elst, "B3xI")
     form, length = (("Qqi", 20), ("Iii", 12))[version == 0]
-    if count > (len(elst) - 8) // length or count > 16 or film_scale <= 0:
+    if len(elst) - 8 != count * length or count > _MOST_EDITS or film_scale <= 0:
         raise NotSimple
     entries = [fields(elst, form, 8 + length * number)[:2] for number in range(count)]
     if not entries:

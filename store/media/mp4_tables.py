@@ -43,6 +43,7 @@ _INTRA_ONLY: Final = frozenset(("mjpeg", "prores"))
 _MPEG4_VISUAL: Final = 0x20
 _IDENTITY: Final = (1.0, 0.0, 0.0, 1.0)
 _LARGEST_STEP: Final = 1 << 31
+_LARGEST_DELAY: Final = 1 << 28
 _LARGEST_SAMPLE: Final = 0x3FFFFFFF
 
 
@@ -122,6 +123,8 @@ def _read_track(
     delays = np.zeros(len(sizes), np.int64)
     if ctts is not None:
         delays = _expand(ctts, ">i4", len(sizes))
+        if int(np.abs(delays).max()) >= _LARGEST_DELAY:
+            raise NotSimple
         shift = _shift(ctts)
     packets = Packets(offsets, sizes, dts + delays, dts - shift, _flags(tables, len(sizes), codec))
     elst = find(track.box, b"edts", b"elst")
@@ -151,7 +154,12 @@ def _description(stsd: memoryview) -> tuple[str, int, int]:
     kind, entry = entries[0]
     width, height = fields(entry, "HH", 24)
     codec = _CODECS.get(kind)
-    if codec is None or (codec == "mpeg4" and _object_type(entry) != _MPEG4_VISUAL):
+    if (
+        codec is None
+        or not width
+        or not height
+        or (codec == "mpeg4" and _object_type(entry) != _MPEG4_VISUAL)
+    ):
         raise NotSimple
     return codec, width, height
 
@@ -235,11 +243,15 @@ def _offsets(tables: memoryview, sizes: Longs) -> Longs:
 def _flags(tables: memoryview, count: int, codec: str) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     flags = np.zeros(count, np.uint8)
     stss = find(tables, b"stss")
-    if stss is None:
+    if codec in _INTRA_ONLY and stss is None:
         flags[:] = KEY
         return flags
+    # Without a table every sample would be a key, and with one that does not begin with the first sample none
+    # before it be shown: for libav's parsers to tell, which look at the packets themselves.
+    if codec in _INTRA_ONLY or stss is None:
+        raise NotSimple
     keys = _table(stss, ">u4", 1).ravel()
-    if codec in _INTRA_ONLY or not len(keys) or keys[0] < 1 or keys[-1] > count or (np.diff(keys) <= 0).any():
+    if not len(keys) or keys[0] != 1 or keys[-1] > count or (np.diff(keys) <= 0).any():
         raise NotSimple
     flags[keys - 1] = KEY
     return flags
@@ -298,4 +310,4 @@ def _rotation(track: tuple[float, ...], film: tuple[float, ...]) -> int:
     a, b, c, d = a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h
     if (a, b, c, d) == _IDENTITY or not math.hypot(a, c) or not math.hypot(b, d):
         return 0
-    return round(-math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c))))
+    return int(-math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c))))

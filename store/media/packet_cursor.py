@@ -125,7 +125,9 @@ class PacketCursor:
             yield number, first
         for packet in rest:
             number += 1
-            if number >= len(self._index.packets) or not self._is(packet, number):
+            if number >= len(self._index.packets):
+                return  # the rest of a packet that the file's end cuts off
+            if not self._is(packet, number):
                 self._can_seek = False
                 raise Lost
             if number >= start:

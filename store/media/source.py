@@ -155,7 +155,7 @@ class SourceFile:
             raise error
 
     def _fill(self, size: int) -> None:
-        goes_on = self._position == self._start + len(self._window)
+        goes_on = self._window != b"" and self._position == self._start + len(self._window)
         self._next_length = min(2 * self._next_length, MOST_READ) if goes_on else LEAST_READ
         length = min(max(size, self._next_length), self._source.size - self._position)
         self._window = self._source.read_at(self._position, length)

@@ -238,7 +238,7 @@ MAKERS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "edit-range": (".mp4", lambda: _edited((1200, 13824))),
     "edit-range-open": (".mp4", lambda: _edited((1200, 13824), parameters=_OPEN)),
     "edit-late": (".mp4", lambda: _edited((700, -1), (2000, 1024))),
-    "edit-two": (".mp4", lambda: _edited((800, 5120), (900, 25600))),
+    "edit-two": (".mp4", lambda: _edited((800, 5120), (700, 30720))),
     "cut": (".mp4", lambda: copied(_h264(100, _B_FRAMES), "mp4", lambda number: number >= 24)),
     "rotated-90": (".mp4", lambda: _h264(30, "keyint=10:bframes=0", rotation=90)),
     "rotated-180": (".mov", lambda: _h264(30, "keyint=10:bframes=0", container="mov", rotation=180)),
