@@ -149,12 +149,13 @@ class Sweep:
                     segment.append(Candidate(part, item.on_disk, min(item.used, now)))
         measured = Measured(totals, tuple(stocks), free)
         again_bytes = totals.again + sum(candidate.on_disk for candidate in again)
-        self._victims = order_victims(
+        usual = order_victims(
             _merge(once, _objects(self._ledger, again=False)),
             _merge(again, _objects(self._ledger, again=True)),
             again_bytes,
             limits.size or measured.kept,
         )
+        self._victims = self._after_spent(usual)
         self._over = measured.kept - limits.size if limits.size else 0
         self._short = limits.free - free if limits.free and free >= 0 else 0
         here = _device(self._ledger.cache)
@@ -162,6 +163,17 @@ class Sweep:
         self._dry = dry
         self.outcome = Outcome(finished=self._missing <= 0)
         return measured
+
+    def _after_spent(self, usual: Iterator[Candidate[Thing]]) -> Iterator[Candidate[Thing]]:
+        """All candidates, each once: first those that readers have just been done with."""
+        seen: set[Oid] = set()
+        while spent := self._foresight.take_spent(1):  # what is taken and stays would not be told again
+            for fetched in self._ledger.find(spent):
+                seen.add(fetched.oid)
+                yield Candidate(fetched, fetched.on_disk, fetched.used)
+        for candidate in usual:
+            if not (isinstance(candidate.thing, Fetched) and candidate.thing.oid in seen):
+                yield candidate
 
     @property
     def _missing(self) -> int:

@@ -20,6 +20,7 @@ from store.keeping.records import Fetched
 from store.keeping.sweep import Sweep
 from store.ledger import Ledger
 from store.oid import Oid
+from store.prefetcher import LATEST, Window
 from tests.store.keeping.conftest import Cache
 
 BLOCK = 4096
@@ -252,3 +253,27 @@ def test_room_on_the_disk(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None
     outcome = sweep(cache, Limits(free=12 * BLOCK)).outcome
     assert (outcome.objects, outcome.finished) == (2, True)
     assert [cache.path(oid).exists() for oid in made] == [False, False, True, True, True]
+
+
+def test_what_was_just_read_in_an_order_goes_first_and_what_is_read_next_stays(cache: Cache) -> None:
+    made = [cache.fetch(b"%d" % number) for number in range(12)]
+    window = Window(Limits(), int)
+    for oid in made[:2]:  # the least recently used
+        window.want(oid)
+    spent = [made[8], made[10], made[6]]
+    others = [Oid(f"{number:032x}") for number in range(LATEST)]
+    for oid in (*spent, *others):  # the latest may still be open, and those here are no objects at all
+        window.spend(oid)
+    with closing(Ledger(cache.root)) as ledger:
+        work = Sweep(ledger, (), foresight=window)
+        for keep, gone in ((10, spent[:2]), (8, [*spent, made[2]]), (3, [*made[2:11]])):
+            work.begin(Limits(size=keep * BLOCK))
+            while (batch := work.next_batch()) is not None:
+                work.drop(batch, set(cache.remote))
+            assert work.outcome.finished
+            assert {oid for oid in made if not cache.path(oid).exists()} == set(gone)
+        work.begin(Limits(size=1))
+        while (batch := work.next_batch()) is not None:
+            work.drop(batch, set(cache.remote))
+        assert not work.outcome.finished
+        assert rows(cache) == set(made[:2])
