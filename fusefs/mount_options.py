@@ -216,7 +216,7 @@ FLAGS: Final = (
     Flag(
         "prefetch",
         parse_switch,
-        "fetch ahead of readers, in the order of the last epoch if nobody says another (default: yes)",
+        "fetch ahead of readers, in the order of the last epoch if nobody tells one (or: --no-prefetch)",
         "yes|no",
         negatable=True,
     ),
