@@ -25,11 +25,14 @@ THREADS_AT_MOST = 24
 GROWTH_AT_MOST = 2 << 20
 """Bytes of resident memory: two kilobytes a cycle, of which each makes some ten requests."""
 
+KEPT = "sizes.sqlite"
+
 FILES = {f"{number % 10}/{number}": filler(5000 + number, number) for number in range(100)}
 
 
 def everything_below(directory: Path) -> set[Path]:
-    return {path.relative_to(directory) for path in directory.rglob("*")}
+    """All but what the user keeps from one mount to the next: what was learnt of sizes."""
+    return {path.relative_to(directory) for path in directory.rglob("*") if not path.name.startswith(KEPT)}
 
 
 def processes_of(home: Path) -> dict[int, str]:
