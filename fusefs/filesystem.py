@@ -76,10 +76,9 @@ class FusefsFileSystem(ReadOnly, AbstractFileSystem, metaclass=_Canonical):  # t
         return self
 
     def close(self) -> None:
-        """Let go of the version; files that are open stay readable. Used again, it is opened anew."""
-        borrowed, self._borrowed = self._borrowed, None
-        if borrowed is not None:
-            borrowed.give_back()
+        """Let go of the version, for good when the files are closed that are open. Used again, it is opened
+        anew."""
+        self._borrowed = None
 
     def __enter__(self) -> FusefsFileSystem:
         return self.connect()
@@ -98,12 +97,15 @@ class FusefsFileSystem(ReadOnly, AbstractFileSystem, metaclass=_Canonical):  # t
         return self._session().oid
 
     def _session(self) -> Session:
+        return self._borrow().session
+
+    def _borrow(self) -> sessions.Borrowed:
         borrowed = self._borrowed
         if borrowed is None or not borrowed.is_here:
             with python_errors(self._opening.request.target):
                 # Of two threads that come here at a time the later one's stays, and the other is given back.
                 borrowed = self._borrowed = sessions.lend(self._opening)
-        return borrowed.session
+        return borrowed
 
     # URLs
 
@@ -238,10 +240,10 @@ class FusefsFileSystem(ReadOnly, AbstractFileSystem, metaclass=_Canonical):  # t
 
     def open_object(self, path: str) -> OpenedObject:
         """A file's bytes, held open. For `VersionFile`."""
-        session = self._session()
-        row = find_file(session, path)
+        borrowed = self._borrow()
+        row = find_file(borrowed.session, path)
         with python_errors(path):
-            return session.open(row)
+            return borrowed.session.open(row, borrowed)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         (found,) = self._read_many([path], [start], [end])

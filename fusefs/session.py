@@ -93,7 +93,9 @@ async def resolve(opening: Opening, resolvers: Resolvers) -> Resolved:
 class OpenedObject:
     """A file's bytes, held open. Closed when nothing refers to it any more, or by `close`."""
 
-    def __init__(self, session: Session, row: int, opened: OpenObject) -> None:
+    def __init__(self, session: Session, row: int, opened: OpenObject, holder: object) -> None:
+        """`holder` is what keeps the session open."""
+        self._holder = holder
         self._session = session
         self._row = row
         self._opened: OpenObject | None = opened
@@ -130,6 +132,7 @@ class OpenedObject:
         opened, self._opened = self._opened, None
         if opened is not None:
             self._session.close_opened(opened)
+            self._holder = None
 
     def __del__(self) -> None:
         self.close()
@@ -173,9 +176,11 @@ class Session:
             self._loop.call(self._find_sizes, unknown)
         return [self._files.sizes[row] for row in rows]
 
-    def open(self, row: int) -> OpenedObject:
-        """Open a file; a small one that is missing is fetched first. Raises `StoreError`."""
-        return OpenedObject(self, row, self._loop.call(self._files.open, row))
+    def open(self, row: int, holder: object) -> OpenedObject:
+        """Open a file; a small one that is missing is fetched first. Raises `StoreError`.
+
+        `holder` is referred to until the file is closed."""
+        return OpenedObject(self, row, self._loop.call(self._files.open, row), holder)
 
     def read_many(self, wanted: Sequence[tuple[int, int | None, int | None]]) -> list[bytes | StoreError]:
         """The bytes of many ranges (row, start, stop, as of a slice), fetched at the same time.

@@ -39,28 +39,21 @@ class _Shared:
 
 
 class Borrowed:
-    """A session in use. Given back by `give_back`, at the latest when nothing refers to it any more."""
+    """A session in use. It is given back when nothing refers to this any more."""
 
     def __init__(self, sessions: Sessions, opening: Opening, shared: _Shared, session: Session) -> None:
         self._sessions = sessions
         self._opening = opening
         self._shared = shared
-        self._is_held = True
         self.session = session
 
     @property
     def is_here(self) -> bool:
-        """Can it be used: in this process, and not given back?"""
-        return self._is_held and self.session.is_here
-
-    def give_back(self) -> None:
-        """Waits for nothing. Any thread."""
-        if self._is_held:
-            self._is_held = False
-            self._sessions.take_back(self._opening, self._shared)
+        """Can it be used, in this process?"""
+        return self.session.is_here
 
     def __del__(self) -> None:
-        self.give_back()
+        self._sessions.take_back(self._opening, self._shared)
 
 
 class Sessions:
