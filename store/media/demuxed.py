@@ -57,7 +57,7 @@ def demux(source: MediaSource) -> Stream:
             sizes.append(packet.size)
             pts.append(UNKNOWN if packet.pts is None else packet.pts)
             dts.append(UNKNOWN if packet.dts is None else packet.dts)
-            flags.append(_flags(packet, codec.name))
+            flags.append(_flags(packet, codec.canonical_name))
             if frame is None and len(flags) <= _MOST_TRIED:
                 frame = _try(packet)
         frame = frame or _first_of_rest(stream)
@@ -72,7 +72,7 @@ def demux(source: MediaSource) -> Stream:
             packets=_without_times(packets) if reorders and _has_false_times(packets, container) else packets,
             stream_id=None,
             container=container,
-            codec=codec.name,
+            codec=codec.canonical_name,
             width=frame.width if frame else stream.codec_context.width,
             height=frame.height if frame else stream.codec_context.height,
             rotation=right_rotation(frame) if frame else 0,

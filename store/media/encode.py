@@ -18,6 +18,7 @@ from PIL import Image as Pictures
 from PIL import features
 
 from store.errors import InputError, MediaInvalid
+from store.media.limits import LARGEST_PICTURE
 
 FORMATS: Final = ("jpg", "png", "bmp", "npy", "webp")
 LOSSY: Final = ("jpg", "webp")
@@ -28,8 +29,6 @@ GRAY: Final = "gray"
 DEFAULT_QUALITY: Final = 90
 LARGEST_SIDE: Final = 16384
 """Pixels; of what is scaled to. A picture that is not scaled may be as large as its source's."""
-LARGEST_PICTURE: Final = 1 << 28
-"""Pixels of a picture that is encoded: 805 MB in RGB."""
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -21,6 +21,7 @@ import numpy as np
 from store.errors import MediaInvalid
 from store.media.containers import DECODER
 from store.media.demuxed import Stream, demux
+from store.media.limits import LARGEST_PICTURE
 from store.media.mp4_boxes import NotSimple
 from store.media.mp4_tables import read_tables
 from store.media.packets import KEY, UNKNOWN, Longs, Packets, has_display_times, shown_packets
@@ -173,4 +174,9 @@ def build_index(source: MediaSource) -> VideoIndex:
         index = VideoIndex(DEMUXING, demux(source))
     if not index.frame_count:
         raise MediaInvalid(f"{source.name} has a video stream without a single frame")
+    if index.width * index.height > LARGEST_PICTURE:
+        size = f"{index.width}x{index.height}"
+        raise MediaInvalid(
+            f"{source.name} has pictures of {size}; at most {LARGEST_PICTURE} pixels are decoded"
+        )
     return index
