@@ -17,6 +17,7 @@ import os
 import secrets
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from errno import EIO
@@ -68,6 +69,7 @@ class Partial:
         self.descriptor = data
         self._map_descriptor = map_descriptor
         self.map = BlockMap(map_descriptor, size)
+        self._writing = threading.Lock()
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -103,13 +105,15 @@ class Partial:
             raise OSError(EIO, "a partial has become shorter")
         offset = block * BLOCK_BYTES
         left = [memoryview(piece) for piece in pieces]
-        while left:
-            written = os.pwritev(self.descriptor, left[:64], offset)
-            offset += written
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
-            if left:
-                left[0] = left[0][written:]
+        # The kernel lets one write to a file at a time, and those that wait for it there burn the CPU.
+        with self._writing:
+            while left:
+                written = os.pwritev(self.descriptor, left[:64], offset)
+                offset += written
+                while left and written >= len(left[0]):
+                    written -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][written:]
         self.map.put(block, hash_entry(digest))
 
     def is_good(self, block: int) -> bool:
