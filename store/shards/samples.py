@@ -11,8 +11,8 @@ their key (path from the root, raw bytes) with the seed, equal ones in the tree'
 which never changes: another order would be another name. What is added to a version or taken away
 leaves the others in their order.
 
-Columns of numbers, no object a file: 12 bytes a file and 4 a sample are kept, several times that while
-it is made, which takes a second or two a million files. Any worker thread; `Samples` is immutable.
+Columns of numbers, no object a file: 4 bytes a file, a sample and a row of the tree are kept, several times
+that while they are made, which takes about a second a million files. Any worker thread; `Samples` is immutable.
 """
 
 from __future__ import annotations
