@@ -12,7 +12,8 @@ which never changes: another order would be another name. What is added to a ver
 leaves the others in their order.
 
 Columns of numbers, no object a file: 4 bytes a file, a sample and a row of the tree are kept, several times
-that while they are made, which takes about a second a million files. Any worker thread; `Samples` is immutable.
+that while they are made, which takes about a second a million files. Any worker thread.
+`Samples` is immutable.
 """
 
 from __future__ import annotations
