@@ -113,7 +113,7 @@ def _orientation(image: Image.Image) -> int:
 def _opened(source: MediaSource) -> Iterator[Image.Image]:
     with _pillow:
         kept = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, True
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = LARGEST_PICTURE, True
         try:
             with Image.open(SourceFile(source), formats=_FORMATS) as image:  # type: ignore[arg-type]
                 width, height = image.size
@@ -124,6 +124,8 @@ def _opened(source: MediaSource) -> Iterator[Image.Image]:
                 yield image
         except StoreError:
             raise
+        except Image.DecompressionBombError as error:  # also of a picture within a picture, as icons have
+            raise MediaInvalid(f"{source.name} has more than {LARGEST_PICTURE} pixels") from error
         except Exception as error:  # Pillow's plug-ins raise whatever bytes lead them to
             raise MediaInvalid(f"{source.name} is no image that can be read") from error
         finally:

@@ -143,7 +143,7 @@ def test_a_bomb_is_refused_by_its_header(folder: Folder) -> None:
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
     source = folder.source(bomb)
     for call in (image_size, lambda source: compressed_member(source, 70)):
-        with pytest.raises(MediaInvalid, match="60000x60000"):
+        with pytest.raises(MediaInvalid, match="more than 268435456"):
             call(source)
 
 
