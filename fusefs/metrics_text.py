@@ -48,6 +48,7 @@ class MetricsText:
 def _of_mount(status: Status) -> Iterator[Metric]:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
+    ahead = status.prefetch
     named = {name: getattr(status, name) or "" for name in ("mountpoint", "oid", "rev", "mode")}
     labels = {name: _printable(value) for name, value in named.items()}
     yield InfoMetricFamily("fusefs_mount", "What is mounted where.", labels)
@@ -56,6 +57,8 @@ def _of_mount(status: Status) -> Iterator[Metric]:
         ("fusefs_cache_misses", "Opens and sizes that the cache could not answer.", status.misses),
         ("fusefs_request_errors", "Requests that ended with an error of ours.", status.errors),
         ("fusefs_cache_read_bytes", "Bytes read from the cache for readers.", status.bytes_cache),
+        ("fusefs_prefetched_files", "Files fetched ahead of readers.", ahead.fetched if ahead else 0),
+        ("fusefs_prefetch_hits", "Opens of files that had been fetched ahead.", ahead.hits if ahead else 0),
     ):
         yield CounterMetricFamily(name, help_text, count or 0)
     for name, help_text, value in (

@@ -104,8 +104,12 @@ class Versions:
         question = {"request": dict(plan.request)}
         version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs, plan.remotes, question)
         if plan.order and version.files.prefetcher is not None:
-            version.files.prefetcher.follow(array("I", plan.order))
+            self._nursery.start_soon(self._follow, version.files.prefetcher, array("I", plan.order))
         return self._stand(version, ROOT_PLACE)
+
+    async def _follow(self, prefetcher: Prefetcher, order: array[int]) -> None:
+        await self._engine.await_budget()
+        prefetcher.follow(order)
 
     async def open(self, rev: str, place: Place = ROOT_PLACE) -> TreeSpace:
         """The version that `rev` names now, as it stands at `place`.

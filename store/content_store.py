@@ -229,15 +229,16 @@ class ContentStore:
 
         Raises as `open` does, and `CacheUnusable` for a large one that the cache has no room for.
         """
-        here = await self._look(oid, known)
-        if here is not None:
-            return _held(here, came=False)
-        if not remotes or self._flights is None or self._ranged is None:
-            raise ObjectMissing(f"object {oid} is not in the cache, and there is no remote")
         if largest is not None and known > largest:
             return None
         found: Fetched | Large = Large(known)
-        if known <= WHOLE_LIMIT:
+        if not remotes or self._flights is None or self._ranged is None or known > WHOLE_LIMIT:
+            here = await self._look(oid, known)
+            if here is not None:
+                return _held(here, came=False)
+            if not remotes or self._flights is None or self._ranged is None:
+                raise ObjectMissing(f"object {oid} is not in the cache, and there is no remote")
+        else:  # which looks there, too; a reader who comes now takes part in it
             found = await self._flights.fetch(oid, known, remotes)
         if isinstance(found, Large):
             if largest is not None and found.size > largest:

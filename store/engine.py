@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 UNVERIFIED: Final = f"{OURS}/unverified"
 """Below a cache: objects that nobody has hashed. DVC does not look there, nor do mounts that verify."""
+BUDGET_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 10.0
 """At the end, for what was fetched and is not in its place yet."""
 
@@ -163,6 +164,12 @@ class Engine:
     def _note_corrupt(self, oid: Oid) -> None:
         log.error("object %s came with bytes that are not its own; it is hashed before it is read again", oid)
         self.on_corrupt(oid)
+
+    async def await_budget(self) -> None:
+        """Wait, not for long, until it is known what may be kept: for what nobody waits for."""
+        if self._keeper is not None:
+            with trio.move_on_after(BUDGET_SECONDS):
+                await self._keeper.is_measured.wait()
 
     def _alone(self, spec: RemoteSpec) -> RemoteSet:
         return RemoteSet((spec,), self.pool, self.threads, offline=self.settings.offline)

@@ -14,7 +14,7 @@ from fusefs import mountinfo
 from fusefs.cli.status_missing import tell_missing
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
-from fusefs.status import PinStatus, RemoteStatus, Status
+from fusefs.status import PinStatus, PrefetchStatus, RemoteStatus, Status
 from fusefs.survey import Found, State, survey
 from store.errors import InputError
 
@@ -126,6 +126,7 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         ("from remotes", f"{_size(status.bytes_remote)}{rate('bytes_remote', _size)}"),
         *_remotes(status.remotes or ()),
         ("fetching", _settings(status)),
+        *([("ahead", _prefetch(status.prefetch))] if status.prefetch else []),
         ("kept from gc", _pins(status.pins)),
         ("mounted", f"{_when(status.since)}, mode {status.mode}"),
         ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
@@ -155,6 +156,16 @@ def _settings(status: Status) -> str:
         return "nothing: there is no remote"
     return {"whole": "verified before it is served", "off": "not verified"}.get(
         status.verify or "", "large objects verified when they are whole"
+    )
+
+
+def _prefetch(prefetch: PrefetchStatus) -> str:
+    if prefetch.order == "none":
+        return "nothing is known of the order of reading"
+    orders = {"file": "--order", "hint": "hints", "trace": "the last epoch"}
+    return (
+        f"{_count(prefetch.ahead)} files in the order of {orders.get(prefetch.order, prefetch.order)}, "
+        f"{_count(prefetch.fetching)} on their way; {_count(prefetch.hits)} opens found theirs"
     )
 
 

@@ -67,6 +67,10 @@ class Keeper:
         self._kinds = (*kinds_of_cache(cache), *kinds_of_user(own))
         self._foresight = foresight
         self._sweep = self._new_sweep()
+        self.is_measured = trio.Event()
+        """The budget knows what is kept, or there are no limits."""
+        if not limits.are_set:
+            self.is_measured.set()
         self._threads = threads
         self._find = find
         self._measure_at = self._age_at = self._sweep_at = 0.0
@@ -122,6 +126,7 @@ class Keeper:
 
     def _measured(self, measured: Measured) -> None:
         self.budget.measured(measured.kept, measured.free)
+        self.is_measured.set()
         self._measure_at = trio.current_time() + MEASURE_SECONDS
 
     async def _tidy(self, goal: Limits) -> None:

@@ -111,6 +111,8 @@ def test_every_flag_is_an_option() -> None:
         "cache_size": "1G",
         "cache_free": "1G",
         "metrics": "9000",
+        "order": "/o",
+        "prefetch": "no",
         "pin": "no",
         "log": "/l",
     }

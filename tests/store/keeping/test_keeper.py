@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from store.budget import Limits
 from store.fetching.remote_pool import RemotePool
