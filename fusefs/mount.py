@@ -100,6 +100,8 @@ class Mount:
         if self._shown is not None:
             self._shown.supersede()
             self._shown.files.stop_learning()
+            if self._shown.files.prefetcher is not None:
+                self._shown.files.prefetcher.rest()
         space.restore()
         self._shown = space
         self.operations.show(space)

@@ -37,7 +37,7 @@ from store.local_cache import LocalCache
 from store.metrics import Metrics
 from store.oid import Oid
 from store.pace import DiskPace
-from store.prefetcher import Window
+from store.prefetch_window import Window
 from store.remotes.spec import RemoteSpec
 from store.size_finder import SizeFinder
 from store.sizes import How, Learnt, SizeIndex

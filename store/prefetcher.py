@@ -4,18 +4,13 @@ The order is that of a file, of hints, or of the last epoch (`store.traces`). Wh
 it is read, and handed to its reader as it is: so it is there although the cache had no room for it. What the
 cache has already is passed over.
 
-All prefetchers of a daemon share a `Window`: bytes and files that may be ahead of readers, and requests that
-may be under way, fewer while readers wait for misses of their own. The window is also what eviction is told:
-what will be read soon stays, and what was just read in an order goes first, since it comes again last.
-
-Thread rule: everything belongs to the event loop, but for `Window.is_wanted` and `take_spent`, which sweeps
-call in threads.
+All prefetchers of a daemon share a `Window` (`store.prefetch_window`). They are driven by opens and arrivals
+alone. Belongs to the event loop.
 """
 
 from __future__ import annotations
 
 import logging
-import resource
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,10 +20,10 @@ from typing import Final, Literal, Protocol
 
 import trio
 
-from store.budget import Limits
 from store.content_store import Brought, OpenObject
 from store.errors import StoreError
 from store.oid import Oid
+from store.prefetch_window import Window
 from store.reading_order import Follower
 from store.threads import Threads
 from store.traces import EpochRecorder, is_worth_keeping, read_trace, write_trace
@@ -39,15 +34,6 @@ log = logging.getLogger(__name__)
 Order = Literal["file", "hint", "trace", "none"]
 """Where an order comes from."""
 
-AT_ONCE: Final = 32
-"""Requests; readers' own misses take their places, but for `FEWEST`."""
-FEWEST: Final = 2
-WINDOW_BYTES: Final = 256 << 20
-WINDOW_FILES: Final = 1024
-SHARE: Final = 0.25
-"""Of what the cache may hold: the window at most."""
-MEMORY_BYTES: Final = 32 << 20
-"""Of memory, for what is ahead of readers and not in the cache, or not yet."""
 GUESSED_BYTES: Final = 64 << 10
 """What a file counts whose size is not known yet."""
 LOOKED_AT: Final = 256
@@ -60,9 +46,6 @@ MOST_ROWS: Final = 1 << 22
 """In a larger tree nothing is recorded: it would take too much of the daemon's memory."""
 MOST_HINTED: Final = 1 << 20
 """Files that hints may be ahead."""
-SPENT: Final = 1 << 16
-LATEST: Final = 64
-"""Of what was just read: it may still be open."""
 WRITE_PAUSE: Final = 5.0
 REPLAYED: Final = 64
 """Opens that are looked at again when an order becomes known a little late."""
@@ -97,70 +80,6 @@ class PrefetchReport:
     """Files that were brought so far."""
     hits: int
     """Opens that found theirs brought."""
-
-
-class Window:
-    """How much all prefetchers of a daemon together may have ahead of their readers.
-
-    `flights` tells how many objects are being fetched for anybody, `has_room` whether the cache may keep so
-    many bytes more.
-    """
-
-    def __init__(
-        self, limits: Limits, flights: Callable[[], int], has_room: Callable[[int], bool] = lambda _: True
-    ) -> None:
-        share = int(SHARE * limits.size) if limits.size else WINDOW_BYTES
-        self.most_bytes = min(WINDOW_BYTES, share)
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.most_files = WINDOW_FILES if soft == resource.RLIM_INFINITY else min(WINDOW_FILES, soft // 4)
-        self.flights = flights
-        self.has_room = has_room
-        self.files = 0
-        self.bytes = 0
-        self.memory = 0
-        self.running = 0
-        self._wanted: set[Oid] = set()
-        self._spent: deque[Oid] = deque(maxlen=SPENT)
-
-    def is_full(self, size: int) -> bool:
-        """Is there no room for one more file of so many bytes?"""
-        if self.files >= self.most_files or (self.files and self.bytes + size > self.most_bytes):
-            return True
-        return self.memory + size > MEMORY_BYTES and not self.has_room(size)
-
-    @property
-    def is_busy(self) -> bool:
-        """Are as many requests under way as may be?"""
-        misses = max(0, self.flights() - self.running)
-        return self.running >= max(FEWEST, AT_ONCE - misses)
-
-    def want(self, oid: Oid) -> None:
-        self._wanted.add(oid)
-
-    def unwant(self, oid: Oid) -> None:
-        self._wanted.discard(oid)
-
-    def spend(self, oid: Oid) -> None:
-        """It was read, and is expected again only after everything else."""
-        self._spent.append(oid)
-
-    def forget_spent(self) -> None:
-        self._spent.clear()
-
-    def is_wanted(self, oid: Oid) -> bool:
-        """Will it be read soon? Any thread."""
-        return oid in self._wanted
-
-    def take_spent(self, most: int) -> list[Oid]:
-        """Up to `most` objects that were read in an order, those first that were read first; each is told
-        once. Any thread."""
-        taken: list[Oid] = []
-        try:
-            while len(taken) < most and len(self._spent) > LATEST:
-                taken.append(self._spent.popleft())
-        except IndexError:
-            pass  # the loop has just forgotten them
-        return taken
 
 
 @dataclass(slots=True)
@@ -267,6 +186,13 @@ class Prefetcher:
                 write_trace(self._kept, self._tree, self._trace)
             except OSError as error:
                 log.warning("the order in which files were read cannot be kept: %s", error.strerror)
+
+    def rest(self) -> None:
+        """Readers are expected elsewhere: let others have the window until they are back."""
+        self._drop()
+        if self._follower is not None:
+            self._follower.search()
+            self._losses = self._follower.losses
 
     def stop(self) -> None:
         """Bring no more, and let go of everything that waits for readers."""
@@ -434,7 +360,7 @@ class Prefetcher:
     def _hold(self, row: int, brought: Brought) -> None:
         window, opened = self._window, brought.opened
         ahead = self._held[row] = _Ahead(opened.oid, opened, opened.size, brought.memory)
-        if brought.kept and window.memory + brought.memory > MEMORY_BYTES:
+        if brought.kept and not window.has_memory(brought.memory):
             opened.close()
             ahead.opened, ahead.memory = None, 0
         window.files += 1

@@ -16,12 +16,13 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import prefetcher
+from store import prefetch_window, prefetcher
 from store.budget import Limits
 from store.content_store import Brought
 from store.errors import RemoteSlow
 from store.oid import Oid
-from store.prefetcher import AT_ONCE, FAILURES, FEWEST, LATEST, Prefetcher, Window
+from store.prefetch_window import AT_ONCE, FEWEST, LATEST, Window
+from store.prefetcher import FAILURES, Prefetcher
 from store.threads import Threads
 from store.traces import trace_path
 from store.tree import Tree
@@ -210,7 +211,7 @@ def test_a_share_of_the_budget_is_ahead(tmp_path: Path) -> None:
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the cache keeps is let go when memory is full, and read from there; what it does not waits."""
-    monkeypatch.setattr(prefetcher, "MEMORY_BYTES", 20 * SIZE)
+    monkeypatch.setattr(prefetch_window, "MEMORY_BYTES", 20 * SIZE)
 
     async def kept(reading: Reading) -> None:
         reading.files.gate.set()
@@ -341,6 +342,23 @@ def test_hints_go_before_the_usual_order_and_end(tmp_path: Path) -> None:
         await settle()
         assert reading.ahead.report().order == "file"
         assert reading.open(*order[40:100]) == 60
+
+    run(tmp_path, test)
+
+
+def test_a_version_that_is_not_shown_any_more_leaves_the_window_to_others(tmp_path: Path) -> None:
+    async def test(reading: Reading) -> None:
+        reading.files.gate.set()
+        order = order_of(reading)
+        reading.ahead.follow(order)
+        await settle()
+        reading.ahead.rest()
+        assert reading.window.files == 0
+        await settle()
+        assert reading.window.files == 0
+        reading.open(*order[:8])
+        await settle()
+        assert reading.open(*order[8:]) == len(order) - 8
 
     run(tmp_path, test)
 

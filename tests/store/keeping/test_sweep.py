@@ -20,7 +20,7 @@ from store.keeping.records import Fetched
 from store.keeping.sweep import Sweep
 from store.ledger import Ledger
 from store.oid import Oid
-from store.prefetcher import LATEST, Window
+from store.prefetch_window import LATEST, Window
 from tests.store.keeping.conftest import Cache
 
 BLOCK = 4096
