@@ -179,7 +179,7 @@ class ContentStore:
             self.counters.misses += 1
             if source is None:
                 raise
-            await self._fetcher.bring(oid, source)
+            await self._fetcher.bring(oid, source, home.has)
             opened = await self._open(oid, home)
         if known not in (UNKNOWN, opened.size) and home is self._blobs and source is not None:
             # What a crash left of a file of our own, which nothing else depends on.

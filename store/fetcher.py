@@ -48,12 +48,21 @@ class Fetcher:
         """Run something beside the flights. It must not raise."""
         self._nursery.start_soon(work, *arguments)
 
-    async def bring(self, oid: Oid, source: Source) -> None:
-        """Return when the object is in the cache. Raises what the source raised, to every waiter alike."""
+    async def bring(self, oid: Oid, source: Source, has: Callable[[Oid], bool] | None = None) -> None:
+        """Return when the object is in the cache. Raises what the source raised, to every waiter alike.
+
+        `has` looks once more whether it is there, in the thread that would bring it: a flight may have landed
+        between a waiter's own look and now.
+        """
         flight = self._flights.get(oid)
         if flight is None:
             flight = self._flights[oid] = _Flight()
-            self._nursery.start_soon(self._fly, oid, source.bring, flight)
+
+            def work(oid: Oid) -> None:
+                if has is None or not has(oid):
+                    source.bring(oid)
+
+            self._nursery.start_soon(self._fly, oid, work, flight)
         await flight.landed.wait()
         if flight.error is not None:
             raise type(flight.error)(*flight.error.args)
