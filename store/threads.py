@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
-from store.errors import StoreTimeout
+from store.errors import StoreError, StoreTimeout
 from store.metrics import Queue
 
 T = TypeVar("T")
@@ -83,6 +83,9 @@ class Call(Generic[T]):
         def run() -> None:
             try:
                 self._value = self._result.finish(work(*arguments))
+            except StoreError as error:
+                # It may be remembered: what its traceback leads to would be kept, open files for instance.
+                self._error = error.with_traceback(None)
             except BaseException as error:
                 self._error = error
 

@@ -228,12 +228,17 @@ class Downloader:
             for start in range(0, length, _HASHED_AT_ONCE):
                 hasher.update(data[start : start + _HASHED_AT_ONCE])
             if not hasher.matches(wanted.oid):
-                with contextlib.suppress(CacheUnusable):
-                    written = self.write(fetched)
-                    assert written.path is not None
-                    self._arrivals.put_aside(wanted.oid, written.path)
+                self._quarantine(fetched)
+                # An error is remembered, and its traceback would hold what the frame does.
+                del fetched, data
                 raise _other_hash(remote, wanted.oid)
         return fetched
+
+    def _quarantine(self, fetched: Fetched) -> None:
+        with contextlib.suppress(CacheUnusable):
+            written = self.write(fetched)
+            assert written.path is not None
+            self._arrivals.put_aside(fetched.oid, written.path)
 
     def _receive(self, remote: Remote, wanted: Wanted, body: Body, sink: _Sink) -> Fetched:
         oid = wanted.oid
