@@ -98,3 +98,5 @@ def user() -> Iterator[User]:
         environment = {**fusefs.environment, "TMPDIR": str(temporary), "PATH": PATH}
         yield User(replace(fusefs, environment=environment), dataset, mountpoint)
         unmount_all(mountpoint)
+        for pid in list_daemons(directory):  # one whose mount went with its namespace still has last words
+            assert await_end(pid)
