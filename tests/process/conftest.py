@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -98,5 +99,6 @@ def user() -> Iterator[User]:
         environment = {**fusefs.environment, "TMPDIR": str(temporary), "PATH": PATH}
         yield User(replace(fusefs, environment=environment), dataset, mountpoint)
         unmount_all(mountpoint)
-        for pid in list_daemons(directory):  # one whose mount went with its namespace still has last words
+        for pid in list_daemons(directory):  # in a mount namespace that lives as long as it does
+            os.kill(pid, signal.SIGTERM)
             assert await_end(pid)
