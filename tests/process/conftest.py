@@ -100,5 +100,5 @@ def user() -> Iterator[User]:
         yield User(replace(fusefs, environment=environment), dataset, mountpoint)
         unmount_all(mountpoint)
         for pid in list_daemons(directory):  # in a mount namespace that lives as long as it does
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGKILL)
             assert await_end(pid)

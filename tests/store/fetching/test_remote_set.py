@@ -132,7 +132,7 @@ def test_the_gravest_is_told_with_what_each_said(
 ) -> None:
     first, second = reversed(said) if turned else said
     with pytest.raises(error) as caught:
-        ask(Remotes(origin=[first], backup=[second]), deadline=0.1)
+        ask(Remotes(origin=[first], backup=[second]), deadline=1.0)
     assert type(caught.value) is error
     line = str(caught.value)
     assert str(OID) in line and "origin" in line and "backup" in line
