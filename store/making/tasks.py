@@ -88,7 +88,7 @@ class Task:
     recipe: str
     """The canonical spelling; empty where there is none."""
     origins: tuple[Origin, ...]
-    """What it is made of, in order."""
+    """What it is made of, in order. Their names change nothing of it; what must is part of the recipe."""
     chunk: int = 0
     arguments: Mapping[str, object] = field(default_factory=dict, compare=False)
     """What the maker is told beside, msgpack-able and small. It follows from what the key is made of."""
@@ -105,7 +105,8 @@ class Task:
         if len(self.origins) == 1:
             source = _name(self.origins[0].oid)
         else:
-            source = sources_id((origin.name, _name(origin.oid)) for origin in self.origins)
+            # Without their names: what a folder has been made to holds wherever it is mounted or moved.
+            source = sources_id(("", _name(origin.oid)) for origin in self.origins)
         key = product_key(self.maker, source, self.recipe, self.chunk, self.version)
         object.__setattr__(self, "key", key)
 
