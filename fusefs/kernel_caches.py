@@ -18,15 +18,16 @@ _NOTIFICATION: Final = struct.Struct("<IiQ")  # length, code, and zero: not an a
 _INC_EPOCH: Final = 8
 
 
-def forget_names(fuse_fd: int, names: Iterable[bytes]) -> None:
-    """Outdate what is cached of the root: its attributes, and `names` in it, there or not."""
+def forget_names(fuse_fd: int, names: Iterable[tuple[int, bytes]]) -> None:
+    """Outdate what is cached of the root: its attributes, and `names`, there or not, each with the inode of
+    its directory."""
     pyfuse3.invalidate_inode(pyfuse3.ROOT_INODE, attr_only=True)
     try:
         os.write(fuse_fd, _NOTIFICATION.pack(_NOTIFICATION.size, _INC_EPOCH, 0))
     except OSError:  # a kernel that does not know it
-        for name in names:
+        for directory, name in names:
             try:
-                pyfuse3.invalidate_entry(pyfuse3.ROOT_INODE, pyfuse3.FileNameT(name))
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(directory), pyfuse3.FileNameT(name))
             except OSError:
                 pass  # not cached
 

@@ -30,6 +30,8 @@ from fusefs.spaces import CONTROL_SPACE, REVISIONS_SPACE, Space
 from fusefs.status_reporter import StatusReporter
 from fusefs.tree_space import TreeSpace
 from fusefs.versions import Versions
+from fusefs.views.view import ViewSpace
+from fusefs.views.views import Views
 from fusefs.waiting import shorten_waits
 from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
@@ -37,7 +39,6 @@ from store.errors import StoreError
 from store.git.clones import clone_directory, clones_directory, hold_clone
 from store.keeping.leases import Lease
 from store.remotes.opening import open_remote
-from store.tree import ROOT_ROW
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +80,29 @@ class Mount:
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         self.metrics_text = MetricsText(metrics, self._reporter.status)
         files = {b"status": self._reporter.report, b"metrics": self.metrics_text.render}
-        control = ControlSpace(files, {b"revs": revisions}, **owner)
+        self._views = Views(engine, self.operations.numbers, lambda: self._shown, **owner, umask=plan.umask)
+        self._versions.made_of = self._views.inodes_of
+        views = {} if plan.revs else self._views.directories  # those of one version
+        control = ControlSpace(files, {b"revs": revisions, **views}, **owner)
         self.operations.add(CONTROL_SPACE, control)
         self.operations.add(REVISIONS_SPACE, revisions)
         self._shown: TreeSpace | None = None
+        self._root: TreeSpace | ViewSpace | None = None
         if plan.revs:
             root: Space = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
             self.operations.add(0, root)
-            self.operations.show(root)
-        else:
-            self._show(self._versions.open_first())
+            self.operations.show(root, None)
+
+    async def show_first(self) -> None:
+        """Show the version that the plan names, if it names one. Raises `StoreError` and OSError."""
+        if not self._plan.revs:
+            first = self._versions.open_first()
+            self._show(first, await self._view(first))
+
+    async def _view(self, version: TreeSpace) -> TreeSpace | ViewSpace:
+        """A version as it stands at the root. Raises `StoreError`."""
+        kind, _, recipe = self._plan.view.partition(":")
+        return await self._views.open(version, kind, recipe, at_root=True) if kind else version
 
     def listen(self, address: str) -> MetricsEndpoint:
         """Take the address where metrics are served. Raises `InputError`."""
@@ -96,15 +110,16 @@ class Mount:
         self._reporter.metrics_address = endpoint.address
         return endpoint
 
-    def _show(self, space: TreeSpace) -> None:
+    def _show(self, space: TreeSpace, root: TreeSpace | ViewSpace) -> None:
+        if self._root is not None:
+            self._root.supersede()
         if self._shown is not None:
-            self._shown.supersede()
             self._shown.files.stop_learning()
             if self._shown.files.prefetcher is not None:
                 self._shown.files.prefetcher.rest()
-        space.restore()
-        self._shown = space
-        self.operations.show(space)
+        root.restore()
+        self._shown, self._root = space, root
+        self.operations.show(root, space.tree)
         self._reporter.show(space)
         space.files.start_learning()
 
@@ -160,20 +175,23 @@ class Mount:
 
     async def switch(self, rev: str) -> TreeSpace:
         """Show another version at the root. What is open keeps the old one. Raises `StoreError`."""
-        before = self._shown
+        before = self._root
         if before is None:
             raise StoreError("this mount shows revisions side by side; there is nothing to switch")
         space = await self._versions.open(rev)
-        if space is not before:
-            self._show(space)
-            names = {tree.name(row) for tree in (before.tree, space.tree) for row in tree.children(ROOT_ROW)}
-            names.update(NAMES)  # the data of one version may leave another of them free
+        if space is not self._shown:
+            root = await self._view(space)
+            self._show(space, root)
+            names = {(pyfuse3.ROOT_INODE, name) for shown in (before, root) for name in shown.root_names()}
+            # The data of one version may leave another of them free.
+            names.update((pyfuse3.ROOT_INODE, name) for name in NAMES)
+            names.update(self._views.names())
             await self._threads.on_disk(forget_names, self._fuse_fd, names)
             self._nursery.start_soon(self._forget_again, names)
             log.info("switched to %s, commit %s", rev, space.rev)
         return space
 
-    async def _forget_again(self, names: set[bytes]) -> None:
+    async def _forget_again(self, names: set[tuple[int, bytes]]) -> None:
         await trio.sleep(SETTLE_SECONDS)
         try:
             await self._threads.on_disk(forget_names, self._fuse_fd, names)
@@ -200,6 +218,7 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
         background = engine.nursery
         pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
         mount = Mount(plan, fuse_fd, engine, pinner)
+        await mount.show_first()
         endpoint = mount.listen(plan.metrics) if plan.metrics else None
         shorten_waits()
         pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})

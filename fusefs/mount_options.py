@@ -18,6 +18,7 @@ from typing import Any, Final, cast, get_args
 
 from fusefs.metrics_address import parse_metrics
 from fusefs.plan import Verify
+from fusefs.views.kinds import parse_view
 from store.errors import InputError
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -118,6 +119,8 @@ class MountOptions:
     repo: str = ""
     revs: str = ""
     """A glob of revisions to show side by side; empty for one version."""
+    view: str = ""
+    """Show the version in another shape, `KIND:RECIPE` (`fusefs.views.kinds`)."""
     remote: tuple[str, ...] = ()
     """Names and URLs of the remotes to ask, in that order; empty for those that are configured."""
     trust: bool = False
@@ -156,6 +159,8 @@ class MountOptions:
             raise InputError("--order says what to fetch ahead, and --no-prefetch not to: give one of them")
         if self.order and self.revs:
             raise InputError("--order is for one version, and --revs shows many: give one of them")
+        if self.view and self.revs:
+            raise InputError("--view is of one version, and --revs shows many: give one of them")
         if self.uid < 0:
             object.__setattr__(self, "uid", os.getuid())
         if self.gid < 0:
@@ -189,6 +194,12 @@ FLAGS: Final = (
     Flag("rev", str, "the revision: a tag, branch, commit or experiment; also TARGET@REV", "REV"),
     Flag("repo", str, "the repository that TARGET is a path in: a directory or a URL", "REPO"),
     Flag("revs", str, "show all revisions that match, each in a directory", "GLOB", of_the_process=True),
+    Flag(
+        "view",
+        parse_view,
+        "show it in another shape: shards:1000, frames:png, chunks:auto (in -o, write \\, for a comma)",
+        "KIND:RECIPE",
+    ),
     Flag(
         "remote",
         parse_remote,

@@ -17,9 +17,9 @@ from fusefs.attributes import DIRECTORY_BYTES
 from fusefs.control import DIRECTORY_ROW, control_name
 from fusefs.errnos import ENAMETOOLONG, ENODATA, answering
 from fusefs.spaces import CONTROL_SPACE, OpenDirectory, OpenFile, Space, locate
-from fusefs.tree_space import TreeSpace
+from fusefs.views.numbers import Numbers
 from store.content_store import Counters
-from store.tree import NAME_MAX, ROOT_ROW
+from store.tree import NAME_MAX, ROOT_ROW, Tree
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.requests = requests
         self._counters = counters
+        self.numbers = Numbers()
+        """Those of the spaces of views, which are found by it."""
         self._spaces: dict[int, Space] = {}
         self._root: Space
         self._control_name = b""
@@ -44,10 +46,11 @@ class Operations(pyfuse3.Operations):
         """Answer for the inodes of a space from now on."""
         self._spaces[number] = space
 
-    def show(self, root: Space) -> None:
-        """Show a space's first row at the root, instead of what was shown there."""
+    def show(self, root: Space, tree: Tree | None) -> None:
+        """Show a space's first row at the root, instead of what was shown there; `tree` is the version's that
+        is seen in it."""
         self._root = root
-        self._control_name = control_name(root.tree if isinstance(root, TreeSpace) else None)
+        self._control_name = control_name(tree)
 
     def failed(self, message: str) -> None:
         """Count a failed request and say why in the log. Called by `answering`."""
@@ -66,7 +69,8 @@ class Operations(pyfuse3.Operations):
         if inode == pyfuse3.ROOT_INODE:
             return self._root, ROOT_ROW
         number, row = locate(inode)
-        return self._spaces[number], row
+        space = self._spaces.get(number)
+        return self.numbers.find(number) if space is None else space, row
 
     # Names and attributes
 

@@ -76,6 +76,8 @@ class MountPlan:
     """The rows of the first version in the order in which they will be read, 4 bytes each; or empty."""
     order_unknown: int = 0
     """How many paths of that order are not in the version."""
+    view: str = ""
+    """How the version is shown, `KIND:RECIPE` (`fusefs.views.kinds`); empty for as it is."""
 
     @property
     def cache(self) -> str:

@@ -107,6 +107,8 @@ class Status:
     """The address where Prometheus' text is served, too."""
     limits: LimitsStatus | None = None
     prefetch: PrefetchStatus | None = None
+    view: str | None = None
+    """How the version is shown, `KIND:RECIPE`; `None` for as it is."""
 
     def to_json(self) -> builtins.bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"

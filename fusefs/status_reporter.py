@@ -95,6 +95,7 @@ class StatusReporter:
             metrics=self.metrics_address or None,
             limits=LimitsStatus(plan.cache, plan.cache_size or None, plan.cache_free or None),
             prefetch=self._describe_prefetch(),
+            view=plan.view or None,
         )
 
     def _describe_prefetch(self) -> PrefetchStatus:

@@ -115,6 +115,10 @@ class TreeSpace:
         self._writer = self._new_writer()
         self._expiring: AttributeWriter | None = None
 
+    def root_names(self) -> list[bytes]:
+        """The names in the tree's root."""
+        return [self.tree.name(row) for row in self.tree.children(ROOT_ROW)]
+
     def supersede(self) -> None:
         """Another version is shown at the mount's root now: what is listed here must not be kept there."""
         self._expiring = self._expiring or self._new_writer(entry_timeout=0)

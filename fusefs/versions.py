@@ -90,6 +90,8 @@ class Versions:
         self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
         self._last_number = FIRST_TREE - 1
+        self.made_of: Callable[[TreeFiles, Sequence[int]], Sequence[int]] = lambda *_: ()
+        """Tells the inodes of views that are made of rows of a version."""
         engine.on_corrupt = lambda oid: engine.nursery.start_soon(self.forget_object, oid)
 
     @property
@@ -237,22 +239,23 @@ class Versions:
                 files, engine.window, engine.threads, engine.nursery.start_soon, trace_path(Path(path))
             )
         self._versions[rev, path] = version
-        files.corrected = partial(self._forget_file, first_inode(version.number))
+        files.corrected = lambda row: self._forget_rows(version, [row])
         self._adopt(tree)
         return version
 
     async def forget_object(self, oid: Oid) -> None:
         """Have the kernel drop what it keeps of an object's bytes: they may have been wrong."""
         for version in list(self._versions.values()):
-            first = first_inode(version.number)
             try:
-                for row in await self._threads.on_disk(version.files.tree.rows_of, oid):
-                    await self._forget_file(first, row)
+                rows = await self._threads.on_disk(version.files.tree.rows_of, oid)
+                await self._forget_rows(version, rows)
             except StoreError as error:
                 log.warning("wrong bytes of object %s may be remembered: %s", oid, error)
 
-    async def _forget_file(self, first: int, row: int) -> None:
-        await self._threads.on_disk(forget_file, first + row)
+    async def _forget_rows(self, version: _Version, rows: Sequence[int]) -> None:
+        first = first_inode(version.number)
+        for inode in [*(first + row for row in rows), *self.made_of(version.files, rows)]:
+            await self._threads.on_disk(forget_file, inode)
 
     def _stand(self, version: _Version, place: Place) -> TreeSpace:
         """The version's space at `place`. Raises `StoreError` where there are too many."""

@@ -124,6 +124,7 @@ def make_plan(request: Request, dataset: Dataset, place: str, options: MountOpti
         mode="fuse",
         tree=str(dataset.tree or ""),
         revs=options.revs,
+        view=options.view,
         caches=tuple(map(str, dataset.caches)),
         git_dirs=tuple(str(git_dir) for git_dir in dataset.git_dirs),
         repo=dataset.origin.repo if dataset.origin else "",

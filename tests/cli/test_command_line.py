@@ -106,6 +106,7 @@ def test_every_flag_is_an_option() -> None:
         "rev": "v1",
         "repo": "/r",
         "revs": "v*",
+        "view": "shards:1000",
         "remote": "near",
         "verify": "whole",
         "cache_size": "1G",

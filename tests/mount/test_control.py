@@ -18,7 +18,7 @@ pytestmark = pytest.mark.fuse
 FIELDS = [
     *("mountpoint", "target", "oid", "rev", "mode", "pid", "since", "files", "bytes", "hits", "misses"),
     *("errors", "bytes_cache", "bytes_remote", "cache_bytes", "rss_bytes", "log", "control", "pins"),
-    *("remotes", "offline", "verify", "metrics", "limits", "prefetch"),
+    *("remotes", "offline", "verify", "metrics", "limits", "prefetch", "view"),
 ]
 FILES = {"one": b"1", "two": b"22" * 5000, "below/three": b"333"}
 WAIT_SECONDS = 20.0
@@ -28,11 +28,12 @@ def test_it_is_reached_by_name_and_never_listed(mounter: Mounter) -> None:
     root = mounter.mount_files(FILES).path
     (root / ".fusefs" / "status").read_bytes()  # now the kernel knows of it
     assert sorted(os.listdir(root)) == ["below", "one", "two"]
-    assert sorted(os.listdir(root / ".fusefs")) == ["metrics", "revs", "status"]
+    assert sorted(os.listdir(root / ".fusefs")) == ["chunks", "frames", "metrics", "revs", "shards", "status"]
     assert root.stat().st_nlink == 3
     with os.scandir(root / ".fusefs") as entries:
         kinds = {entry.name: entry.is_file() for entry in entries if entry.inode() == entry.stat().st_ino}
-    assert kinds == {"status": True, "metrics": True, "revs": False}
+    directories = dict.fromkeys(["chunks", "frames", "revs", "shards"], False)
+    assert kinds == {"status": True, "metrics": True, **directories}
     assert stat.S_ISDIR((root / ".fusefs").stat().st_mode)
     assert os.path.samefile(root / ".fusefs" / "..", root)
     with pytest.raises(FileNotFoundError):
