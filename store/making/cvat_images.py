@@ -1,0 +1,66 @@
+"""What CVAT makes of images: members of compressed chunks and sizes; and the checksums that a zip needs.
+
+Makers over images in their order. A product follows from contents alone and not from names, so what is wrong
+with an image is told without its name, by whoever knows where it lies.
+
+Blocking; worker processes. Raise as sources do.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgpack
+
+from store.errors import MediaInvalid
+from store.media.encode import encoder
+from store.media.images import compressed_member, image_size
+from store.media.source import MediaSource
+
+IMAGES_VERSION: Final = f"1 {encoder()}"
+"""Of `make_members` and `measure_images`."""
+CHECKSUMS_VERSION: Final = "1"
+
+_BLOCK: Final = 1 << 20
+
+
+def make_members(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
+    """Each image as it stands in a compressed chunk, by the `quality`. Raises `MediaInvalid`."""
+    for source in sources:
+        yield compressed_member(source, arguments["quality"])
+
+
+def measure_images(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
+    """Width and height of all images as they are displayed, in one piece; see `sizes_of`."""
+    sizes: list[tuple[int, int]] = []
+    for source in sources:
+        try:
+            sizes.append(image_size(source))
+        except MediaInvalid:
+            sizes.append((0, 0))
+    yield msgpack.packb(sizes)
+
+
+def sizes_of(piece: bytes) -> list[tuple[int, int]]:
+    """What `measure_images` made: widths and heights, 0 for what is no image that can be read."""
+    return [(width, height) for width, height in msgpack.unpackb(piece)]
+
+
+def checksum_members(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
+    """The CRC-32 of each source, in one piece; see `checksums_of`."""
+    yield b"".join(struct.pack("<I", _checksum(source)) for source in sources)
+
+
+def checksums_of(piece: bytes) -> tuple[int, ...]:
+    """What `checksum_members` made."""
+    return struct.unpack(f"<{len(piece) // 4}I", piece)
+
+
+def _checksum(source: MediaSource) -> int:
+    value = 0
+    for start in range(0, source.size, _BLOCK):
+        value = zlib.crc32(source.read_at(start, min(_BLOCK, source.size - start)), value)
+    return value
