@@ -1,9 +1,10 @@
 """`MirrorSpace`: the directories of a version as they stand in a view, and what a view makes of its files.
 
-A row of the space is a row of the tree, and always a directory: one of the version's, or one that stands for
-a file. A `Rule` says which files those are, and what is `Inside` a directory beside the version's own. What is
-inside belongs to further spaces, one for each row, whose numbers follow the mirror's own. So every inode
-follows from rows, and nothing is remembered of directories that are merely listed. Lives on the event loop.
+A row of the space is a row of the tree, and always a directory: one of the version's, or one that stands
+for a file. A `Rule` says which files those are, and what is `Inside` a directory beside the version's own.
+What is inside belongs to further spaces, one for each row, whose numbers follow the mirror's own. So every
+inode follows from rows, and nothing is remembered of directories that are merely listed. Lives on the event
+loop.
 """
 
 from __future__ import annotations
