@@ -10,6 +10,7 @@
     │   ├── MediaInvalid        a video or an image that cannot be read, or that has no such frame
     │   ├── RevisionUnknown     a name that git knows no commit by, or more than one
     │   └── RepositoryUnusable  a git repository that cannot be read, found or reached
+    ├── MediaFailed           a process that makes something of a video or an image hung, crashed or gave up
     ├── ObjectMissing         no storage has the object
     ├── ObjectCorrupt         bytes are there and are not the object's (length, hash, file type)
     ├── CacheUnusable         the cache directory cannot be read or written (full, denied, gone)
@@ -21,6 +22,7 @@
     │   ├── RemoteSlow          it did not answer in time, or asks us to wait
     │   ├── RemoteCorrupt       what it gave is not the object: length, hash or range
     │   ├── RemoteUnreachable   no connection, or one that broke; an error of the server's own
+    │   ├── RemoteFull          it has no room for what it was given
     │   └── RangeRefused        it gives objects only whole
     ├── Offline               the network would be needed and must not be used
     └── LockTimeout           another process holds a lock for longer than we wait
@@ -62,6 +64,11 @@ class NotStored(InputError):
 
 class MediaInvalid(InputError):
     """A video or an image that is not one, that nothing here can decode, or that has no such frame."""
+
+
+class MediaFailed(StoreError):
+    """A process that was to make something of a video or an image hung, crashed or gave up. Trying again may
+    help."""
 
 
 class RevisionUnknown(InputError):
@@ -121,6 +128,10 @@ class RemoteCorrupt(RemoteError):
 
 class RemoteUnreachable(RemoteError):
     """No connection to the remote, or one that broke; or an error of the server's own."""
+
+
+class RemoteFull(RemoteError):
+    """The remote has no room for what it was given: its disk is full, a quota, or a bound on one object."""
 
 
 class RangeRefused(RemoteError):

@@ -1,0 +1,109 @@
+"""The maker `frames`: some frames of a video, each encoded as a file. In a worker.
+
+The most urgent frame is made first. Those that were decoded on the way to it are held meanwhile, as far as
+they are wanted and `HELD` allows, and encoded next; then come the frames behind it, and in the end the
+earlier ones.
+Readers of a few videos stay open, so whoever goes straight on decodes every packet once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from store.errors import MediaInvalid, ObjectCorrupt
+from store.making.makers import MISSING, Made, Piece
+from store.media.encode import Encoding, encode
+from store.media.frames import Frame, FrameReader
+from store.media.index import VideoIndex
+from store.media.index_file import from_bytes
+from store.media.recipe import parse_frames
+from store.media.source import MediaSource
+
+HELD: Final = 64 << 20
+"""Bytes of pictures that wait to be encoded, about."""
+READERS: Final = 3
+"""Videos that are open at a time: a decoder may keep a dozen pictures."""
+
+_readers: OrderedDict[MediaSource, tuple[FrameReader, VideoIndex]] = OrderedDict()
+
+
+def make(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[Made]:
+    """Frame `range(*arguments["frames"])[n]` is piece n. Sources: the video and its index.
+
+    Raises as the source does.
+    """
+    encoding = parse_frames(arguments["recipe"]).encoding
+    reader, index = _open(*sources)
+    try:
+        yield from _Chunk(reader, index, range(*arguments["frames"]), encoding).make(arguments[MISSING])
+    except BaseException:
+        # Whatever it was, a reader that was left in the middle of something is not gone on with.
+        _readers.pop(sources[0], None)
+        raise
+
+
+def _open(video: MediaSource, kept: MediaSource) -> tuple[FrameReader, VideoIndex]:
+    found = _readers.get(video)
+    if found is None:
+        index = from_bytes(kept.read_at(0, kept.size))
+        if index is None:
+            raise ObjectCorrupt(f"the index of {video.name} is damaged")
+        while len(_readers) >= READERS:
+            _readers.popitem(last=False)[1][0].close()
+        found = _readers[video] = FrameReader(video, index), index
+    _readers.move_to_end(video)
+    return found
+
+
+class _Chunk:
+    """Frames that are made together; piece n is frame `frames[n]`."""
+
+    def __init__(self, reader: FrameReader, index: VideoIndex, frames: range, encoding: Encoding) -> None:
+        self._reader = reader
+        self._index = index
+        self._frames = frames
+        self._encoding = encoding
+
+    def make(self, missing: Sequence[int]) -> Iterator[Piece]:
+        """All that is missing, beginning with the first that is named."""
+        urgent = missing[0]
+        left = sorted(set(missing))
+        held = self._hold(urgent, [number for number in left if number < urgent])
+        yield self._piece(urgent)
+        for number in held:
+            yield self._encoded(number, held[number])
+            held[number] = None
+        left = [number for number in left if number != urgent and number not in held]
+        yield from map(self._piece, [number for number in left if number > urgent])
+        yield from map(self._piece, [number for number in left if number < urgent])
+
+    def _hold(self, urgent: int, earlier: list[int]) -> dict[int, Frame | None]:
+        """Frames that decoding passes on its way to the urgent one."""
+        begin = self._index.first_from(self._index.start_of(self._frames[urgent]))
+        passed = [number for number in earlier if self._frames[number] >= begin]
+        most = HELD // max(2 * self._index.width * self._index.height, 1)
+        held: dict[int, Frame | None] = {}
+        for number in passed[-most:] if most else ():
+            try:
+                held[number] = self._decode(number)
+            except MediaInvalid:
+                break  # its turn comes; the urgent one does not wait for the tries that it takes
+        return held
+
+    def _piece(self, number: int) -> Piece:
+        try:
+            return self._encoded(number, self._decode(number))
+        except MediaInvalid as error:
+            return Piece(number, error)
+
+    def _encoded(self, number: int, frame: Frame | None) -> Piece:
+        assert frame is not None  # each is encoded once
+        try:
+            return Piece(number, encode(frame.rgb(), self._encoding))
+        except MediaInvalid as error:
+            return Piece(number, error)
+
+    def _decode(self, number: int) -> Frame:
+        return next(self._reader.decode(self._frames[number], 1))
