@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from store.content_store import OpenObject
 from store.media.key import product_key, sources_id
 from store.oid import Oid
-from store.tree_files import TreeFiles
+
+if TYPE_CHECKING:  # makers describe tasks beside their work, and a worker has no loop
+    from store.content_store import OpenObject
+    from store.tree_files import TreeFiles
 
 
 class Origin(Protocol):

@@ -3,8 +3,10 @@
 A message is a list of msgpack's, sent in packets of a local socket that keeps their bounds; descriptors go
 with the last one. The worker asks, and waits for what it asked for:
 
-    [MAKE, module, arguments, sources, begin, seconds]   to the worker: a task; sources are [identity, name],
-                                                  what is made is written to the descriptor from `begin` on
+    [MAKE, maker, arguments, sources, begin, seconds]
+                                  to the worker, with a descriptor: a task. The maker is [module, function],
+                                  sources are [identity, name], what is made is written from `begin` on, and
+                                  takes at most so many seconds of the processor
     [OPEN, source]                → [handle, size, begin] with a descriptor, or without: then it is read
     [READ, handle, begin, length] → [bytes]       the bytes of a range
     [CLOSE, handle]
