@@ -8,25 +8,20 @@ Readers of a few videos stay open, so whoever goes straight on decodes every pac
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from store.errors import MediaInvalid, ObjectCorrupt
+from store.errors import MediaInvalid
 from store.making.makers import MISSING, Made, Piece
+from store.making.readers import reading
 from store.media.encode import Encoding, encode
 from store.media.frames import Frame, FrameReader
 from store.media.index import VideoIndex
-from store.media.index_file import from_bytes
 from store.media.recipe import parse_frames
 from store.media.source import MediaSource
 
 HELD: Final = 64 << 20
 """Bytes of pictures that wait to be encoded, about."""
-READERS: Final = 3
-"""Videos that are open at a time: a decoder may keep a dozen pictures."""
-
-_readers: OrderedDict[MediaSource, tuple[FrameReader, VideoIndex]] = OrderedDict()
 
 
 def make(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[Made]:
@@ -35,26 +30,8 @@ def make(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterat
     Raises as the source does.
     """
     encoding = parse_frames(arguments["recipe"]).encoding
-    reader, index = _open(*sources)
-    try:
+    with reading(*sources) as (reader, index):
         yield from _Chunk(reader, index, range(*arguments["frames"]), encoding).make(arguments[MISSING])
-    except BaseException:
-        # Whatever it was, a reader that was left in the middle of something is not gone on with.
-        _readers.pop(sources[0], None)
-        raise
-
-
-def _open(video: MediaSource, kept: MediaSource) -> tuple[FrameReader, VideoIndex]:
-    found = _readers.get(video)
-    if found is None:
-        index = from_bytes(kept.read_at(0, kept.size))
-        if index is None:
-            raise ObjectCorrupt(f"the index of {video.name} is damaged")
-        while len(_readers) >= READERS:
-            _readers.popitem(last=False)[1][0].close()
-        found = _readers[video] = FrameReader(video, index), index
-    _readers.move_to_end(video)
-    return found
 
 
 class _Chunk:
