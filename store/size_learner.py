@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -116,7 +116,7 @@ class SizeLearner:
         finally:
             done.set()
 
-    async def learn_sizes(self, rows: range) -> None:
+    async def learn_sizes(self, rows: Iterable[int]) -> None:
         """Ask this machine for those of the rows' sizes that are not known; some may stay so."""
         await self.loaded.wait()
         column = self.sizes.column

@@ -17,8 +17,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from store.content_store import Brought, ContentStore, OpenBytes, OpenFile, OpenObject
-from store.errors import ObjectCorrupt, ObjectMissing, StoreError
+from store.errors import ObjectCorrupt, ObjectMissing, RemoteSlow, StoreError
 from store.fetcher import Source
 from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
@@ -30,6 +32,11 @@ from store.tree import UNKNOWN, Tree
 
 MEASURED_AT_ONCE: Final = 4096
 """Rows. Between two such batches readers get their turn."""
+
+ASKED_AT_ONCE: Final = 64
+"""Files whose sizes are asked for at a time, by `learn`."""
+LEARNT_SECONDS: Final = 60.0
+"""For so long `learn` waits; what has come by then stays known."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +79,11 @@ class TreeFiles:
     def sizes_unknown(self) -> int:
         """How many files' sizes are not known."""
         return self._sizes.unknown
+
+    @property
+    def has_remotes(self) -> bool:
+        """May what the caches lack be fetched?"""
+        return bool(self._remotes)
 
     @property
     def bytes_known(self) -> int:
@@ -207,6 +219,38 @@ class TreeFiles:
             return UNKNOWN
         self._sizes.learn(row, size, How.STAT)
         return size
+
+    async def learn(self, rows: Sequence[int]) -> None:
+        """Learn the sizes of all these rows.
+
+        Raises as `size` does for the first that nothing can tell, and `RemoteSlow` after `LEARNT_SECONDS`.
+        """
+        with trio.move_on_after(LEARNT_SECONDS) as patience:
+            for start in range(0, len(rows), MEASURED_AT_ONCE):
+                await self._learner.learn_sizes(rows[start : start + MEASURED_AT_ONCE])
+            await self._ask_sizes([row for row in rows if self.sizes[row] == UNKNOWN])
+        if patience.cancelled_caught:
+            unknown = sum(self.sizes[row] == UNKNOWN for row in rows)
+            raise RemoteSlow(f"the sizes of {unknown} files are not known after {LEARNT_SECONDS:.0f} s")
+
+    async def _ask_sizes(self, rows: list[int]) -> None:
+        """Ask for the sizes of these rows, some at a time."""
+        waiting = iter(rows)
+        errors: list[StoreError] = []
+
+        async def ask() -> None:
+            for row in waiting:
+                try:
+                    await self.size(row)
+                except StoreError as error:
+                    errors.append(error)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(ASKED_AT_ONCE, len(rows))):
+                nursery.start_soon(ask)
+        if errors:
+            raise errors[0]
 
     async def learn_around(self, row: int) -> int:
         """As `SizeLearner.learn_around`: no remote is waited for."""

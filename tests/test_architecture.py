@@ -60,6 +60,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/fetching/surroundings.py",
         "store/keeping/keeper.py",
         "store/prefetcher.py",
+        "store/shards/reader.py",
         "store/threads.py",
         "store/size_finder.py",
         "store/size_learner.py",
