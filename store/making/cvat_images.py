@@ -8,7 +8,6 @@ Blocking; worker processes. Raise as sources do.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -19,6 +18,7 @@ from store.errors import MediaInvalid
 from store.media.encode import encoder
 from store.media.images import compressed_member, image_size
 from store.media.source import MediaSource
+from store.media.zips import pack_checksums, with_checksums
 
 IMAGES_VERSION: Final = f"1 {encoder()}"
 """Of `make_members` and `measure_images`."""
@@ -28,9 +28,11 @@ _BLOCK: Final = 1 << 20
 
 
 def make_members(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """Each image as it stands in a compressed chunk, by the `quality`. Raises `MediaInvalid`."""
-    for source in sources:
-        yield compressed_member(source, arguments["quality"])
+    """Each image as it stands in a compressed chunk, by the `quality`, and the checksums of all.
+
+    Raises `MediaInvalid`.
+    """
+    return with_checksums(compressed_member(source, arguments["quality"]) for source in sources)
 
 
 def measure_images(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
@@ -50,13 +52,8 @@ def sizes_of(piece: bytes) -> list[tuple[int, int]]:
 
 
 def checksum_members(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """The CRC-32 of each source, in one piece; see `checksums_of`."""
-    yield b"".join(struct.pack("<I", _checksum(source)) for source in sources)
-
-
-def checksums_of(piece: bytes) -> tuple[int, ...]:
-    """What `checksum_members` made."""
-    return struct.unpack(f"<{len(piece) // 4}I", piece)
+    """The CRC-32 of each source, in one piece; see `store.media.zips.checksums_of`."""
+    yield pack_checksums([_checksum(source) for source in sources])
 
 
 def _checksum(source: MediaSource) -> int:

@@ -1,8 +1,8 @@
 """What CVAT makes of a run of a video's frames: an MP4, or JPEG files for a zip; and PNG files.
 
-Makers take a video and its index for sources, and from `arguments` the frames, as `start`, `stop` and `step`
-of a range, and the `quality`. The same frames give the same bytes on every machine, for as long as
-`VIDEO_VERSION` is the same: one thread encodes, by code that does not depend on the processor.
+Makers take a video and its index for sources, and from `arguments` the `frames`, as start, stop and step of a
+range, and the `quality`. The same frames give the same bytes on every machine, for as long as `VIDEO_VERSION`
+is the same: one thread encodes, by code that does not depend on the processor.
 
 Where this differs from CVAT: the encoder is x264 on every machine, and what CVAT calls original and encodes
 again is each frame as it was decoded, in RGB of 8 bits, as PNG.
@@ -26,11 +26,13 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from store.errors import MediaInvalid
+from store.making.readers import reading
 from store.media.containers import DECODER
 from store.media.encode import Encoding, encode, encoder
-from store.media.frames import COLOUR_VERSION, Frame, FrameReader
-from store.media.index_file import INDEX_VERSION, from_bytes
+from store.media.frames import COLOUR_VERSION, Frame
+from store.media.index_file import INDEX_VERSION
 from store.media.source import MediaSource
+from store.media.zips import with_checksums
 
 VIDEO_VERSION: Final = f"1 {COLOUR_VERSION} {INDEX_VERSION} {DECODER} {encoder()}"
 """Of all makers here."""
@@ -72,21 +74,17 @@ def make_mp4(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> It
 
 
 def make_jpegs(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """Each frame upright as a JPEG file."""
-    for frame in _frames(arguments, sources):
-        file = io.BytesIO()
-        picture = Image.fromarray(frame.rgb(upright=True))
-        try:
-            picture.save(file, "JPEG", quality=arguments["quality"], optimize=True)
-        except OSError as error:  # a side of more than 65500
-            raise MediaInvalid(f"{sources[0].name}: no JPEG can be made of frame {frame.number}") from error
-        yield file.getvalue()
+    """Each frame upright as a JPEG file, and the checksums of all (`store.media.zips.checksums_of`)."""
+    return with_checksums(
+        _jpeg(frame, arguments["quality"], sources[0].name) for frame in _frames(arguments, sources)
+    )
 
 
 def make_pngs(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """Each frame upright as a PNG file, with exactly the values that decoding gives."""
-    for frame in _frames(arguments, sources):
-        yield encode(frame.rgb(upright=True), Encoding("png"))
+    """Each frame upright as a PNG file, with exactly the values that decoding gives; and the checksums."""
+    return with_checksums(
+        encode(frame.rgb(upright=True), Encoding("png")) for frame in _frames(arguments, sources)
+    )
 
 
 def quantizer(quality: int) -> int:
@@ -107,13 +105,18 @@ def halved(width: int, height: int) -> tuple[int, int]:
 
 
 def _frames(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Generator[Frame, None, None]:
-    video, kept = sources
-    index = from_bytes(kept.read_at(0, kept.size))
-    if index is None:
-        raise MediaInvalid(f"the index of {video.name} is none that can be read")
-    with FrameReader(video, index) as reader:
-        for number in range(arguments["start"], arguments["stop"], arguments["step"]):
+    with reading(*sources) as (reader, _):
+        for number in range(*arguments["frames"]):
             yield from reader.decode(number, 1)
+
+
+def _jpeg(frame: Frame, quality: int, name: str) -> bytes:
+    file = io.BytesIO()
+    try:
+        Image.fromarray(frame.rgb(upright=True)).save(file, "JPEG", quality=quality, optimize=True)
+    except OSError as error:  # a side of more than 65500
+        raise MediaInvalid(f"{name}: no JPEG can be made of frame {frame.number}") from error
+    return file.getvalue()
 
 
 def _options(quality: int) -> dict[str, str]:

@@ -1,15 +1,17 @@
 """Chunks as zips: members stored as they are, named by their number in the chunk, the same bytes every time.
 
-The length and the members' places follow from their sizes alone, so both are known before anything is made.
-Pure; any thread.
+The length and the members' places follow from their sizes alone, so both are known before anything is made;
+and with the members' checksums, every byte that is not theirs. Pure; any thread.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from store.errors import InputError
@@ -65,21 +67,93 @@ class ZipLayout:
         return sum(self.sizes) + sum(heads + 2 * len(name) for name in self.names) + _END.size
 
 
+@dataclass(frozen=True, slots=True)
+class MemberRange:
+    """`length` bytes of a member's content from `offset` on."""
+
+    number: int
+    offset: int
+    length: int
+
+
+class Zip:
+    """A chunk whose members lie elsewhere: what its bytes are, given the members' CRC-32."""
+
+    def __init__(self, layout: ZipLayout, checksums: Sequence[int]) -> None:
+        """Raises `InputError` where the checksums are not one a member."""
+        if len(checksums) != len(layout.sizes):
+            raise InputError(f"a chunk of {len(layout.sizes)} members needs as many checksums")
+        self.size: Final = layout.size
+        self._names = layout.names
+        self._sizes = layout.sizes
+        self._checksums = checksums
+        self._bodies = layout.offsets
+        self._starts = [
+            body - _LOCAL.size - len(name) for body, name in zip(self._bodies, self._names, strict=True)
+        ]
+        self._end = self._bodies[-1] + self._sizes[-1] if self._bodies else 0
+
+    def parts(self, offset: int, length: int) -> Iterator[bytes | MemberRange]:
+        """What the bytes from `offset` on are, in order: `length` of them, fewer where the zip ends."""
+        stop = min(offset + length, self.size)
+        member = max(bisect_right(self._starts, offset) - 1, 0)
+        while offset < min(stop, self._end):
+            start, body = self._starts[member], self._bodies[member]
+            if offset < body:
+                yield self._local(member)[offset - start : stop - start]
+                offset = min(body, stop)
+            here = min(body + self._sizes[member], stop) - offset
+            if here > 0:
+                yield MemberRange(member, offset - body, here)
+                offset += here
+            member += 1
+        if offset < stop:
+            yield self._directory[offset - self._end : stop - self._end]
+
+    def _local(self, number: int) -> bytes:
+        return _LOCAL.pack(0x04034B50, *self._common(number)) + self._names[number].encode()
+
+    def _common(self, number: int) -> tuple[int, ...]:
+        checksum, size, name = self._checksums[number], self._sizes[number], self._names[number]
+        return _VERSION, 0, 0, _TIME, _DATE, checksum, size, size, len(name), 0
+
+    @cached_property
+    def _directory(self) -> bytes:
+        """Everything behind the last member."""
+        entries = b"".join(
+            _CENTRAL.pack(0x02014B50, _UNIX | _VERSION, *self._common(number), 0, 0, 0, _MODE, start)
+            + self._names[number].encode()
+            for number, start in enumerate(self._starts)
+        )
+        count = len(self._starts)
+        return entries + _END.pack(0x06054B50, 0, 0, count, count, len(entries), self._end, 0)
+
+
 def build_zip(members: Sequence[tuple[str, bytes]]) -> bytes:
     """The zip of members given by extension and bytes. Raises `InputError` as `ZipLayout` does."""
-    layout = ZipLayout(
-        tuple(extension for extension, _ in members), tuple(len(content) for _, content in members)
+    contents = [content for _, content in members]
+    layout = ZipLayout(tuple(extension for extension, _ in members), tuple(map(len, contents)))
+    whole = Zip(layout, [zlib.crc32(content) for content in contents])
+    return b"".join(
+        part if isinstance(part, bytes) else contents[part.number][part.offset : part.offset + part.length]
+        for part in whole.parts(0, whole.size)
     )
-    pieces: list[bytes] = []
-    directory: list[bytes] = []
-    for name, offset, (_, content) in zip(layout.names, layout.offsets, members, strict=True):
-        common = (_VERSION, 0, 0, _TIME, _DATE, zlib.crc32(content), len(content), len(content), len(name), 0)
-        begin = offset - _LOCAL.size - len(name)
-        pieces += [_LOCAL.pack(0x04034B50, *common), name.encode(), content]
-        directory += [
-            _CENTRAL.pack(0x02014B50, _UNIX | _VERSION, *common, 0, 0, 0, _MODE, begin),
-            name.encode(),
-        ]
-    start, length = sum(map(len, pieces)), sum(map(len, directory))
-    end = _END.pack(0x06054B50, 0, 0, len(members), len(members), length, start, 0)
-    return b"".join([*pieces, *directory, end])
+
+
+def with_checksums(members: Iterable[bytes]) -> Iterator[bytes]:
+    """Members, and behind the last one the CRC-32 of all, in one piece: see `checksums_of`."""
+    checksums: list[int] = []
+    for content in members:
+        checksums.append(zlib.crc32(content))
+        yield content
+    yield pack_checksums(checksums)
+
+
+def pack_checksums(checksums: Sequence[int]) -> bytes:
+    """Checksums as bytes."""
+    return struct.pack(f"<{len(checksums)}I", *checksums)
+
+
+def checksums_of(piece: bytes) -> tuple[int, ...]:
+    """What `pack_checksums` made; of anything else, something."""
+    return struct.unpack(f"<{len(piece) // 4}I", piece[: len(piece) // 4 * 4])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from store.errors import MediaInvalid
+from store.errors import MediaInvalid, ObjectCorrupt
 from store.making.cvat_video import (
     LARGEST_AREA,
     halved,
@@ -25,6 +26,7 @@ from store.media.frames import FrameReader
 from store.media.index import build_index
 from store.media.index_file import to_bytes
 from store.media.source import MediaSource
+from store.media.zips import checksums_of
 from tests.store.media.sources import BytesSource
 from tests.store.media.videos import Videos, encode, full_decode, md5_of
 
@@ -41,8 +43,15 @@ def sources(content: bytes, name: str = "clip.mp4") -> tuple[MediaSource, MediaS
     return video, BytesSource(to_bytes(build_index(video)), "index")
 
 
-def frames(start: int, stop: int, step: int = 1, quality: int = 70) -> dict[str, int]:
-    return {"start": start, "stop": stop, "step": step, "quality": quality}
+def frames(start: int, stop: int, step: int = 1, quality: int = 70) -> dict[str, Any]:
+    return {"frames": [start, stop, step], "quality": quality}
+
+
+def unpacked(pieces: Iterable[bytes]) -> list[bytes]:
+    """The members that a maker gives, checked by its last piece."""
+    *members, checksums = pieces
+    assert checksums_of(checksums) == tuple(map(zlib.crc32, members))
+    return members
 
 
 def decoded(content: bytes) -> Iterator[Pixels]:
@@ -147,7 +156,7 @@ def test_pngs_are_the_full_decode_bit_for_bit(videos: Videos, name: str) -> None
     path = videos.path(name)
     plain = full_decode(path)
     turns = {"rotated-270": 3}.get(name, 0)
-    made = list(make_pngs(frames(2, len(plain), 4), sources(path.read_bytes(), name)))
+    made = unpacked(make_pngs(frames(2, len(plain), 4), sources(path.read_bytes(), name)))
     assert len(made) == len(range(2, len(plain), 4))
     for content, number in zip(made, range(2, len(plain), 4), strict=True):
         picture = Image.open(io.BytesIO(content))
@@ -157,7 +166,7 @@ def test_pngs_are_the_full_decode_bit_for_bit(videos: Videos, name: str) -> None
 
 def test_jpegs_are_upright_and_of_the_quality(videos: Videos) -> None:
     content = videos.path("rotated-90").read_bytes()
-    fine, coarse = (list(make_jpegs(frames(3, 9, 2, quality), sources(content))) for quality in (95, 30))
+    fine, coarse = (unpacked(make_jpegs(frames(3, 9, 2, quality), sources(content))) for quality in (95, 30))
     assert len(fine) == len(coarse) == 3
     assert sum(map(len, coarse)) < sum(map(len, fine))
     for number, member in zip((3, 5, 7), fine, strict=True):
@@ -183,5 +192,5 @@ def test_what_is_made_of_a_broken_video_is_an_error(videos: Videos) -> None:
 
 def test_an_index_that_is_none() -> None:
     video = BytesSource(b"no matter")
-    with pytest.raises(MediaInvalid, match="index"):
+    with pytest.raises(ObjectCorrupt, match="index"):
         list(make_pngs(frames(0, 1), (video, BytesSource(b"nonsense"))))

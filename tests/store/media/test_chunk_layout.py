@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from store.media.manifest_jsonl import (
     video_manifest,
 )
 from store.media.ordering import NATURAL, PREDEFINED, frames_of, kind_of, related_images
-from store.media.zips import ZipLayout, build_zip
+from store.media.zips import Zip, ZipLayout, build_zip
 
 HEAD = b'{"version":"1.1"}\n{"type":"images"}\n'
 
@@ -165,6 +166,23 @@ def test_zips(content: list[tuple[str, bytes]]) -> None:
         for info in archive.infolist():
             assert (info.compress_type, info.extra) == (zipfile.ZIP_STORED, b"")
             assert info.date_time == (1980, 1, 1, 0, 0, 0)
+
+
+@given(members, st.integers(0, 999), st.integers(0, 999))
+def test_ranges_of_zips_whose_members_lie_elsewhere(
+    content: list[tuple[str, bytes]], offset: int, length: int
+) -> None:
+    layout = ZipLayout(tuple(e for e, _ in content), tuple(len(b) for _, b in content))
+    whole = Zip(layout, [zlib.crc32(b) for _, b in content])
+    parts = list(whole.parts(offset, length))
+    assert all(len(part) if isinstance(part, bytes) else part.length for part in parts)
+    made = b"".join(
+        part if isinstance(part, bytes) else content[part.number][1][part.offset :][: part.length]
+        for part in parts
+    )
+    assert made == build_zip(content)[offset : offset + length]
+    with pytest.raises(InputError, match="checksums"):
+        Zip(layout, [0] * (len(content) + 1))
 
 
 def test_unzip_takes_them(tmp_path: Path) -> None:
