@@ -1,4 +1,5 @@
-"""An image's size without decoding it, and what chunks hold of it: `compressed_member`, `original_member`.
+"""An image's size and format without decoding it, a small picture of it, and what chunks hold of it:
+`compressed_member`, `original_member`.
 
 The rules are CVAT's, with one difference: an original is the source's bytes, always. CVAT saves images whose
 EXIF orientation is not 1 again, turned, and every TIFF with LZW, and calls the result original as well.
@@ -55,6 +56,25 @@ def image_size(source: MediaSource) -> tuple[int, int]:
         width, height = image.size
         turned = image.format != "TIFF" and _orientation(image) > 4  # Pillow has swapped a TIFF's by then
         return (height, width) if turned else (width, height)
+
+
+def image_format(source: MediaSource) -> str:
+    """What it is by its bytes, as Pillow calls it: `JPEG`, `PNG`. Reads the header only."""
+    with _opened(source) as image:
+        return image.format or ""
+
+
+def thumbnail(source: MediaSource, width: int, height: int) -> Image.Image:
+    """The image upright, in RGB, made smaller until it fits in a box of so many pixels."""
+    with _opened(source) as image:
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        # A JPEG is decoded at half or less of its size where that is enough, whichever way it will be turned.
+        image.draft("RGB", (2 * max(width, height),) * 2)
+        image.load()
+        upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+        small = _to_8_bits(upright).convert("RGB")
+        small.thumbnail((width, height))
+        return small
 
 
 def compressed_member(source: MediaSource, quality: int) -> bytes:
