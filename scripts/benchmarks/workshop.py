@@ -167,10 +167,11 @@ class Workshop:
         self.run(*command, cwd=cwd, **environment)
         return time.monotonic() - start
 
-    def write_list(self, paths: Sequence[Path], seed: int) -> Path:
-        """A file with these paths, shuffled: the order in which the reader takes them."""
+    def write_list(self, paths: Sequence[Path], seed: int | None) -> Path:
+        """A file with these paths, in the order in which the reader takes them: shuffled with a seed."""
         shuffled = [os.fsencode(path) for path in paths]
-        random.Random(seed).shuffle(shuffled)
+        if seed is not None:
+            random.Random(seed).shuffle(shuffled)
         descriptor, name = tempfile.mkstemp(prefix="list-", dir=self.root)
         with os.fdopen(descriptor, "wb") as file:
             file.write(b"".join(path + b"\0" for path in shuffled))

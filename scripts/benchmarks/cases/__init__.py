@@ -14,6 +14,7 @@ from benchmarks.cases.lazy_small import compare_lazy_small
 from benchmarks.cases.many_entries import measure_many_entries
 from benchmarks.cases.revisions_first import compare_first_access
 from benchmarks.cases.revisions_many import measure_many_revisions
+from benchmarks.cases.shards import compare_shards
 from benchmarks.cases.small_files import compare_small_files
 from benchmarks.cases.switch import measure_switch
 from benchmarks.measure import Results
@@ -28,6 +29,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "revisions-first": compare_first_access,
     "revisions-many": measure_many_revisions,
     "switch": measure_switch,
+    "shards": compare_shards,
     "lazy-small": compare_lazy_small,
     "lazy-large": compare_lazy_large,
     "lazy-many": measure_lazy_many,
