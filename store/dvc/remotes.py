@@ -28,7 +28,7 @@ _CHAIN: Final = 16
 _UNUSED: Final = frozenset(
     {
         *("jobs", "checksum_jobs", "verify", "no_traverse", "listobjects", "worktree", "version_aware"),
-        *("type", "shared", "slow_link_warning", "protected", "acl", "cache_regions", "ask_password"),
+        *("type", "slow_link_warning", "protected", "cache_regions", "ask_password"),
         *("ask_passphrase", "gdrive_trash_only", "gdrive_acknowledge_abuse"),
     }
 )

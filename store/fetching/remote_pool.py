@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -23,7 +23,7 @@ from store.fetching.suspicion import Suspicion
 from store.metrics import Metrics, RemoteMetrics, label_of
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
-from store.remotes.storage import Address, Body, Listed, Storage
+from store.remotes.storage import Address, Body, Listed, WritableStorage
 
 Opener = Callable[[RemoteSpec], Remote]
 
@@ -81,8 +81,8 @@ class LazyStorage:
         self._opener = opener
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._storage: Storage | None = None
-        self._former: Storage | None = None
+        self._storage: WritableStorage | None = None
+        self._former: WritableStorage | None = None
 
     @property
     def can_list(self) -> bool:
@@ -98,6 +98,12 @@ class LazyStorage:
 
     def list(self, prefix: str) -> Iterator[Listed]:
         return self._open().list(prefix)
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        return self._open().put(key, parts, size, if_absent=if_absent)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self._open().delete(keys)
 
     def close(self) -> None:
         """Close what is open. Blocking."""
@@ -117,7 +123,7 @@ class LazyStorage:
                 self._former.close()
             self._former, self._storage = self._storage, None
 
-    def _open(self) -> Storage:
+    def _open(self) -> WritableStorage:
         storage = self._storage
         if storage is None:
             with self._lock:

@@ -1,9 +1,9 @@
-"""`Apart`: storages that are read by a process of their own, for one that cannot read them itself any more.
+"""`Apart`: storages that are used by a process of their own, for one that cannot read them itself any more.
 
 obstore's threads do not survive a fork, and a forked child cannot start others: whatever it asks of obstore
-waits for ever. So a child whose parent had it loaded has a helper (`store.remotes.apart_server`) read the
-object stores. Each call has a connection to the helper, a socket pair whose other end is handed to it: there
-is no name that others could connect to, and the helper ends with us. Blocking; any thread.
+waits for ever. So a child whose parent had it loaded has a helper (`store.remotes.apart_server`) read and
+write the object stores. Each call has a connection to the helper, a socket pair whose other end is handed to
+it: there is no name that others could connect to, and the helper ends with us. Blocking; any thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from store import errors
 from store.errors import RemoteCorrupt, RemoteError, RemoteSlow, RemoteUnreachable
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
-from store.remotes.storage import CHUNK_BYTES, Address, Body, Limits, Listed
+from store.remotes.storage import CHUNK_BYTES, Address, Body, Limits, Listed, measured
 
 COMMAND: Final = (sys.executable, "-P", "-m", "store.remotes.apart_server")
 HEADER: Final = struct.Struct(">BI")
@@ -34,9 +34,10 @@ END: Final = 2
 ERROR: Final = 3
 MESSAGE_LIMIT: Final = CHUNK_BYTES + 4096
 _LIMITS: Final = Limits()
-PATIENCE: Final = 3 * (_LIMITS.connect + _LIMITS.first_byte) + _LIMITS.stall + 60.0
+PATIENCE: Final = 3 * (_LIMITS.connect + _LIMITS.first_byte) + _LIMITS.stall + _LIMITS.upload + 60.0
 """Seconds between two messages: more than the helper's storages may take."""
 MOST_IDLE: Final = 64
+DELETED_AT_ONCE: Final = 64
 
 
 class Apart:
@@ -117,6 +118,10 @@ class Apart:
             self._process = None
 
 
+class HelperGone(RemoteUnreachable):
+    """The other end listens no more; it may have said something before."""
+
+
 class Connection:
     """Messages, one way and the other. One thread at a time."""
 
@@ -133,6 +138,8 @@ class Connection:
         try:
             self._socket.sendall(HEADER.pack(kind, len(data)))
             self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise HelperGone(str(_failure(error))) from None
         except OSError as error:
             raise _failure(error) from None
 
@@ -192,6 +199,24 @@ class ApartStorage:
             body = _ApartBody(connection, *connection.receive_value())
             connection.is_reusable = False  # until all of it is read
             yield body
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        with self._apart.connection() as connection:
+            connection.send_value([self._spec, "put", [key, size, if_absent]])
+            connection.is_reusable = False  # until all of it is read
+            try:
+                for part in measured(parts, size):
+                    connection.send(DATA, part)
+                connection.send(END)
+            except HelperGone:
+                pass  # the helper has an answer already
+            done = bool(connection.receive_value())
+            connection.is_reusable = done
+            return done
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), DELETED_AT_ONCE):
+            self._ask("delete", *keys[start : start + DELETED_AT_ONCE])
 
     def list(self, prefix: str) -> Iterator[Listed]:
         with self._apart.connection() as connection:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from store.remotes.object_options import (
     NO_RETRIES,
     Bucket,
     Trust,
+    Use,
     bucket_of,
     client_options,
     endpoint_of,
@@ -153,17 +155,17 @@ def _connect(spec: RemoteSpec, bucket: Bucket, limits: Limits, anonymous: bool) 
         config["skip_signature"] = True
         hint = unused(spec, ())
 
-    def store(*, questions: bool) -> AzureStore:
+    def store(use: Use) -> AzureStore:
         plain = account.endpoint.startswith("http:")
         return AzureStore(
             config=config,
-            client_options=client_options(limits, Trust(), plain_http=plain, questions=questions),
+            client_options=client_options(limits, Trust(), plain_http=plain, use=use),
             retry_config=NO_RETRIES,
             credential_provider=provider,
         )
 
     try:
-        return Connection(store(questions=False), store(questions=True), renew, hint)
+        return Connection(store("bodies"), store("questions"), partial(store, "uploads"), renew, hint)
     except Exception as error:
         kind = type(error).__name__
         raise RemoteUnreachable(f"remote {spec.name}: its credentials cannot be used ({kind})") from None

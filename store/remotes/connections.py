@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Final
@@ -82,13 +82,30 @@ def _left(end: float) -> float:
     return left
 
 
+def sending(parts: Iterable[bytes], seconds: float, answer: float) -> Iterator[bytes]:
+    """`parts` for a request's body: each must be taken within `seconds`, and the answer's head come within
+    `answer` after the last of them."""
+    for part in parts:
+        _phase.end = time.monotonic() + seconds
+        yield part
+    _phase.end = time.monotonic() + answer
+
+
 class _Socket(socket.socket):
+    def sendall(self, *arguments: Any) -> None:
+        _hurry(self)
+        super().sendall(*arguments)
+
     def recv_into(self, *arguments: Any) -> int:
         _hurry(self)
         return super().recv_into(*arguments)
 
 
 class _TlsSocket(ssl.SSLSocket):
+    def send(self, *arguments: Any) -> int:
+        _hurry(self)
+        return super().send(*arguments)
+
     def recv_into(self, *arguments: Any) -> int:
         _hurry(self)
         return super().recv_into(*arguments)
@@ -217,7 +234,7 @@ class Connections:
         self._managers: dict[str, urllib3.PoolManager] = {}
 
     def ask(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None = None
     ) -> urllib3.BaseHTTPResponse:
         """One request, without redirects; gives the answer when its head has come.
 

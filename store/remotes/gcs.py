@@ -8,6 +8,7 @@ machine's own. obstore finds and renews them. `projectname` says nothing about r
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from store.errors import InputError, RemoteDenied
@@ -15,6 +16,7 @@ from store.remotes.object_options import (
     NO_RETRIES,
     Bucket,
     Trust,
+    Use,
     bucket_of,
     client_options,
     endpoint_of,
@@ -68,16 +70,19 @@ def _connect(spec: RemoteSpec, bucket: Bucket, limits: Limits, anonymous: bool) 
         else unused(spec, ["credentialpath"]) or " (`allow_anonymous_login` asks without credentials)"
     )
 
-    def store(*, questions: bool) -> GCSStore:
+    def store(use: Use) -> GCSStore:
+        if use == "uploads" and config["skip_signature"]:
+            # obstore would look for credentials all the same, and send what it finds.
+            raise RemoteDenied(f"remote {spec.name}: nothing can be written there without credentials{hint}")
         plain = endpoint.startswith("http:")
         return GCSStore(
             config=config,
-            client_options=client_options(limits, Trust(), plain_http=plain, questions=questions),
+            client_options=client_options(limits, Trust(), plain_http=plain, use=use),
             retry_config=NO_RETRIES,
         )
 
     try:
-        return Connection(store(questions=False), store(questions=True), hint=hint)
+        return Connection(store("bodies"), store("questions"), partial(store, "uploads"), hint=hint)
     except Exception as error:
         if spec.ambient and not anonymous:
             where = "`credentialpath`" if path else "the application default credentials"

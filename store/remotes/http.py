@@ -1,5 +1,8 @@
 """HTTP and HTTPS remotes: whole objects and ranges from any server of files. They cannot be listed.
 
+Objects are sent to it by POST or, if the remote's `method` says so, PUT: as DVC does it. It is the server's
+part then that nobody sees half of one. What is sent is not redirected.
+
 A server that does no ranges still serves: it says so by answering whole, and whoever asked for a part is told
 (`RangeRefused`) before the bytes come. Redirects are followed, but never from https to http, and neither
 credentials nor a client's certificate go to another origin than the remote's own.
@@ -10,7 +13,7 @@ Any thread; a call asks once.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -22,10 +25,11 @@ from store.errors import (
     InputError,
     RangeRefused,
     RemoteCorrupt,
+    RemoteDenied,
     RemoteMissing,
     RemoteUnreachable,
 )
-from store.remotes.connections import Connections, phase, tls_context
+from store.remotes.connections import Connections, phase, sending, tls_context
 from store.remotes.http_answers import (
     error_of_failure,
     error_of_status,
@@ -38,13 +42,15 @@ from store.remotes.http_answers import (
 from store.remotes.http_credentials import credentials_of
 from store.remotes.object_options import narrowed, trust_of, unused
 from store.remotes.spec import RemoteSpec
-from store.remotes.storage import CHUNK_BYTES, Address, Limits, Listed
+from store.remotes.storage import CHUNK_BYTES, Address, Limits, Listed, measured
 
 REDIRECTS: Final = 5
 MOST_DRAINED: Final = 1 << 16
 """An answer that nobody wants is read to its end up to here, to keep the connection."""
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
+_SENDING: Final = frozenset({"POST", "PUT"})
+_DONE: Final = frozenset({200, 201, 204})
 _NO_HEAD: Final = frozenset({403, 405, 501})
 _PATH_CHARACTERS: Final = "/!$&'()*+,;=:@~"
 
@@ -117,6 +123,7 @@ class HttpStorage:
         """`headers` are credentials: they go to the origin of `url` only. Raises `InputError`."""
         self.who = f"remote {spec.name}"
         self.limits = limits
+        self._method = (spec.options.get("method") or "POST").upper()
         self._credentials = headers
         self._hint = unused(spec, ("password", "token")) if not headers else ""
         self.base, self._origin = _checked(spec, url)
@@ -188,6 +195,89 @@ class HttpStorage:
     def list(self, prefix: str) -> Iterator[Listed]:
         """Never there (`can_list`)."""
         raise RemoteUnreachable(f"{self.who} cannot be listed")
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        """As `WritableStorage.put`."""
+        if self._method not in _SENDING:
+            raise RemoteDenied(
+                f"{self.who}: its `method` is neither POST nor PUT, so nothing can be sent to it"
+            )
+        address = Address(key)
+        if if_absent and self.has(address):
+            return False
+        headers = {"If-None-Match": "*"} if if_absent else {}
+        if not self.send(self._method, key, headers, parts, size):
+            return False
+        self.check_length(address, size)
+        return True
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As `WritableStorage.delete`."""
+        for key in keys:
+            with self.asked("DELETE", self._url(Address(key)), {}, key) as answer:
+                if answer.status not in (*_DONE, 202, 404, 410):
+                    raise self._refusal(answer, key, "delete")
+
+    def has(self, address: Address) -> bool:
+        """Is there such an object? Raises `RemoteError`."""
+        try:
+            self.size(address)
+        except RemoteMissing:
+            return False
+        return True
+
+    def check_length(self, address: Address, size: int) -> None:
+        """Look whether an object has the length that was sent. Raises `RemoteError`."""
+        if self.size(address) != size:
+            raise RemoteCorrupt(f"{self.who} has kept another length of {address.key} than it was sent")
+
+    def send(
+        self, method: str, key: str, headers: Mapping[str, str], parts: Iterable[bytes], size: int
+    ) -> bool:
+        """Send a body of `size` bytes; False for an answer that a condition of `headers` does not hold.
+
+        What iterating `parts` raises is raised, after the connection was closed: the server has less than it
+        was promised then.
+        """
+        failures: list[Exception] = []
+
+        def guarded() -> Iterator[bytes]:
+            try:
+                yield from measured(parts, size)
+            except Exception as error:
+                failures.append(error)
+                raise ConnectionAbortedError from None
+
+        sent = {
+            "Accept-Encoding": "identity",
+            "User-Agent": "fusefs",
+            "Content-Length": str(size),
+            "Content-Type": "application/octet-stream",
+            **headers,
+            **self._credentials,
+        }
+        # Of nothing, the server has all before it is known that there is no more.
+        whole = list(measured(parts, size)) if not size else guarded()
+        body = sending(whole, self.limits.stall, self.limits.first_byte)
+        try:
+            answer = self._own.ask(method, self._url(Address(key)), sent, body)
+        except (HTTPError, OSError, ValueError) as error:
+            if failures:
+                raise failures[0] from None
+            raise error_of_failure(error, self.who, key) from None
+        try:
+            if failures:  # an answer that came before the body had ended
+                raise failures[0]
+            if answer.status == 412 and headers:
+                return False
+            if answer.status in _REDIRECTED:
+                raise RemoteUnreachable(f"{self.who} redirects what is sent to it, which is not followed")
+            if answer.status not in _DONE:
+                raise self._refusal(answer, key, "write")
+            self._drain(answer)
+            return True
+        finally:
+            answer.close()
 
     def close(self) -> None:
         self._own.close()
@@ -273,13 +363,15 @@ class HttpStorage:
         if is_transformed(answer.headers):
             raise RemoteCorrupt(f"{self.who} gives {what} in an encoding that was not asked for")
 
-    def _refusal(self, answer: BaseHTTPResponse, what: str) -> Exception:
+    def _refusal(self, answer: BaseHTTPResponse, what: str, verb: str = "read") -> Exception:
         self._drain(answer)
-        return error_of_status(answer.status, answer.headers, self.who, what, hint=self._hint)
+        return error_of_status(answer.status, answer.headers, self.who, what, hint=self._hint, verb=verb)
 
     def _url(self, address: Address) -> str:
         if address.version:
             raise RemoteMissing(f"{self.who} keeps no versions of {address.key}")
+        if not {".", ".."}.isdisjoint(address.key.split("/")):
+            raise RemoteMissing(f"{self.who} can have no such key")
         return f"{self.base}/{quote(address.key, safe=_PATH_CHARACTERS)}"
 
 

@@ -20,6 +20,7 @@ from store.errors import (
     RemoteCorrupt,
     RemoteDenied,
     RemoteError,
+    RemoteFull,
     RemoteMissing,
     RemoteSlow,
     RemoteUnreachable,
@@ -35,13 +36,13 @@ _ANOTHER_HOST: Final = frozenset({62, 64})  # X509_V_ERR_{HOSTNAME,IP_ADDRESS}_M
 
 
 def error_of_status(
-    status: int, headers: Mapping[str, str], who: str, what: str, *, hint: str = ""
+    status: int, headers: Mapping[str, str], who: str, what: str, *, hint: str = "", verb: str = "read"
 ) -> RemoteError:
     """For an answer that is not the one hoped for; `hint` is added to a denial."""
     if status in (404, 410):
         return RemoteMissing(f"{who} has no {what}")
     if status in (401, 403):
-        return RemoteDenied(f"{who} does not let us read {what}: status {status}{hint}")
+        return RemoteDenied(f"{who} does not let us {verb} {what}: status {status}{hint}")
     if status == 407:
         return RemoteDenied(f"the proxy on the way to {who} wants credentials")
     if status in (429, 503):
@@ -49,6 +50,8 @@ def error_of_status(
         return RemoteSlow(f"{who} asks us to wait (status {status})", wait)
     if status in (408, 504):
         return RemoteSlow(f"{who} did not answer in time for {what} (status {status})")
+    if status in (413, 507):
+        return RemoteFull(f"{who} has no room for {what} (status {status})")
     if status == 412:
         return RemoteCorrupt(f"{who}: {what} has changed since it was first read")
     if status == 416:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM, EXDEV
@@ -26,6 +26,7 @@ from store.errors import (
     RemoteUnreachable,
 )
 from store.openat2 import open_beneath
+from store.remotes.local_writing import DirectoryWriter
 from store.remotes.spec import RemoteSpec
 from store.remotes.storage import CHUNK_BYTES, Address, Limits, Listed
 
@@ -64,6 +65,7 @@ class LocalStorage:
     def __init__(self, spec: RemoteSpec, root: Path) -> None:
         self._who = f"remote {spec.name}"
         self._root = root
+        self._writer = DirectoryWriter(self._who, root, shared=spec.options.get("shared") == "group")
 
     @property
     def can_list(self) -> bool:
@@ -100,6 +102,14 @@ class LocalStorage:
                     pending.append((f"{directory}{entry}/", depth + 1))
                 elif stat.S_ISREG(status.st_mode):
                     yield Listed(directory + entry, status.st_size)
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        """As `WritableStorage.put`."""
+        return self._writer.put(key, parts, size, if_absent=if_absent)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As `WritableStorage.delete`."""
+        self._writer.delete(keys)
 
     def close(self) -> None:
         """Nothing is kept open between calls."""

@@ -16,6 +16,7 @@ from store.errors import (
     RemoteCorrupt,
     RemoteDenied,
     RemoteError,
+    RemoteFull,
     RemoteMissing,
     RemoteSlow,
     RemoteUnreachable,
@@ -42,11 +43,14 @@ _DENIED_CODES: Final = {
     "SignatureDoesNotMatch": "the secret key is wrong",
     "TokenRefreshRequired": "the session token must be renewed",
 }
+_FULL_CODES: Final = frozenset({"EntityTooLarge", "QuotaExceeded", "StorageFull", "XMinioStorageFull"})
 _SLOW_CODES: Final = frozenset({"RequestTimeout", "ServerBusy", "SlowDown", "Throttling"})
 _SLOW_STATUSES: Final = frozenset({408, 429, 503, 504})
 
 
-def translated(error: Exception, who: str, what: str, *, hint: str = "", version: str = "") -> RemoteError:
+def translated(
+    error: Exception, who: str, what: str, *, hint: str = "", version: str = "", verb: str = "read"
+) -> RemoteError:
     """The error for a failed call: `who` was asked for `what`; `hint` is added to a denial."""
     text = str(error)
     debug = text.rpartition(_DEBUG)[2]
@@ -55,18 +59,22 @@ def translated(error: Exception, who: str, what: str, *, hint: str = "", version
         return RemoteDenied(f"{who} cannot be asked, since no credentials were to be had for it{hint}")
     if found:
         code = _CODE.search(debug)
-        return _of_status(int(found[1]), code[1] if code else "", who, what, hint, version)
+        return _of_status(int(found[1]), code[1] if code else "", who, what, hint, version, verb)
     return _of_failure(error, debug, who, what)
 
 
-def _of_status(status: int, code: str, who: str, what: str, hint: str, version: str) -> RemoteError:
+def _of_status(
+    status: int, code: str, who: str, what: str, hint: str, version: str, verb: str
+) -> RemoteError:
     if status == 404:
         if code in ("NoSuchBucket", "ContainerNotFound"):
             return RemoteMissing(f"{who} names a bucket or container that does not exist")
         return RemoteMissing(f"{who} has no {what}")
     if code in _DENIED_CODES or status in (401, 403):
         reason = _DENIED_CODES.get(code, f"status {status}")
-        return RemoteDenied(f"{who} does not let us read {what}: {reason}{hint}")
+        return RemoteDenied(f"{who} does not let us {verb} {what}: {reason}{hint}")
+    if code in _FULL_CODES or status in (413, 507):
+        return RemoteFull(f"{who} has no room for {what}")
     if status in _SLOW_STATUSES or code in _SLOW_CODES:
         return RemoteSlow(f"{who} asks us to wait (status {status})")
     if status == 412:

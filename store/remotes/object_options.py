@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from store.errors import InputError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 180.0
 """One answer takes no longer, so that a server that drips does not keep a thread: 8 MiB, the largest range
 that is asked for, come within it at 50 kB a second."""
+
+Use = Literal["bodies", "questions", "uploads"]
+"""What one HTTP client of a store is for."""
 
 NO_RETRIES: Final[RetryConfig] = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
 """Whoever calls decides whether to ask again."""
@@ -124,16 +127,19 @@ def authorities_in(spec: RemoteSpec, path: str) -> bytes:
     return data
 
 
-def client_options(
-    limits: Limits, trust: Trust, *, plain_http: bool, questions: bool = False
-) -> ClientConfig:
+def client_options(limits: Limits, trust: Trust, *, plain_http: bool, use: Use = "bodies") -> ClientConfig:
     """What the HTTP client of a store is made with.
+
+    Of a request that sends something nothing is told until its answer begins, so for `uploads` that is the
+    only limit.
 
     obstore has one time for the wait before the first byte and for that between two parts: the shorter of
     the two limits. Every setting is given, since one that is not may come from the environment.
     """
     wait = min(limits.first_byte, limits.stall)
-    whole = limits.connect + limits.first_byte + limits.stall if questions else ANSWER_SECONDS
+    whole = limits.connect + limits.first_byte + limits.stall if use == "questions" else ANSWER_SECONDS
+    if use == "uploads":
+        wait, whole = limits.upload, limits.connect + limits.upload
     options: ClientConfig = {
         "allow_http": plain_http,
         "allow_invalid_certificates": not trust.verify,

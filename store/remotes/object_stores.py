@@ -10,8 +10,9 @@ an answer, and, because a stream may drip, for an answer as a whole.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,12 +21,24 @@ from store.errors import InputError, RemoteCorrupt, RemoteMissing, RemoteUnreach
 from store.remotes.kept import FOREVER, Kept
 from store.remotes.object_errors import translated
 from store.remotes.object_options import Bucket
-from store.remotes.storage import CHUNK_BYTES, Address, Body, Limits, Listed
+from store.remotes.storage import (
+    CHUNK_BYTES,
+    SENT_AT_ONCE,
+    Address,
+    Body,
+    Limits,
+    Listed,
+    measured,
+)
 
 if TYPE_CHECKING:
     from obstore import BytesStream, GetOptions, GetResult, ListStream, ObjectMeta
     from obstore.store import ObjectStore
 
+MOST_PARTS: Final = 9000
+"""Of a multipart upload; S3 takes ten thousand."""
+PARTS_AT_ONCE: Final = 2
+Failures = list[Exception]
 PAGE: Final = 1000
 """Keys in a page of a listing."""
 _NO_KEY: Final = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
@@ -42,6 +55,8 @@ class Connection:
     bodies: ObjectStore
     questions: ObjectStore
     """The same bucket by another client, whose answers must be whole within a time."""
+    open_uploads: Callable[[], ObjectStore]
+    """Makes a third one, for what is sent. Raises `RemoteError`."""
     renew: Callable[[], object] = nothing
     """Called before each request: has credentials at hand that are good for it, or raises `RemoteError`."""
     hint: str = ""
@@ -65,6 +80,9 @@ class ObjectStorage:
                 raise RemoteUnreachable(str(error)) from None
 
         self._connection = Kept(opened, patience, late)
+        self._uploads: Kept[ObjectStore] = Kept(
+            lambda: (self._ready().open_uploads(), FOREVER), 2 * patience, late
+        )
         self._closed = False
 
     @property
@@ -124,9 +142,61 @@ class ObjectStorage:
                     yield Listed(meta["path"][start:], meta["size"])
             self._ready()
 
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        """As `WritableStorage.put`: in one request, or as a multipart upload, which is ended if it fails."""
+        address = Address(key)
+        path = self._key(address)
+        connection, uploads = self._ready(), self._uploads.get()
+        if size > SENT_AT_ONCE:
+            if if_absent and self._has(address):
+                return False
+            part_bytes = max(SENT_AT_ONCE, -(-size // MOST_PARTS))
+            failures: Failures = []
+            try:
+                uploads.put(
+                    path,
+                    self._renewing(measured(parts, size), failures),
+                    use_multipart=True,
+                    chunk_size=part_bytes,
+                    max_concurrency=PARTS_AT_ONCE,
+                )
+            except Exception as error:
+                if failures:
+                    raise failures[0] from None
+                raise self._translated(error, connection, address, "write") from None
+            self._check_length(address, size)
+            return True
+        data = b"".join(measured(parts, size))
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            result = uploads.put(path, data, mode="create" if if_absent else "overwrite", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except Exception as error:
+            raise self._translated(error, connection, address, "write") from None
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if (result["e_tag"] or "").strip('"') != digest:  # where it is one, the bytes are proved by it
+            self._check_length(address, size)
+        return True
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As `WritableStorage.delete`."""
+        for key in keys:
+            address = Address(key)
+            path = self._key(address)
+            connection, uploads = self._ready(), self._uploads.get()
+            try:
+                uploads.delete(path)
+            except FileNotFoundError:
+                continue
+            except Exception as error:
+                raise self._translated(error, connection, address, "delete") from None
+
     def close(self) -> None:
         self._closed = True
         self._connection.forget()
+        self._uploads.forget()
 
     def _ready(self) -> Connection:
         if self._closed:
@@ -156,9 +226,32 @@ class ObjectStorage:
         if address.version and (meta.get("version") or address.version) != address.version:
             raise RemoteMissing(f"{self._who} gave another version of {address.key!r} than was asked for")
 
-    def _translated(self, error: Exception, connection: Connection, address: Address) -> Exception:
-        what = repr(address.key)
-        return translated(error, self._who, what, hint=connection.hint, version=address.version)
+    def _renewing(self, parts: Iterator[bytes], failures: Failures) -> Iterator[bytes]:
+        """`parts`, with credentials at hand for each; what goes wrong with them is kept in `failures`."""
+        try:
+            for part in parts:
+                self._ready()
+                yield part
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    def _has(self, address: Address) -> bool:
+        try:
+            self._head(address)
+        except RemoteMissing:
+            return False
+        return True
+
+    def _check_length(self, address: Address, size: int) -> None:
+        if self.size(address) != size:
+            raise RemoteCorrupt(f"{self._who} has kept another length of {address.key!r} than it was sent")
+
+    def _translated(
+        self, error: Exception, connection: Connection, address: Address, verb: str = "read"
+    ) -> Exception:
+        what, version = repr(address.key), address.version
+        return translated(error, self._who, what, hint=connection.hint, version=version, verb=verb)
 
     def _broken(self, error: Exception, address: Address) -> Exception:
         return translated(error, self._who, repr(address.key))

@@ -8,7 +8,7 @@ from typing import Final, cast
 from store.errors import InputError
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
-from store.remotes.storage import Limits, Storage
+from store.remotes.storage import Limits, WritableStorage
 
 _FAMILIES: Final = {
     "": "local.open_local",
@@ -45,7 +45,7 @@ def open_remote(spec: RemoteSpec, limits: Limits = _LIMITS) -> Remote:
         )
     module, _, function = family.partition(".")
     opener = getattr(importlib.import_module(f"store.remotes.{module}"), function)
-    return Remote(spec.name, cast(Storage, opener(spec, limits)), spec.layout, spec.addresses)
+    return Remote(spec.name, cast(WritableStorage, opener(spec, limits)), spec.layout, spec.addresses)
 
 
 def scheme_of(url: str) -> str:

@@ -10,7 +10,7 @@ from store.errors import InputError, RemoteMissing
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 from store.remotes.spec import DVC_LAYOUT
-from store.remotes.storage import Address, Body, Storage
+from store.remotes.storage import Address, Body, WritableStorage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +19,7 @@ class Remote:
 
     name: str
     """Fit to be shown."""
-    storage: Storage
+    storage: WritableStorage
     layout: str = DVC_LAYOUT
     addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     identity: str = ""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from store.errors import InputError
+from store.errors import InputError, RemoteDenied
 from store.remotes.kept import Kept
 from store.remotes.object_options import (
     NO_RETRIES,
     Bucket,
     Trust,
+    Use,
     authorities_in,
     bucket_of,
     client_options,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 KEYS: Final = ("access_key_id", "secret_access_key", "session_token")
 FILES: Final = ("profile", "credentialpath", "configpath", *KEYS)
+OVERRIDING: Final = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "AWS_SSE_BUCKET_KEY_ENABLED")
+"""Variables that obstore would follow, and DVC does not know."""
 DEFAULT_REGION: Final = "us-east-1"
 AWS: Final = "https://s3.amazonaws.com"
 """Where the region of any bucket is told."""
@@ -81,6 +86,7 @@ def _connect(
     if spec.options.get("sse_customer_key"):
         config["server_side_encryption"] = "sse-c"
         config["sse_customer_key_base64"] = spec.options["sse_customer_key"]
+    sent = _encrypting(spec, config)
 
     hint = unused(spec, FILES[:3])
     renew: Any = nothing
@@ -99,17 +105,19 @@ def _connect(
             hint = " (no credentials were found: `aws configure`, or the remote's `access_key_id`)"
     config["skip_signature"] = provider is None
 
-    def store(*, questions: bool) -> S3Store:
+    def store(use: Use) -> S3Store:
+        if use == "uploads":
+            _check_sending(spec)
         plain = config["endpoint"].startswith("http:")
         return S3Store(
-            config=config,
-            client_options=client_options(limits, trust, plain_http=plain, questions=questions),
+            config=sent if use == "uploads" else config,
+            client_options=client_options(limits, trust, plain_http=plain, use=use),
             retry_config=NO_RETRIES,
             credential_provider=provider,
         )
 
     try:
-        return Connection(store(questions=False), store(questions=True), renew, hint)
+        return Connection(store("bodies"), store("questions"), partial(store, "uploads"), renew, hint)
     except Exception as error:
         raise InputError(f"remote {spec.name}: its options cannot be used ({type(error).__name__})") from None
 
@@ -140,11 +148,41 @@ def _place(
         "endpoint": endpoint,
         "aws_endpoint_url_s3": endpoint,
         "virtual_hosted_style_request": in_host,
-        "server_side_encryption": "AES256",  # only of uploads, which there are none of
+        "server_side_encryption": "AES256",  # says nothing about reading
         "request_payer": False,
         "s3_express": False,
         "unsigned_payload": False,
     }
+
+
+def _encrypting(spec: RemoteSpec, config: S3Config) -> S3Config:
+    """`config` for what is sent: encrypted as `sse` and `sse_kms_key_id` say, or as the bucket does it."""
+    sent = config.copy()
+    if config["server_side_encryption"] == "sse-c":
+        return sent
+    sse, key = spec.options.get("sse", ""), spec.options.get("sse_kms_key_id", "")
+    if sse or key:
+        sent["server_side_encryption"] = cast(Any, sse or "aws:kms")
+        if key:
+            sent["sse_kms_key_id"] = key
+    else:
+        del sent["server_side_encryption"]
+    return sent
+
+
+def _check_sending(spec: RemoteSpec) -> None:
+    """Nothing is sent with fewer rights, or kept less well, than the remote is to have it.
+
+    Raises `RemoteDenied`.
+    """
+    for option in spec.options:
+        if option == "acl" or option.startswith("grant_"):
+            raise RemoteDenied(
+                f"remote {spec.name}: `{option}` cannot be given to what is sent; `dvc push` can"
+            )
+    found = next((name for name in OVERRIDING if os.environ.get(name)), "")
+    if found:
+        raise RemoteDenied(f"remote {spec.name}: unset {found}, it would change what is sent")
 
 
 def _found_region(bucket: Bucket, limits: Limits, trust: Trust) -> str:

@@ -1,4 +1,5 @@
-"""SSH remotes, by SFTP: ranges, sizes and listings. Any thread; a call asks once.
+"""SSH remotes, by SFTP: ranges, sizes, listings and new files (`store.remotes.ssh_writing`). Any thread;
+a call asks once.
 
 What is there is believed to be files of a cache: the server follows symlinks as it likes. Parts of an answer
 are asked for a few at a time, ahead of whoever reads, since a round trip for each would be slow.
@@ -8,10 +9,10 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import asyncssh
@@ -21,7 +22,10 @@ from store.remotes.object_options import narrowed, unused
 from store.remotes.spec import RemoteSpec
 from store.remotes.ssh_login import error_of, login_options
 from store.remotes.ssh_session import Session
+from store.remotes.ssh_writing import SftpWriter
 from store.remotes.storage import Address, Limits, Listed
+
+T = TypeVar("T")
 
 PART_BYTES: Final = 255 << 10
 """What OpenSSH gives in one answer."""
@@ -97,6 +101,7 @@ class SshStorage:
         self._host = parts.hostname or ""
         self._hint = unused(spec, ("password", "keyfile"))
         self.session = Session(login_options(spec, limits), limits, channels)
+        self._writer = SftpWriter(self, f"/{self._base}".rstrip("/"))
 
     @property
     def can_list(self) -> bool:
@@ -157,20 +162,42 @@ class SshStorage:
                 elif stat.S_ISREG(mode):
                     yield Listed(directory + name, size)
 
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        """As `WritableStorage.put`."""
+        return self._writer.put(self._path(Address(key)), parts, size, key, if_absent=if_absent)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As `WritableStorage.delete`."""
+        self._writer.delete([self._path(Address(key)) for key in keys])
+
     def close(self) -> None:
         self.session.close()
 
-    def wait(self, coming: Future[bytes], what: str) -> bytes:
-        """A part that was asked for."""
+    def call(self, work: Callable[[asyncssh.SFTPClient], Awaitable[T]], what: str) -> T:
+        """What writes is done by this: as `Session.call`, but raises `RemoteError`."""
+        try:
+            return self.session.call(work)
+        except _FAILURES as error:
+            raise self.error(error, what, "write") from None
+
+    def start(self, work: Coroutine[Any, Any, T], what: str) -> Future[T]:
+        """As `Session.start`, but raises `RemoteError`."""
+        try:
+            return self.session.start(work)
+        except OSError as error:
+            raise self.error(error, what) from None
+
+    def wait(self, coming: Future[T], what: str, verb: str = "read") -> T:
+        """A part that was asked for, or sent."""
         try:
             return coming.result(self._limits.stall)
         except _FAILURES as error:
             coming.cancel()
-            raise self.error(error, what) from None
+            raise self.error(error, what, verb) from None
 
-    def error(self, error: BaseException, what: str) -> RemoteError:
+    def error(self, error: BaseException, what: str, verb: str = "read") -> RemoteError:
         """For what `session` raised."""
-        return error_of(error, self.who, what, self._host, self._hint)
+        return error_of(error, self.who, what, self._host, self._hint, verb)
 
     def _names(self, directory: str) -> Iterator[tuple[str, int, int]]:
         """(name, mode, size) of what is in a directory, page by page."""

@@ -25,6 +25,7 @@ from store.errors import (
     RemoteCorrupt,
     RemoteDenied,
     RemoteError,
+    RemoteFull,
     RemoteMissing,
     RemoteSlow,
     RemoteUnreachable,
@@ -36,6 +37,7 @@ from store.remotes.storage import Limits
 asyncssh.set_log_level(logging.CRITICAL)  # what goes wrong is raised, and told by whoever asked
 
 _MISSING: Final = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory)
+_FULL: Final = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
 LOST: Final = (asyncssh.DisconnectError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, OSError)
 """What is raised when a connection that was well is so no more."""
 
@@ -103,7 +105,9 @@ def known_hosts() -> list[str]:
     return [str(path) for path in found if os.access(path, os.R_OK)] or [os.devnull]
 
 
-def error_of(error: BaseException, who: str, what: str, host: str, hint: str = "") -> RemoteError:
+def error_of(
+    error: BaseException, who: str, what: str, host: str, hint: str = "", verb: str = "read"
+) -> RemoteError:
     """The error for a call that failed; `hint` is added to a denial of the login."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return RemoteDenied(
@@ -115,7 +119,9 @@ def error_of(error: BaseException, who: str, what: str, host: str, hint: str = "
     if isinstance(error, _MISSING):
         return RemoteMissing(f"{who} has no {what}")
     if isinstance(error, asyncssh.SFTPPermissionDenied):
-        return RemoteDenied(f"{who} does not let us read {what}")
+        return RemoteDenied(f"{who} does not let us {verb} {what}")
+    if isinstance(error, _FULL):
+        return RemoteFull(f"{who} has no room for {what}")
     if isinstance(error, asyncssh.SFTPEOFError):
         return RemoteCorrupt(f"{who}: {what} became shorter while it was read")
     if isinstance(error, TimeoutError | asyncio.TimeoutError):

@@ -50,11 +50,15 @@ class Session:
 
         Raises what asyncssh raises, `OSError` and `TimeoutError`.
         """
-        coming = self.start(self._work(work))
+        coming = self.begin(work)
         try:
             return coming.result(self.patience)
         finally:
             coming.cancel()  # of what is done already, nothing
+
+    def begin(self, work: Callable[[asyncssh.SFTPClient], Awaitable[T]]) -> Future[T]:
+        """As `call`, for whoever waits by himself."""
+        return self.start(self._work(work))
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin something on the loop; whoever has the future waits for it with a limit, or cancels it."""

@@ -1,5 +1,7 @@
 """`Storage`: what every family of remotes can do, by keys; and the limits that they keep.
 
+`WritableStorage` is what they can do beside, so that they are written to.
+
 A storage is a plain blocking object, entered from many worker threads at once. It asks once: whoever
 calls decides about retries, other remotes and hedges (`store.fetching`). It raises `RemoteError` and its
 kinds, nothing else on purpose, and no message holds a secret. Whatever it does ends within its limits:
@@ -8,13 +10,17 @@ a thread that hangs cannot be ended from outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 CHUNK_BYTES: Final = 1 << 20
 """What a body hands out at a time, at most."""
+SENT_AT_ONCE: Final = 8 << 20
+"""Bytes of one request that is sent, at most, where a family can send an object in several."""
+UPLOADS: Final = "fusefs/uploads/"
+"""Below a remote: what is on its way, where a family has to give it another name until it is whole."""
 
 
 class Address(NamedTuple):
@@ -39,7 +45,9 @@ class Limits:
     first_byte: float = 30.0
     """From the request to the first byte of the answer."""
     stall: float = 20.0
-    """Between two parts of an answer."""
+    """Between two parts of an answer, and for one part of what is sent."""
+    upload: float = 180.0
+    """For a request that sends up to `SENT_AT_ONCE` bytes, where single parts cannot be told."""
 
 
 class Body(Protocol):
@@ -92,3 +100,40 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Let go of connections; calls that are under way may fail."""
+
+
+class WritableStorage(Storage, Protocol):
+    """A storage that is written to, too, by the same rules. An object is seen whole or not at all."""
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        """Make an object of `parts`, of at most `CHUNK_BYTES` each, iterated once and in this thread.
+
+        They are `size` bytes together: other lengths are `ValueError`, and whatever iterating raises is
+        raised as it is; either way there is no new object then. The length that the storage has in the
+        end is looked at. With `if_absent` an object that is there stays, and False comes back; of two
+        that do so at once one has it (HTTP and objects beyond `SENT_AT_ONCE` in object stores excepted:
+        there it is a look before).
+
+        Raises `RemoteError`: `RemoteFull` where there is no room. After `RemoteSlow` and
+        `RemoteUnreachable` nobody knows whether the object is there.
+        """
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; one that is not there is no error. Raises `RemoteError`: some may be gone then."""
+
+
+def measured(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """`parts`, if they are as many bytes as was promised. Raises `ValueError` before the last of them."""
+    left = size
+    pending = b""
+    for part in parts:
+        if pending:
+            yield pending
+        left -= len(part)
+        if left < 0:
+            break
+        pending = part
+    if left:
+        raise ValueError(f"{size} bytes were promised, and there are {'more' if left < 0 else size - left}")
+    if pending:
+        yield pending

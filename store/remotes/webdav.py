@@ -1,37 +1,49 @@
-"""WebDAV remotes: HTTP, and listings by PROPFIND, a collection at a time. Any thread; a call asks once."""
+"""WebDAV remotes: HTTP, and listings by PROPFIND, a collection at a time. Any thread; a call asks once.
+
+What is written comes under another name into a collection of its own (`fusefs/uploads`), and is moved to its
+place when it is whole. Collections are made where they are missing (MKCOL).
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from store.errors import InputError, RemoteCorrupt, RemoteUnreachable
+from store.errors import InputError, RemoteCorrupt, RemoteError, RemoteUnreachable
 from store.remotes import webdav_listing
 from store.remotes.http import HttpBody, HttpStorage
 from store.remotes.http_answers import error_of_status, is_transformed
 from store.remotes.http_credentials import basic, custom, from_netrc, required_password
 from store.remotes.object_options import narrowed, switch
 from store.remotes.spec import RemoteSpec
-from store.remotes.storage import Address, Limits, Listed
+from store.remotes.storage import UPLOADS, Address, Limits, Listed
 
 COMMAND_SECONDS: Final = 30.0
 LONGEST_TOKEN: Final = 1 << 16
 DEEPEST: Final = 32
 """Collections below each other that a listing follows."""
+MOST_KNOWN: Final = 10_000
+"""Collections that are remembered to be there."""
 _SCHEMES: Final = {"webdav": "http", "webdavs": "https"}
 
 
 class WebdavStorage(HttpStorage):
     """A collection on a WebDAV server."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As `HttpStorage`."""
+        super().__init__(*arguments, **options)
+        self._known: set[str] = set()
 
     @property
     def can_list(self) -> bool:
@@ -48,6 +60,59 @@ class WebdavStorage(HttpStorage):
                 elif not entry.is_collection:
                     size = entry.size if entry.size >= 0 else self.size(Address(key))
                     yield Listed(key, size)
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        """As `WritableStorage.put`."""
+        if if_absent and self.has(Address(key)):
+            return False
+        upload = f"{UPLOADS}{secrets.token_hex(16)}"
+        self._make(UPLOADS.rstrip("/"))
+        try:
+            self.send("PUT", upload, {}, parts, size)
+            self.check_length(Address(upload), size)
+            done = self._move(upload, key, if_absent=if_absent)
+        except BaseException:
+            with suppress(RemoteError):
+                self.delete([upload])
+            raise
+        if not done:
+            self.delete([upload])
+        return done
+
+    def _move(self, upload: str, key: str, *, if_absent: bool) -> bool:
+        """Give an object its name; False where `if_absent` and something has it."""
+        collection = key.rpartition("/")[0]
+        for _ in range(2):
+            self._make(collection)
+            headers = {"Destination": self._url(Address(key)), "Overwrite": "F" if if_absent else "T"}
+            with self.asked("MOVE", self._url(Address(upload)), headers, key) as answer:
+                if answer.status == 412 and if_absent:
+                    return False
+                if answer.status in (200, 201, 204):
+                    return True
+                if answer.status != 409:
+                    raise self._refusal(answer, key, "write")
+            self._known.clear()  # somebody has removed a collection
+        raise RemoteUnreachable(f"{self.who} does not let {key} be moved to its place")
+
+    def _make(self, collection: str) -> None:
+        """Make a collection and those above it, where they are missing."""
+        if collection in self._known:
+            return
+        with self.asked("MKCOL", self._collection_url(collection), {}, collection or "directory") as answer:
+            status = answer.status
+            if status not in (200, 201, 405, 409):  # 405: it is there
+                raise self._refusal(answer, collection or "its directory", "write")
+        if status == 409:
+            if not collection:
+                raise RemoteUnreachable(f"{self.who}: the directory that its own lies in is not there")
+            self._make(collection.rpartition("/")[0])
+            with self.asked("MKCOL", self._collection_url(collection), {}, collection) as answer:
+                if answer.status not in (200, 201, 405):
+                    raise self._refusal(answer, collection, "write")
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known.add(collection)
 
     def _entries(self, collection: str) -> Sequence[tuple[webdav_listing.Entry, str]]:
         """What lies in a collection, by keys; nothing where it is not there."""
