@@ -43,10 +43,15 @@ def kind_of(path: str) -> str | None:
     return IMAGE if _IMAGES.fullmatch(extension) else VIDEO if _VIDEOS.fullmatch(extension) else None
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or directory of that name is passed over."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def is_frame(path: str) -> bool:
     """Whether an image is one of a folder's frames: not hidden, and not related to another."""
-    parts = PurePosixPath(path).parts
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts) or RELATED in parts[:-1]:
+    parts = path.split("/")
+    if any(map(is_hidden, parts)) or RELATED in parts[:-1]:
         return False
     return kind_of(path) == IMAGE
 
