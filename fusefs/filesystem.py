@@ -107,6 +107,11 @@ class FusefsFileSystem(ReadOnly, AbstractFileSystem, metaclass=_Canonical):  # t
                 borrowed = self._borrowed = sessions.lend(self._opening)
         return borrowed
 
+    @property
+    def session(self) -> Session:
+        """What reads the version in this process."""
+        return self._session()
+
     # URLs
 
     @classmethod

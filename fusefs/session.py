@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -37,6 +37,8 @@ from store.remotes.spec import RemoteSpec
 from store.threads import Threads
 from store.tree import UNKNOWN, Tree
 from store.tree_files import TreeFiles
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +158,10 @@ class Session:
     def is_here(self) -> bool:
         """Can it be used, in this process?"""
         return self.is_open and self._loop.is_here
+
+    def run(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        """Run `work(engine, files, *arguments)` on the loop. Returns what it returns, raises what it raises."""
+        return self._loop.call(work, self.engine, self._files, *arguments)
 
     def size_known(self, row: int) -> int:
         """As far as it has been learnt: bytes, 0 for a directory, or `UNKNOWN`. Waits for nothing."""

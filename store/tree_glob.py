@@ -1,6 +1,6 @@
 """Paths of a tree by a pattern, as a shell finds them.
 
-Callers: the command `ls`. Pure; any thread.
+Callers: the commands. Pure; any thread.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import difflib
 import fnmatch
 import os
 import re
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
@@ -36,6 +37,25 @@ def find_rows(tree: Tree, path: str, name: str) -> list[int]:
     if not rows:
         raise NotTracked(_describe(tree, wanted, path, name))
     return rows
+
+
+def find_files(tree: Tree, patterns: Sequence[str], name: str) -> Sequence[int]:
+    """The rows of all files at these paths and patterns and below them, of all where there are no patterns.
+
+    Raises as `find_rows`.
+    """
+    if not patterns:
+        return [row for row in range(tree.rows) if not tree.is_directory(row)]
+    found: dict[int, None] = {}
+    for pattern in patterns:
+        waiting = find_rows(tree, pattern, name)
+        while waiting:
+            row = waiting.pop()
+            if tree.is_directory(row):
+                waiting += reversed(tree.children(row))
+            else:
+                found[row] = None
+    return sorted(found)
 
 
 def _match(tree: Tree, patterns: list[bytes]) -> list[int]:

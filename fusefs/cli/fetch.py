@@ -29,7 +29,7 @@ from store.remotes.opening import open_remote
 from store.remotes.spec import RemoteSpec
 from store.tree import Tree
 from store.tree_files import TreeFiles
-from store.tree_glob import find_rows
+from store.tree_glob import find_files
 
 TICK_SECONDS: Final = 0.2
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         print_error(f"warning: {warning}")
     assert dataset.tree is not None  # only revisions side by side have none
     tree = Tree.open(dataset.tree)
-    rows = select_rows(tree, options.only, options.target)
+    rows = find_files(tree, options.only, options.target)
     # What goes wrong with a file is said at the end, by classes, and not as it happens.
     logging.getLogger("store").addHandler(logging.NullHandler())
     watched = not options.json and sys.stderr.isatty()
@@ -120,22 +120,6 @@ def run(options: argparse.Namespace) -> int:
     if fetch.signal:
         return 128 + fetch.signal
     return 1 if fetch.tally.failed else 0
-
-
-def select_rows(tree: Tree, patterns: Sequence[str], name: str) -> Sequence[int]:
-    """The files that are meant, all where there are no patterns. Raises `NotTracked`."""
-    if not patterns:
-        return [row for row in range(tree.rows) if not tree.is_directory(row)]
-    found: dict[int, None] = {}
-    for pattern in patterns:
-        waiting = find_rows(tree, pattern, name)
-        while waiting:
-            row = waiting.pop()
-            if tree.is_directory(row):
-                waiting += reversed(tree.children(row))
-            else:
-                found[row] = None
-    return sorted(found)
 
 
 class Fetch:
