@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -23,6 +24,8 @@ class RawServer:
     choose: Callable[[str], Script] | None = None
     """Picks a script by the head of a request, in place of `script`."""
     port: int = 0
+    reads_bodies: bool = False
+    """Take the body of a request before it is answered."""
     requests: list[str] = field(default_factory=list)
     """The heads of the requests that came, in order."""
     released: threading.Event = field(default_factory=threading.Event)
@@ -59,6 +62,13 @@ def reset(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def _take_body(connection: socket.socket, request: str, got: int) -> None:
+    found = re.search(r"^content-length: (\d+)", request, re.IGNORECASE | re.MULTILINE)
+    left = (int(found[1]) if found else 0) - got
+    while left > 0 and (part := connection.recv(min(left, 65536))):
+        left -= len(part)
+
+
 @contextmanager
 def raw_server(script: Script) -> Iterator[RawServer]:
     """Serve on a free port until the context is left."""
@@ -75,7 +85,10 @@ def raw_server(script: Script) -> Iterator[RawServer]:
                     if not received:
                         return
                     head += received
-                request = head.decode("latin-1")
+                head, _, body = head.partition(b"\r\n\r\n")
+                request = head.decode("latin-1") + "\r\n\r\n"
+                if server.reads_bodies:
+                    _take_body(connection, request, len(body))
                 server.requests.append(request)
                 (server.choose(request) if server.choose else server.script)(connection)
 
