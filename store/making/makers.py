@@ -47,4 +47,10 @@ MAKERS: Final[Mapping[str, Registered]] = {
     "frames": Registered("store.making.frames_maker", goes_on=True),
     "image": Registered("store.making.image_maker"),
     "thumbnails": Registered("store.making.thumbnails_maker"),
+    "chunk-mp4": Registered("store.making.cvat_video", "make_mp4"),
+    "chunk-jpegs": Registered("store.making.cvat_video", "make_jpegs"),
+    "chunk-pngs": Registered("store.making.cvat_video", "make_pngs"),
+    "chunk-images": Registered("store.making.cvat_images", "make_members"),
+    "image-sizes": Registered("store.making.cvat_images", "measure_images"),
+    "checksums": Registered("store.making.cvat_images", "checksum_members"),
 }
