@@ -160,7 +160,7 @@ class Session:
         return self.is_open and self._loop.is_here
 
     def run(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
-        """Run `work(engine, files, *arguments)` on the loop. Returns what it returns, raises what it raises."""
+        """What `work(engine, files, *arguments)` returns, run on the loop. Raises what it raises."""
         return self._loop.call(work, self.engine, self._files, *arguments)
 
     def size_known(self, row: int) -> int:
