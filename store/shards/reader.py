@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
+import numpy as np
 import trio
+from numpy.typing import NDArray
 
 from store.content_store import OpenObject
 from store.errors import CacheUnusable, ObjectCorrupt, StoreError
-from store.shards.layout import Body, Header, Piece, Shard
+from store.shards.layout import Body, Header, Piece
+from store.shards.samples import Rows
 from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,22 @@ LARGEST_AHEAD: Final = 4 << 20
 """A member counts at most so much: larger ones are fetched as they are read."""
 OVERTAKEN: Final = 2 << 20
 """Bytes by which reads of one reader may overtake each other: the kernel reads ahead in several requests."""
+
+
+class Spliced(Protocol):
+    """An archive of the objects of `rows`, which have `sizes`: a `Shard`, or what is laid out like one."""
+
+    @property
+    def rows(self) -> Sequence[int] | Rows: ...
+
+    @property
+    def sizes(self) -> Sequence[int] | NDArray[np.int64]: ...
+
+    def pieces(self, offset: int, length: int) -> list[Piece]:
+        """See `Shard.pieces`."""
+
+    def place(self, offset: int) -> int:
+        """See `Shard.place`."""
 
 
 class Allowance:
@@ -73,7 +92,7 @@ class ShardReader:
     runs what must not raise in the nursery of whoever owns `files`."""
 
     def __init__(
-        self, files: TreeFiles, shard: Shard, allowance: Allowance, start_soon: Callable[..., object]
+        self, files: TreeFiles, shard: Spliced, allowance: Allowance, start_soon: Callable[..., object]
     ) -> None:
         self._files = files
         self._shard = shard
