@@ -32,9 +32,13 @@ def forget_names(fuse_fd: int, names: Iterable[tuple[int, bytes]]) -> None:
                 pass  # not cached
 
 
-def forget_file(inode: int) -> None:
-    """Outdate what is cached of a file: its attributes, and its pages."""
+def forget_file(inode: int, *, size_only: bool = False) -> None:
+    """Outdate what is cached of a file: its attributes, and its pages.
+
+    For pages that are being read the kernel waits until they are, so whoever answers such a read must not
+    wait for this; `size_only`, for the attributes alone, waits for nothing.
+    """
     try:
-        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode))
+        pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=size_only)
     except OSError:
         pass  # not cached

@@ -253,9 +253,21 @@ class Versions:
                 log.warning("wrong bytes of object %s may be remembered: %s", oid, error)
 
     async def _forget_rows(self, version: _Version, rows: Sequence[int]) -> None:
+        made = self.made_of(version.files, rows)
+        for inode in made:
+            await self._threads.on_disk(partial(forget_file, inode, size_only=True))
+        if made:  # the one who waits for us may be reading them
+            self._nursery.start_soon(self._forget_pages, made)
         first = first_inode(version.number)
-        for inode in [*(first + row for row in rows), *self.made_of(version.files, rows)]:
-            await self._threads.on_disk(forget_file, inode)
+        for row in rows:
+            await self._threads.on_disk(forget_file, first + row)
+
+    async def _forget_pages(self, inodes: Sequence[int]) -> None:
+        for inode in inodes:
+            try:
+                await self._threads.on_disk(forget_file, inode)
+            except StoreError as error:
+                log.warning("wrong bytes of a view may be remembered: %s", error)
 
     def _stand(self, version: _Version, place: Place) -> TreeSpace:
         """The version's space at `place`. Raises `StoreError` where there are too many."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import stat
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 import pyfuse3
@@ -22,9 +22,11 @@ import xxhash
 from fusefs.attributes import BLOCK_BYTES, DIRECTORY_BYTES, FOREVER, PREFERRED_READ, absent
 from fusefs.content_times import time_of
 from fusefs.errnos import EINVAL, EISDIR
+from fusefs.kernel_caches import forget_file
 from fusefs.spaces import OpenFile, first_inode
 from fusefs.tree_space import DOTS, TreeSpace
 from fusefs.views.view import Surroundings
+from store.errors import ObjectCorrupt
 from store.shards.dataset import DATASET_NAME, dataset_json
 from store.shards.layout import Layout, Shard, shard_name, shard_number
 from store.shards.reader import Allowance, ShardReader
@@ -96,15 +98,23 @@ def make_view(surroundings: Surroundings) -> ShardsView:
 
 
 class _ShardFile:
-    """An open shard."""
+    """An open shard. `corrections` tells when it was laid out anew last: then this one is outdated."""
 
     direct: Final = False
 
-    def __init__(self, reader: ShardReader) -> None:
+    def __init__(self, reader: ShardReader, name: str, corrections: Callable[[], int]) -> None:
         self._reader = reader
+        self._name = name
+        self._corrections = corrections
+        self._opened_at = corrections()
 
     async def read(self, offset: int, length: int) -> bytes | memoryview:
-        return await self._reader.read(offset, length)
+        data = await self._reader.read(offset, length)
+        if self._corrections() != self._opened_at:  # its bytes would stand among others in the page cache
+            raise ObjectCorrupt(
+                f"{self._name} was opened before one of its files was corrected; open it again"
+            )
+        return data
 
     def close(self) -> None:
         self._reader.close()
@@ -157,6 +167,10 @@ class ShardsSpace:
         self._sizes = array("q", [UNKNOWN]) * (_FIRST_SHARD + shards)
         self._times = array("q", [0]) * (_FIRST_SHARD + shards)
         self._corrections = 0
+        self._corrected: dict[int, int] = {}
+        """Shards that were told otherwise before, and when the last time was."""
+        self._outdated: set[int] = set()
+        """Those of which the kernel may have pages of before."""
         digest = version.tree.digest_of(ROOT_ROW) + f"{version.oid} {recipe}".encode()
         self._times[ROOT_ROW] = self._times[_DATASET_ROW] = time_of(xxhash.xxh3_64_intdigest(digest))
         self._listing_timeout = FOREVER
@@ -181,6 +195,8 @@ class ShardsSpace:
         numbers = range(self._shards) if layout is None else layout.shards_of(rows)
         told = [number for number in numbers if self._sizes[_FIRST_SHARD + number] != UNKNOWN]
         for number in told:
+            self._corrected[number] = self._corrections
+            self._outdated.add(number)
             self._sizes[_FIRST_SHARD + number] = UNKNOWN
             self._view.shards.drop((self.number, number))
         first = first_inode(self.number)
@@ -250,8 +266,15 @@ class ShardsSpace:
             raise pyfuse3.FUSEError(EISDIR)
         if row == _DATASET_ROW:
             return _DatasetFile(await self._describe())
-        shard = await self._lay_out(row - _FIRST_SHARD)
-        return _ShardFile(ShardReader(self._files, shard, self._view.allowance, self._start_soon))
+        number = row - _FIRST_SHARD
+        shard = await self._lay_out(number)
+        while number in self._outdated:
+            self._outdated.discard(number)
+            await self._threads.on_disk(forget_file, first_inode(self.number) + row)
+            shard = await self._lay_out(number)
+        reader = ShardReader(self._files, shard, self._view.allowance, self._start_soon)
+        name = f"{shard_name(number)} of shards {self._recipe}"
+        return _ShardFile(reader, name, lambda: self._corrected.get(number, 0))
 
     def xattr_names(self, row: int) -> tuple[bytes, ...]:
         return ()

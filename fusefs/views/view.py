@@ -62,7 +62,9 @@ class ViewSpace(Space, Protocol):
         """The inodes whose bytes or size are made of these rows of the tree: those bytes may have been wrong,
         or the sizes that were told, and the kernel is to forget them.
 
-        What the space itself remembers of them it forgets. On the loop, so it must not take long.
+        What the space itself remembers of them it forgets. What is open and would go on with bytes that
+        do not fit those of now must fail: the kernel keeps one set of pages for all who have it open.
+        On the loop, so it must not take long.
         """
 
 
