@@ -22,6 +22,7 @@
     │   ├── RemoteSlow          it did not answer in time, or asks us to wait
     │   ├── RemoteCorrupt       what it gave is not the object: length, hash or range
     │   ├── RemoteUnreachable   no connection, or one that broke; an error of the server's own
+    │   │   └── RemoteAbsent      its own directory is not there
     │   ├── RemoteFull          it has no room for what it was given
     │   └── RangeRefused        it gives objects only whole
     ├── Offline               the network would be needed and must not be used
@@ -128,6 +129,10 @@ class RemoteCorrupt(RemoteError):
 
 class RemoteUnreachable(RemoteError):
     """No connection to the remote, or one that broke; or an error of the server's own."""
+
+
+class RemoteAbsent(RemoteUnreachable):
+    """The remote's own directory is not there: it is not mounted, or nothing was ever written to it."""
 
 
 class RemoteFull(RemoteError):

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from store.errors import (
     InputError,
+    RemoteAbsent,
     RemoteCorrupt,
     RemoteDenied,
     RemoteError,
@@ -157,7 +158,7 @@ class LocalStorage:
     def _root_error(self, error: OSError) -> RemoteError:
         if error.errno in (EACCES, EPERM):
             return RemoteDenied(f"{self._who}: its directory may not be entered")
-        return RemoteUnreachable(f"{self._who}: its directory is not there; is it to be mounted?")
+        return RemoteAbsent(f"{self._who}: its directory is not there; is it to be mounted?")
 
     def _status(self, descriptor: int, what: str) -> os.stat_result:
         try:

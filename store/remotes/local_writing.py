@@ -17,7 +17,7 @@ from errno import EDQUOT, EFBIG, ELOOP, ENOENT, ENOSPC, ENOTDIR, ENOTSUP, EPERM,
 from pathlib import Path
 from typing import Final
 
-from store.errors import RemoteCorrupt, RemoteDenied, RemoteError, RemoteFull, RemoteUnreachable
+from store.errors import RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteError, RemoteFull, RemoteUnreachable
 from store.ownership import OBJECT_MODE, Ownership, make_root
 from store.remotes.storage import UPLOADS, measured
 
@@ -118,9 +118,7 @@ class DirectoryWriter:
             root = os.open(self._root, flags)
         except FileNotFoundError:
             if not create:
-                raise RemoteUnreachable(
-                    f"{self._who}: its directory is not there; is it to be mounted?"
-                ) from None
+                raise RemoteAbsent(f"{self._who}: its directory is not there; is it to be mounted?") from None
             make_root(self._root, _NEW_ROOT_MODE)
             root = os.open(self._root, flags)
         try:

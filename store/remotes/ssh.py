@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import asyncssh
 
-from store.errors import InputError, RemoteCorrupt, RemoteError, RemoteMissing, RemoteUnreachable
+from store.errors import InputError, RemoteAbsent, RemoteCorrupt, RemoteError, RemoteMissing
 from store.remotes.object_options import narrowed, unused
 from store.remotes.spec import RemoteSpec
 from store.remotes.ssh_login import error_of, login_options
@@ -222,7 +222,7 @@ class SshStorage:
         try:
             self.session.call(lambda channel: channel.stat(f"/{self._base}"))
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
-            raise RemoteUnreachable(f"{self.who}: its directory is not there") from None
+            raise RemoteAbsent(f"{self.who}: its directory is not there") from None
         except _FAILURES as error:
             raise self.error(error, "directory") from None
 

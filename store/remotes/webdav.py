@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from store.errors import InputError, RemoteCorrupt, RemoteError, RemoteUnreachable
+from store.errors import InputError, RemoteAbsent, RemoteCorrupt, RemoteError, RemoteUnreachable
 from store.remotes import webdav_listing
 from store.remotes.http import HttpBody, HttpStorage
 from store.remotes.http_answers import error_of_status, is_transformed
@@ -144,7 +144,7 @@ class WebdavStorage(HttpStorage):
         headers = {"Depth": "0"}
         with self.asked("PROPFIND", f"{self.base}/", headers, "its directory") as answer:
             if answer.status in (404, 410):
-                raise RemoteUnreachable(f"{self.who}: its directory is not there")
+                raise RemoteAbsent(f"{self.who}: its directory is not there")
 
     def _collection_url(self, collection: str) -> str:
         return f"{self.base}/{quote(collection)}/" if collection else f"{self.base}/"
