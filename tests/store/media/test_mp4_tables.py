@@ -18,6 +18,7 @@ from store.media.mp4_boxes import NotSimple
 from store.media.mp4_tables import read_tables
 from store.media.packets import MOST_PACKETS
 from store.media.source import open_source_file
+from tests.store.media.long_videos import TABLE_PATH, with_frames
 from tests.store.media.sources import BytesSource
 from tests.store.media.videos import MAKERS, Videos, find_box
 
@@ -46,7 +47,6 @@ TABLES = [
     "prores",
     "intra-refresh",
 ]
-TABLE_PATH = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def put(data: bytes, at: int, *values: int) -> bytes:
@@ -161,30 +161,9 @@ def test_a_thousand_streams_are_refused_in_one_line(videos: Videos) -> None:
         build_index(BytesSource(put(grown, at, stop - at + 999 * (end - begin))))
 
 
-def _with_table(data: bytes, kind: bytes, body: bytes) -> bytes:
-    begin, end = find_box(data, *TABLE_PATH, kind)
-    box = struct.pack(">I", 8 + len(body)) + kind + body
-    grown = data[:begin] + box + data[end:]
-    for depth in range(1, len(TABLE_PATH) + 1):
-        at, stop = find_box(data, *TABLE_PATH[:depth])
-        grown = put(grown, at, stop - at + len(box) - (end - begin))
-    return grown
-
-
 def test_two_million_frames_are_an_index_like_any_other(videos: Videos) -> None:
     count = 2_000_000
-    data = videos.path("constant").read_bytes()
-    keys = np.arange(1, count + 1, 50)
-    for kind, body in {
-        b"stsz": struct.pack(">III", 0, 0, count) + np.ones(count, ">u4").tobytes(),
-        b"stts": struct.pack(">IIII", 0, 1, count, 512),
-        b"stsc": struct.pack(">IIIII", 0, 1, 1, count, 1),
-        b"stco": struct.pack(">III", 0, 1, 48),
-        b"stss": struct.pack(">II", 0, len(keys)) + keys.astype(">u4").tobytes(),
-    }.items():
-        data = _with_table(data, kind, body)
-    at, _ = find_box(data, b"moov", b"trak", b"edts")
-    index = build_index(BytesSource(data[: at + 4] + b"free" + data[at + 8 :]))
+    index = build_index(BytesSource(with_frames(videos.path("constant").read_bytes(), count)))
     assert index.method == SAMPLE_TABLES
     assert (index.frame_count, index.pts(count - 1)) == (count, 512 * (count - 1))
     assert index.start_of(1_234_567) == 1_234_550
