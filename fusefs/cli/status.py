@@ -118,6 +118,7 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
 
     rows = [
         ("version", " ".join(filter(None, [status.oid, f"at {status.rev}" if status.rev else ""]))),
+        *([("shown as", status.view)] if status.view else []),
         ("files", f"{_count(status.files)}, {_size(status.bytes)}"),
         ("in the cache", _size(status.cache_bytes)),
         ("opens", f"{_count(status.hits)} hits{rate('hits', _count)}, {_count(status.misses)} misses"),

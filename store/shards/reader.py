@@ -198,7 +198,10 @@ class ShardReader:
             return
         rows, sizes = self._shard.rows, self._shard.sizes
         place = max(self._shard.place(self._furthest), self._started)
-        while place < len(rows) and self._has_room() and self._start(int(rows[place]), int(sizes[place])):
+        while place < len(rows) and self._has_room():
+            size = int(sizes[place])
+            if size and not self._start(int(rows[place]), size):  # an empty one is never read
+                break
             place += 1
         self._started = place
 

@@ -390,6 +390,7 @@ def test_a_mount_of_shards(mounter: Mounter, versions: Project) -> None:
     mount = mounter.mount("data@v1", "--view", "shards:2", cwd=versions.root)
     assert read_shards(mount.path) == ONE
     assert mount.status()["view"] == "shards:2"
+    assert "  shown as       shards:2\n" in mounter.run("status", mount.path).stdout
     assert read_shards(served_in(mount, "1")) == ONE
     assert os.statvfs(mount.path).f_blocks == 1
     with (mount.path / "000001.tar").open("rb", buffering=0) as opened:
