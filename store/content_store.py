@@ -372,6 +372,25 @@ class ContentStore:
         """The lengths of many of DVC's objects, in one hop; `UNKNOWN` for what cannot be told."""
         return await self._threads.on_disk(self._cache.lengths, digests, algorithm)
 
+    async def length(self, oid: Oid) -> int:
+        """The length of what lies in the cache for an object; `UNKNOWN` for what cannot be served."""
+        home = self._home(oid)
+        try:
+            try:
+                return home.try_size(oid)
+            except BlockingIOError:
+                began = monotonic()
+                if self.pace.is_quick(began):
+                    return home.size(oid)
+                return await self._threads.on_disk(home.size, oid)
+        except (ObjectMissing, ObjectCorrupt, CacheUnusable):
+            return UNKNOWN
+
+    async def await_kept(self, oid: Oid) -> None:
+        """Wait until an object that was fetched is in the cache, or cannot be kept."""
+        if self._flights is not None:
+            await self._flights.await_published(oid)
+
     async def has(self, oid: Oid) -> bool:
         """Does the cache hold the object?"""
         return await self._threads.on_disk(self._home(oid).has, oid)

@@ -16,6 +16,7 @@ from errno import EAGAIN, EINVAL, ENOSYS, EPERM
 from typing import Final
 
 _SYSCALL_OPENAT2: Final = 437  # the same number on every architecture
+_RESOLVE_NO_XDEV: Final = 0x01
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
@@ -48,17 +49,21 @@ def _how(flags: int, resolve: int) -> _OpenHow:
 
 # The structures are constant and passed by address: nothing is built for a call.
 _HOWS: Final = {
-    (flags, cached): _how(flags, _STRICT | (_RESOLVE_CACHED if cached else 0))
+    (flags, cached, one_mount): _how(
+        flags, _STRICT | (_RESOLVE_CACHED if cached else 0) | (_RESOLVE_NO_XDEV if one_mount else 0)
+    )
     for flags in (os.O_RDONLY, os.O_PATH)
     for cached in (False, True)
+    for one_mount in (False, True)
 }
 _ADDRESSES: Final = {key: ctypes.addressof(how) for key, how in _HOWS.items()}
 _HOW_BYTES: Final = ctypes.sizeof(_OpenHow)
 
 
-def _call(directory: int, path: bytes, flags: int, cached: bool) -> int:
+def _call(directory: int, path: bytes, flags: int, cached: bool, one_mount: bool = False) -> int:
     call = _quick_syscall if cached else _syscall
-    descriptor: int = call(_SYSCALL_OPENAT2, directory, path, _ADDRESSES[flags, cached], _HOW_BYTES)
+    how = _ADDRESSES[flags, cached, one_mount]
+    descriptor: int = call(_SYSCALL_OPENAT2, directory, path, how, _HOW_BYTES)
     if descriptor < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(path))
@@ -83,19 +88,27 @@ HAS_OPENAT2: Final = _probe(cached=False)
 HAS_CACHED: Final = HAS_OPENAT2 and _probe(cached=True)
 
 
-def open_beneath(directory: int, path: bytes, *, flags: int = os.O_RDONLY, cached: bool = False) -> int:
+def open_beneath(
+    directory: int,
+    path: bytes,
+    *,
+    flags: int = os.O_RDONLY,
+    cached: bool = False,
+    one_mount: bool = False,
+) -> int:
     """Open `path` (relative, `/`-separated) below the open `directory`; returns a descriptor.
 
     `flags` is `O_RDONLY` or `O_PATH`. With `cached`, raises `BlockingIOError` where the kernel
     would have to ask the disk, or cannot tell. Otherwise raises what open(2) raises; a symlink
-    anywhere on the way is `OSError` with ELOOP.
+    anywhere on the way is `OSError` with ELOOP. With `one_mount`, what is mounted on the way is EXDEV, where
+    the kernel has the call.
     """
     if cached:
         if not HAS_CACHED:
             raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
-        return _call(directory, path, flags, cached=True)
+        return _call(directory, path, flags, True, one_mount)
     if HAS_OPENAT2:
-        return _call(directory, path, flags, cached=False)
+        return _call(directory, path, flags, False, one_mount)
     return _walk(directory, path, flags)
 
 

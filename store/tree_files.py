@@ -113,6 +113,18 @@ class TreeFiles:
         self._sizes.learn(row, opened.size, How.STAT)
         return opened
 
+    async def is_as_long_as_told(self, row: int) -> bool:
+        """Whether what the cache has for a file, if anything, has the length that is told of it.
+
+        Raises `StoreTimeout`.
+        """
+        known = self.sizes[row]
+        return known == UNKNOWN or await self._store.length(self.tree.oid(row)) in (UNKNOWN, known)
+
+    async def await_kept(self, oid: Oid) -> None:
+        """As `ContentStore.await_kept`."""
+        await self._store.await_kept(oid)
+
     async def bring(self, row: int, largest: int | None = None) -> Brought | None:
         """Bring a file's object into the cache ahead of its readers, as `ContentStore.bring` does."""
         try:

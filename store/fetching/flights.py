@@ -105,6 +105,10 @@ class Flights:
         """An object that was fetched and is not in its place yet."""
         return self._publisher.find(oid)
 
+    async def await_published(self, oid: Oid) -> None:
+        """Wait until a fetched object has come to its place, or cannot."""
+        await self._publisher.await_published(oid)
+
     async def fetch(
         self, oid: Oid, known: int, remotes: RemoteSet, *, limit: int = WHOLE_LIMIT
     ) -> Fetched | Large:

@@ -81,6 +81,11 @@ class Publisher:
                 await self._progress.wait()
         return self._has_room()
 
+    async def await_published(self, oid: Oid) -> None:
+        """Wait until the object is not on its way any more, if it is."""
+        while oid in self._pending:
+            await self._progress.wait()
+
     async def drain(self) -> None:
         """Wait until everything is published."""
         while self._pending:

@@ -1,0 +1,46 @@
+"""`DigestIndex`: which row of a tree has an oid, at the cost of four bytes a row.
+
+Rows are put into 65 536 buckets by the first two bytes of their digests, which are hashes and so spread
+evenly: of a million files a bucket has fifteen. Made once (a third of a second a million, any thread), then
+only read.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import accumulate
+from typing import Final
+
+from store.oid import Oid
+from store.tree import DIRECTORY, Tree
+
+_BUCKETS: Final = 1 << 16
+_BUCKET_BYTES: Final = 2
+
+
+class DigestIndex:
+    """The index of one tree."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        buckets = tree.digest.cast("H")[:: tree.digest_width // _BUCKET_BYTES]
+        files = [row for row, flags in enumerate(tree.flags) if not flags & DIRECTORY]
+        counts = array("I", bytes(4 * _BUCKETS))
+        for row in files:
+            counts[buckets[row]] += 1
+        self._ends = array("I", accumulate(counts))
+        self._rows = array("I", bytes(4 * len(files)))
+        following = array("I", [0, *self._ends[:-1]])
+        for row in files:
+            bucket = buckets[row]
+            self._rows[following[bucket]] = row
+            following[bucket] += 1
+
+    def find(self, oid: Oid) -> int | None:
+        """The first file whose content has this oid."""
+        bucket = int.from_bytes(oid.raw[:_BUCKET_BYTES], "little")
+        first = self._ends[bucket - 1] if bucket else 0
+        for row in self._rows[first : self._ends[bucket]]:
+            if self._tree.oid(row) == oid:
+                return row
+        return None
