@@ -18,7 +18,7 @@ from typing import Final
 import pyfuse3
 
 from fusefs.content_times import time_of
-from store.tree import DIRECTORY, EXECUTABLE, SYMLINK, UNKNOWN, Tree
+from store.tree import DIRECTORY, EXECUTABLE, ROOT_ROW, SYMLINK, UNKNOWN, Tree
 
 FOREVER: Final = 3600.0 * 24 * 365
 """Seconds. The kernel takes it as never: it drops entries for want of memory long before."""
@@ -34,7 +34,8 @@ class AttributeWriter:
     """Fills attributes for the rows of one tree. Lives on the event loop.
 
     `fill` returns the same object every time: use it before the next checkpoint. `first_directory` and
-    `first_file` are the inodes that row 0 would have as the one and as the other.
+    `first_file` are the inodes that row 0 would have as the one and as the other. With `private_to` the root
+    belongs to that user, and nobody else may enter.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class AttributeWriter:
         first_directory: int,
         first_file: int,
         entry_timeout: float = FOREVER,
+        private_to: int = -1,
+        preferred_read: int = PREFERRED_READ,
     ) -> None:
         self._tree = tree
         self._first_directory = first_directory
@@ -62,10 +65,16 @@ class AttributeWriter:
             SYMLINK: pyfuse3.ModeT(stat.S_IFLNK | 0o777),
         }
         self._file = _blank(uid, gid, entry_timeout)
+        self._file.st_blksize = preferred_read
         self._file.st_nlink = 1
         self._directory = _blank(uid, gid, entry_timeout)
         self._directory.st_mode = pyfuse3.ModeT(self._directory_mode)
         self._directory.st_size = DIRECTORY_BYTES
+        self._root = self._directory
+        if private_to >= 0:
+            self._root = _blank(private_to, gid, entry_timeout)
+            self._root.st_mode = pyfuse3.ModeT(stat.S_IFDIR | 0o700)
+            self._root.st_size = DIRECTORY_BYTES
 
     def fill(self, row: int, size: int) -> pyfuse3.EntryAttributes:
         """The attributes of a row; `size` in bytes is ignored for directories."""
@@ -73,7 +82,7 @@ class AttributeWriter:
         first = self._first_file
         if flags & DIRECTORY:
             first = self._first_directory
-            entry = self._directory
+            entry = self._root if row == ROOT_ROW else self._directory
             children = self._tree.children(row)
             # A directory's flags are that one bit and nothing else, so its subdirectories can be counted.
             below = bytes(self._flags[children.start : children.stop]).count(DIRECTORY)

@@ -76,8 +76,12 @@ class ControlSpace:
         *,
         uid: int,
         gid: int,
+        number: int = CONTROL_SPACE,
+        hidden: Mapping[bytes, HasDirectory] | None = None,
     ) -> None:
+        self._number = number
         self._directories = directories
+        self._hidden = hidden or {}
         self._names = tuple(files)
         self._makers = tuple(files.values())
         self._uid = uid
@@ -88,7 +92,7 @@ class ControlSpace:
 
     def _attributes(self, row: int) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
-        entry.st_ino = pyfuse3.InodeT(first_inode(CONTROL_SPACE) + row)
+        entry.st_ino = pyfuse3.InodeT(first_inode(self._number) + row)
         entry.st_uid, entry.st_gid = self._uid, self._gid
         kind, entry.st_nlink = (stat.S_IFREG | 0o444, 1) if row else (stat.S_IFDIR | 0o555, 2)
         entry.st_mode = pyfuse3.ModeT(kind)
@@ -100,6 +104,8 @@ class ControlSpace:
             return self._attributes(1 + self._names.index(name))
         if name in self._directories:
             return self._directories[name].directory()
+        if name in self._hidden:
+            return self._hidden[name].directory()
         return self._attributes(row) if name == b"." else absent()
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:

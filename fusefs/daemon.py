@@ -28,6 +28,8 @@ from fusefs import kernel_mount, mountinfo
 from fusefs.launch import ENDING_SIGNALS, FAILED, READY
 from fusefs.logs import Log, escape, start_logging
 from fusefs.mount import serve
+from fusefs.native.attacher import Attacher
+from fusefs.native.layers import make_layers
 from fusefs.notify import notify
 from fusefs.plan import MountPlan
 from store.errors import StoreError
@@ -49,6 +51,8 @@ class Role:
 
     plan_fd: int
     fuse_fd: int
+    session_fd: int
+    """In native mode the FUSE mount that the overlay is to be put above; -1 where that is not ours to do."""
     mount_id: int
     lifeline_fd: int
     """Ends the daemon when the other end is closed; -1 for none."""
@@ -62,7 +66,7 @@ class Role:
 
 def parse_role(argv: Sequence[str]) -> Role:
     parser = argparse.ArgumentParser(prog="fusefs.daemon", description="Internal: see fusefs.launch.")
-    for name in ("plan-fd", "fuse-fd", "mount-id", "lifeline-fd", "read-ahead"):
+    for name in ("plan-fd", "fuse-fd", "session-fd", "mount-id", "lifeline-fd", "read-ahead"):
         parser.add_argument(f"--{name}", type=int, default=-1)
     for name in ("foreground", "private", "verbose"):
         parser.add_argument(f"--{name}", action="store_true")
@@ -81,6 +85,9 @@ class Daemon:
         self._log_file = log
         self._ready = trio.Event()
         self._told_to_end = False
+        self._attacher: Attacher | None = None
+        if role.session_fd >= 0:
+            self._attacher = Attacher(role.session_fd, make_layers(plan, role.read_ahead))
 
     async def run(self) -> None:
         """Serve until the mount is gone or we are told to end. Raises what `serve` raises."""
@@ -90,7 +97,7 @@ class Daemon:
                 nursery.start_soon(self._watch_lifeline, nursery.cancel_scope)
             if self._role.foreground:
                 nursery.start_soon(self._announce)
-            await serve(self._plan, self._role.fuse_fd, self._set_ready)
+            await serve(self._plan, self._role.fuse_fd, self._set_ready, self._attacher)
             nursery.cancel_scope.cancel()
 
     def _set_ready(self) -> None:
@@ -114,7 +121,7 @@ class Daemon:
         with trio.move_on_after(FIRST_STAT_SECONDS):
             await trio.run_process(probe, check=False, stderr=subprocess.DEVNULL)
         mount = self._find_mount()
-        if mount is not None:
+        if mount is not None and self._attacher is None:
             kernel_mount.tune(mount.device, self._role.read_ahead)
         notify("READY=1", f"STATUS=serving {self._plan.target} on {self._plan.mountpoint}")
 
@@ -153,7 +160,11 @@ class Daemon:
 
     def _find_mount(self) -> mountinfo.Mount | None:
         mount = mountinfo.mount_at(self._plan.mountpoint, mountinfo.read_mounts())
-        return mount if mount is not None and mount.mount_id == self._role.mount_id else None
+        if mount is None:
+            return None
+        if self._attacher is not None:  # a switch brings another mount of the same file system
+            return mount if mount.device == self._attacher.device else None
+        return mount if mount.mount_id == self._role.mount_id else None
 
 
 def _share_memory() -> None:
@@ -201,7 +212,7 @@ def _report_failure(role: Role, error: BaseException) -> None:
 
 def main(argv: Sequence[str]) -> int:
     role = parse_role(argv)
-    for fd in (role.plan_fd, role.fuse_fd, role.lifeline_fd):
+    for fd in (role.plan_fd, role.fuse_fd, role.session_fd, role.lifeline_fd):
         if fd >= 0:
             os.set_inheritable(fd, False)
     with open(role.plan_fd, "rb") as file:

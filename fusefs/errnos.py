@@ -66,5 +66,7 @@ def answering(
 
 EINVAL: Final = errno.EINVAL
 EISDIR: Final = errno.EISDIR
+ENOENT: Final = errno.ENOENT
+ESTALE: Final = errno.ESTALE
 ENAMETOOLONG: Final = errno.ENAMETOOLONG
 ENODATA: Final = pyfuse3.ENOATTR

@@ -63,7 +63,11 @@ class Mounted:
     """A mount of ours that waits for its daemon. `fd` is `/dev/fuse`, owned by the caller."""
 
     fd: int
-    mount: Mount
+    mount: Mount | None
+    """None in native mode, where it comes when the daemon serves."""
+    session: int = -1
+    """In native mode the FUSE mount that is attached nowhere, owned by the caller; -1 where it is not ours to
+    attach anything to it."""
 
 
 def has_capability(number: int) -> bool:
@@ -98,17 +102,17 @@ def call_mount(source: str, target: str, fstype: str, flags: int, data: str = ""
         raise OSError(number, os.strerror(number), target)
 
 
-def shorten_source(source: str) -> str:
+def shorten_source(source: str, most: int = MAX_SOURCE) -> str:
     """What mountinfo shows as the source: the end of a name that is too long for the kernel."""
     raw = os.fsencode(source)
-    return source if len(raw) <= MAX_SOURCE else os.fsdecode(b"..." + raw[3 - MAX_SOURCE :])
+    return source if len(raw) <= most else os.fsdecode(b"..." + raw[3 - most :])
 
 
 def _mount_directly(mountpoint: str, source: str, allow_other: bool, noexec: bool) -> int:
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise MountFailed(_explain_device(error)) from error
+        raise MountFailed(explain_device(error)) from error
     # Only numbers go into the option string: the target, which may hold commas, is an argument
     # of its own. `max_read` must not be passed: libfuse negotiates it.
     data = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()},default_permissions"
@@ -127,7 +131,8 @@ def _mount_directly(mountpoint: str, source: str, allow_other: bool, noexec: boo
     return fd
 
 
-def _explain_device(error: OSError) -> str:
+def explain_device(error: OSError) -> str:
+    """Why `/dev/fuse` cannot be opened, and the remedy."""
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return (
             f"there is no {DEVICE}: load it with `modprobe fuse`; "
@@ -162,7 +167,7 @@ def _escape_option(value: str) -> str:
 def _mount_by_helper(mountpoint: str, source: str, allow_other: bool, noexec: bool) -> int:
     helper = find_helper()
     if not Path(DEVICE).exists():
-        raise MountFailed(_explain_device(FileNotFoundError(errno.ENOENT, "")))
+        raise MountFailed(explain_device(FileNotFoundError(errno.ENOENT, "")))
     if allow_other and os.getuid() != 0 and not _others_allowed():
         raise MountFailed(
             f"--allow-other is not permitted: root must put the line user_allow_other into {FUSE_CONF}"

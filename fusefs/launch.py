@@ -47,7 +47,8 @@ class Launch:
 def start_background(launch: Launch) -> subprocess.Popen[bytes]:
     """Start the daemon and wait until it answers requests. Raises `MountFailed` with its error."""
     plan_fd = _write_plan(launch.plan)
-    fds = [fd for fd in (plan_fd, launch.mounted.fd, launch.lifeline_fd) if fd >= 0]
+    given = (plan_fd, launch.mounted.fd, launch.mounted.session, launch.lifeline_fd)
+    fds = [fd for fd in given if fd >= 0]
     try:
         daemon = subprocess.Popen(
             _command(launch, plan_fd, foreground=False),
@@ -76,6 +77,8 @@ def exec_foreground(launch: Launch) -> NoReturn:
     plan_fd = _write_plan(launch.plan)
     os.set_inheritable(plan_fd, True)
     os.set_inheritable(launch.mounted.fd, True)
+    if launch.mounted.session >= 0:
+        os.set_inheritable(launch.mounted.session, True)
     command = _command(launch, plan_fd, foreground=True)
     # A signal must not find a half-started interpreter, which would leave a dead mount: the daemon
     # lets them in when it can obey.
@@ -118,7 +121,10 @@ def _command(launch: Launch, plan_fd: int, *, foreground: bool) -> list[str]:
     # -P: the working directory `/` must not be searched for modules.
     command = [sys.executable, "-P", "-m", "fusefs.daemon"]
     command += [f"--plan-fd={plan_fd}", f"--fuse-fd={launch.mounted.fd}"]
-    command += [f"--mount-id={launch.mounted.mount.mount_id}", f"--read-ahead={launch.read_ahead}"]
+    command += [f"--read-ahead={launch.read_ahead}"]
+    if launch.mounted.mount is not None:
+        command += [f"--mount-id={launch.mounted.mount.mount_id}"]
+    command += [f"--session-fd={launch.mounted.session}"] if launch.mounted.session >= 0 else []
     command += [f"--lifeline-fd={launch.lifeline_fd}"] if launch.lifeline_fd >= 0 else []
     command += ["--foreground"] * foreground + ["--private"] * launch.private
     return [*command, *(["--verbose"] * launch.verbose), "--", launch.plan.mountpoint]

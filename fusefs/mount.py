@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,10 @@ from fusefs.directories import blob_directory, cache_directory
 from fusefs.kernel_caches import forget_names
 from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.metrics_text import MetricsText
+from fusefs.native.attacher import Attacher
+from fusefs.native.held_files import HeldFiles
+from fusefs.native.roots import Roots
+from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
@@ -72,22 +77,32 @@ class Mount:
         self.control_name = new_name()
         counters, metrics = engine.store.counters, engine.metrics
         self.operations = Operations(counters, metrics.requests)
-        self._versions = Versions(plan, engine, self.operations.add, pinner.add)
+        held = HeldFiles(engine.nursery)
+        make_space = partial(TreeLayer, held=held) if plan.mode == "native" else TreeSpace
+        self._versions = Versions(plan, engine, self.operations.add, pinner.add, make_space)
         self._reporter = StatusReporter(
             plan, counters, metrics, engine.pool, pinner, self.control_name, engine.nursery
         )
-        owner = {"uid": plan.uid, "gid": plan.gid}
-        revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
+        owner: dict[str, Any] = {"uid": plan.uid, "gid": plan.gid}
         self.metrics_text = MetricsText(metrics, self._reporter.status)
         files = {b"status": self._reporter.report, b"metrics": self.metrics_text.render}
-        self._views = Views(engine, self.operations.numbers, lambda: self._shown, **owner, umask=plan.umask)
+        self._shown: TreeSpace | None = None
+        self._root: TreeSpace | ViewSpace | None = None
+        self.native: Roots | None = None
+        new_views = partial(
+            Views, engine, self.operations.numbers, lambda: self._shown, **owner, umask=plan.umask
+        )
+        if plan.mode == "native":
+            self.native = Roots(plan, engine, self.operations, self._versions, held, files, new_views)
+            self._versions.made_of = self.native.inodes_of
+            return
+        self._views = new_views()
         self._versions.made_of = self._views.inodes_of
+        revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         views = {} if plan.revs else self._views.directories  # those of one version
         control = ControlSpace(files, {b"revs": revisions, **views}, **owner)
         self.operations.add(CONTROL_SPACE, control)
         self.operations.add(REVISIONS_SPACE, revisions)
-        self._shown: TreeSpace | None = None
-        self._root: TreeSpace | ViewSpace | None = None
         if plan.revs:
             root: Space = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
             self.operations.add(0, root)
@@ -97,7 +112,11 @@ class Mount:
         """Show the version that the plan names, if it names one. Raises `StoreError` and OSError."""
         if not self._plan.revs:
             first = self._versions.open_first()
-            self._show(first, await self._view(first))
+            if self.native is not None:
+                self.native.show_first(first)
+                self._tell(first)
+            else:
+                self._show(first, await self._view(first))
 
     async def _view(self, version: TreeSpace) -> TreeSpace | ViewSpace:
         """A version as it stands at the root. Raises `StoreError`."""
@@ -113,13 +132,18 @@ class Mount:
     def _show(self, space: TreeSpace, root: TreeSpace | ViewSpace) -> None:
         if self._root is not None:
             self._root.supersede()
+        root.restore()
+        self._root = root
+        self.operations.show(root, space.tree)
+        self._tell(space)
+
+    def _tell(self, space: TreeSpace) -> None:
+        """Have everybody know which version is shown now."""
         if self._shown is not None:
             self._shown.files.stop_learning()
             if self._shown.files.prefetcher is not None:
                 self._shown.files.prefetcher.rest()
-        root.restore()
-        self._shown, self._root = space, root
-        self.operations.show(root, space.tree)
+        self._shown = space
         self._reporter.show(space)
         space.files.start_learning()
 
@@ -175,6 +199,8 @@ class Mount:
 
     async def switch(self, rev: str) -> TreeSpace:
         """Show another version at the root. What is open keeps the old one. Raises `StoreError`."""
+        if self.native is not None:
+            return await self._switch_natively(rev, self.native)
         before = self._root
         if before is None:
             raise StoreError("this mount shows revisions side by side; there is nothing to switch")
@@ -191,6 +217,16 @@ class Mount:
             log.info("switched to %s, commit %s", rev, space.rev)
         return space
 
+    async def _switch_natively(self, rev: str, native: Roots) -> TreeSpace:
+        shown = self._shown
+        assert shown is not None  # native mode shows one version
+        space = await native.switch(rev, shown.files)
+        if space is None:
+            return shown
+        self._tell(space)
+        log.info("switched to %s, commit %s", rev, space.rev)
+        return space
+
     async def _forget_again(self, names: set[tuple[int, bytes]]) -> None:
         await trio.sleep(SETTLE_SECONDS)
         try:
@@ -199,10 +235,15 @@ class Mount:
             log.warning("names of the former version may be remembered: %s", error)
 
 
-async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> None:
+async def serve(
+    plan: MountPlan, fuse_fd: int, ready: Callable[[], None], attacher: Attacher | None = None
+) -> None:
     """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
 
-    Raises `TreeDamaged` or OSError where the tree cannot be opened. The descriptor is used up.
+    In native mode `attacher` puts the overlay above it first, where that is ours to do.
+
+    Raises `TreeDamaged` or OSError where the tree cannot be opened, `MountFailed` where the overlay cannot be
+    mounted. The descriptor is used up.
     """
     started = time.monotonic()
     settings = Settings(
@@ -229,18 +270,29 @@ async def serve(plan: MountPlan, fuse_fd: int, ready: Callable[[], None]) -> Non
             log.info("serving %s on %s", plan.target, plan.mountpoint)
             if plan.order_unknown:
                 log.warning("%d paths of --order are not in %s", plan.order_unknown, plan.target)
-            ready()
+            if attacher is None:
+                ready()
+            elif mount.native is not None:
+                mount.native.attacher = attacher
+                background.start_soon(_attach, attacher, ready)
             background.start_soon(pinner.run)
             await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
         finally:
             mount.stop_prefetching()
             mount.operations.close_all()
             pyfuse3.close(unmount=False)
+            if mount.native is not None:
+                mount.native.close()
             pinner.remove()
             mount.keep_sizes()
             if repository is not None:
                 repository.close()
             log.info("ended after %.0f s", time.monotonic() - started)
+
+
+async def _attach(attacher: Attacher, ready: Callable[[], None]) -> None:
+    await attacher.attach()
+    ready()
 
 
 def _hold_clone(repo: str) -> Lease | None:

@@ -153,8 +153,6 @@ class MountOptions:
     """Where Prometheus may ask for metrics (`fusefs.metrics_address`); empty for nowhere."""
 
     def __post_init__(self) -> None:
-        if self.mode == "native":
-            raise InputError("native mode is not there yet; use --mode auto or --mode fuse")
         if self.order and not self.prefetch:
             raise InputError("--order says what to fetch ahead, and --no-prefetch not to: give one of them")
         if self.order and self.revs:

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 FSTYPE: Final = "fuse.fusefs"
+NATIVE_FSTYPE: Final = "overlay"
+NATIVE_SOURCE: Final = "fusefs:"
+"""What the source of a mount in native mode begins with; what the user named comes behind."""
 MAX_LINKS: Final = 40
 """Symbolic links followed in one path; the kernel's own limit."""
 
@@ -36,7 +39,17 @@ class Mount:
 
     @property
     def is_ours(self) -> bool:
-        return self.fstype == FSTYPE
+        return self.fstype == FSTYPE or self.is_native
+
+    @property
+    def is_native(self) -> bool:
+        """An overlay of ours (`fusefs.native.layers`)."""
+        return self.fstype == NATIVE_FSTYPE and self.source.startswith(NATIVE_SOURCE)
+
+    @property
+    def target(self) -> str:
+        """What the user named when he mounted it, if it is ours."""
+        return self.source.removeprefix(NATIVE_SOURCE) if self.is_native else self.source
 
     @property
     def st_dev(self) -> int:

@@ -49,7 +49,7 @@ def _clear_dead(mount: Mount) -> None:
         raise InputError(f"{mount.mountpoint} is mounted already: {mount.fstype} from {mount.source}")
     if not is_dead(mount):
         raise InputError(
-            f"{mount.mountpoint} is mounted already, with {mount.source}; `fusefs umount` frees it"
+            f"{mount.mountpoint} is mounted already, with {mount.target}; `fusefs umount` frees it"
         )
     kernel_mount.unmount(mount, lazy=True)
     below = mountinfo.mount_at(mount.mountpoint, mountinfo.read_mounts())

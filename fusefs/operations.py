@@ -23,7 +23,8 @@ from store.tree import NAME_MAX, ROOT_ROW, Tree
 
 log = logging.getLogger(__name__)
 
-XATTR: Final = b"user.fusefs."
+XATTRS: Final = (b"user.fusefs.", b"trusted.overlay.", b"user.overlay.")
+"""What spaces have: ours, and in native mode what the overlay asks for."""
 
 
 class Operations(pyfuse3.Operations):
@@ -37,7 +38,7 @@ class Operations(pyfuse3.Operations):
         """Those of the spaces of views, which are found by it."""
         self._spaces: dict[int, Space] = {}
         self._root: Space
-        self._control_name = b""
+        self._controls: dict[int, tuple[bytes, int]] = {}
         self._files: dict[int, OpenFile] = {}
         self._directories: dict[int, OpenDirectory] = {}
         self._last_handle = 0
@@ -50,7 +51,11 @@ class Operations(pyfuse3.Operations):
         """Show a space's first row at the root, instead of what was shown there; `tree` is the version's that
         is seen in it."""
         self._root = root
-        self._control_name = control_name(tree)
+        self.put_control(pyfuse3.ROOT_INODE, tree, CONTROL_SPACE)
+
+    def put_control(self, inode: int, tree: Tree | None, number: int) -> None:
+        """Have a control directory, of the space `number`, in the root `inode` that shows `tree`."""
+        self._controls[inode] = (control_name(tree), number)
 
     def failed(self, message: str) -> None:
         """Count a failed request and say why in the log. Called by `answering`."""
@@ -80,8 +85,9 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         if len(name) > NAME_MAX:  # the kernel stops at 1024 only
             raise pyfuse3.FUSEError(ENAMETOOLONG)
-        if parent_inode == pyfuse3.ROOT_INODE and name == self._control_name:
-            return await self._spaces[CONTROL_SPACE].getattr(DIRECTORY_ROW)
+        control = self._controls.get(parent_inode)
+        if control is not None and control[0] == name:
+            return await self._spaces[control[1]].getattr(DIRECTORY_ROW)
         space, row = self._at(parent_inode)
         return await space.lookup(row, name)
 
@@ -140,7 +146,7 @@ class Operations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext
     ) -> bytes:
         value = None
-        if name.startswith(XATTR):
+        if name.startswith(XATTRS):
             space, row = self._at(inode)
             value = await space.xattr(row, name)
         if value is None:

@@ -76,6 +76,13 @@ class MountPlan:
     """The rows of the first version in the order in which they will be read, 4 bytes each; or empty."""
     order_unknown: int = 0
     """How many paths of that order are not in the version."""
+    layers: tuple[str, ...] = ()
+    """In native mode: those of `caches` that are there, which the kernel opens objects in by itself."""
+    allow_other: bool = False
+    """Other users may enter."""
+    noexec: bool = False
+    why_fuse: str = ""
+    """Why it is not in native mode, which was preferred; empty where nothing is to be said."""
     view: str = ""
     """How the version is shown, `KIND:RECIPE` (`fusefs.views.kinds`); empty for as it is."""
 
@@ -93,6 +100,6 @@ class MountPlan:
     @classmethod
     def from_bytes(cls, data: bytes) -> MountPlan:
         plain = msgpack.unpackb(data, unicode_errors="surrogateescape")
-        plain.update({name: tuple(plain[name]) for name in ("caches", "git_dirs", "remote_names")})
+        plain.update({name: tuple(plain[name]) for name in ("caches", "git_dirs", "remote_names", "layers")})
         plain["remotes"] = tuple(map(RemoteSpec.from_wire, plain["remotes"]))
         return cls(**plain)

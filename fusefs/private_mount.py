@@ -23,6 +23,8 @@ from fusefs import namespaces
 from fusefs.kernel_mount import Mounted, MountFailed
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
+from fusefs.native.choice import Choice
+from fusefs.native.layers import Layers, attach_layers
 from store.errors import StoreError
 
 OURS: Final = 125
@@ -33,7 +35,12 @@ NOT_FOUND: Final = 127
 SECONDS: Final = 60.0
 MESSAGE_BYTES: Final = 1 << 16
 LOOK: Final = b"look"
+ATTACH: Final = b"attach "
 GO: Final = b"go"
+
+
+Prepare = Callable[[], tuple[Mounted, Choice]]
+"""Mounts in a mode that is found out there."""
 
 
 class NamespaceRefused(MountFailed):
@@ -58,7 +65,7 @@ class Child:
         self._channel = channel
 
     @classmethod
-    def fork(cls, command: Command, prepare: Callable[[], Mounted] | None) -> Child:
+    def fork(cls, command: Command, prepare: Prepare | None) -> Child:
         """Fork a child. It runs `prepare`, if given, and hands the mount over to `receive_mount`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -70,15 +77,28 @@ class Child:
         ours.settimeout(SECONDS)
         return cls(pid, ours)
 
-    def receive_mount(self) -> Mounted:
-        """The mount that the child made. Raises `NamespaceRefused` with the child's reason."""
+    def receive_mount(self) -> tuple[Mounted, Choice]:
+        """The mount that the child made, and its mode. Raises `NamespaceRefused` with the child's reason."""
         try:
             data, fds, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError as error:
             raise NamespaceRefused("it took too long") from error
         if not fds:
             raise NamespaceRefused(data.decode(errors="replace") or "the child ended")
-        return Mounted(fds[0], Mount(**msgpack.unpackb(data, unicode_errors="surrogateescape")))
+        told = msgpack.unpackb(data, unicode_errors="surrogateescape")
+        mount = Mount(**told["mount"]) if told["mount"] else None
+        choice = {**told["choice"], "layers": tuple(told["choice"]["layers"])}
+        return Mounted(fds[0], mount), Choice(**choice)
+
+    def attach(self, layers: Layers) -> None:
+        """Have the child mount the overlay over its session, which is served by now. Raises `MountFailed`."""
+        self._channel.send(ATTACH + msgpack.packb(asdict(layers), unicode_errors="surrogateescape"))
+        try:
+            answer = self._channel.recv(MESSAGE_BYTES)
+        except TimeoutError as error:
+            raise MountFailed("the overlay was not mounted") from error
+        if answer != ATTACH:
+            raise MountFailed(answer.decode(errors="replace") or "the overlay was not mounted")
 
     def await_readable(self) -> None:
         """Have the child look at the mount, which it alone may see. Raises `MountFailed`."""
@@ -104,17 +124,14 @@ class Child:
             os.waitpid(self.pid, 0)
 
 
-def _become(
-    command: Command, prepare: Callable[[], Mounted] | None, channel: socket.socket, parent: int
-) -> NoReturn:
+def _become(command: Command, prepare: Prepare | None, channel: socket.socket, parent: int) -> NoReturn:
     status = OURS
     try:
         bounds = namespaces.bounding_set()
-        if prepare is not None:
-            _hand_over(prepare, channel)
+        session = _hand_over(prepare, channel) if prepare is not None else -1
         # After `prepare`: a change of credentials would undo it.
         namespaces.die_with_parent(signal.SIGKILL, parent)
-        _await_release(command.mountpoint, channel)
+        _await_release(command.mountpoint, channel, session)
         namespaces.drop_capabilities(bounds)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; COMMAND must not
             signal.signal(number, signal.SIG_DFL)
@@ -131,21 +148,35 @@ def _become(
         os._exit(status)  # never the parent's clean-up, whatever happened
 
 
-def _hand_over(prepare: Callable[[], Mounted], channel: socket.socket) -> None:
+def _hand_over(prepare: Prepare, channel: socket.socket) -> int:
+    """Mount, and tell the runner; the session that is to be attached in native mode, or -1."""
     try:
-        mounted = prepare()
+        mounted, choice = prepare()
     except (StoreError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         channel.send((reason or "refused").encode(errors="replace"))
         os._exit(OURS)
-    socket.send_fds(
-        channel, [msgpack.packb(asdict(mounted.mount), unicode_errors="surrogateescape")], [mounted.fd]
-    )
+    told = {"mount": asdict(mounted.mount) if mounted.mount else None, "choice": asdict(choice)}
+    socket.send_fds(channel, [msgpack.packb(told, unicode_errors="surrogateescape")], [mounted.fd])
     os.close(mounted.fd)
+    return mounted.session
 
 
-def _await_release(mountpoint: str, channel: socket.socket) -> None:
+def _attach(session: int, wire: bytes, channel: socket.socket) -> None:
+    try:
+        attach_layers(session, Layers(**msgpack.unpackb(wire, unicode_errors="surrogateescape")))
+    except StoreError as error:
+        channel.send(str(error).encode(errors="replace"))
+        os._exit(OURS)
+    os.close(session)  # or it would outlive COMMAND's last look
+    channel.send(ATTACH)
+
+
+def _await_release(mountpoint: str, channel: socket.socket, session: int) -> None:
     while (message := channel.recv(MESSAGE_BYTES)) != GO:
+        if message.startswith(ATTACH):
+            _attach(session, message.removeprefix(ATTACH), channel)
+            continue
         if message != LOOK:
             os._exit(OURS)  # the runner is gone, or has given up
         try:

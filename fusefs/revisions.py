@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import stat
-from typing import Final
+from typing import Final, Protocol
 
 import pyfuse3
 
@@ -40,10 +40,16 @@ def decode_name(name: bytes) -> str:
     return text.replace("%2F", "/").replace("%2f", "/").replace("%25", "%")
 
 
+class HasNames(Protocol):
+    """A directory whose names somebody else knows."""
+
+    async def list_names(self) -> ListedDirectory: ...
+
+
 class NamesDirectory:
     """A listing of names that are asked for when it is first read."""
 
-    def __init__(self, space: RevisionsSpace) -> None:
+    def __init__(self, space: HasNames) -> None:
         self._space = space
         self._listed: ListedDirectory | None = None
 

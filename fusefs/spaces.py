@@ -20,6 +20,11 @@ nowhere else, and a version may stand under `revs` as well."""
 CONTROL_SPACE: Final = 1 << 20
 """The control directory's number; trees never get there."""
 REVISIONS_SPACE: Final = CONTROL_SPACE + 1
+FETCH_SPACE: Final = CONTROL_SPACE + 2
+"""The layer that the kernel asks for what no cache has (`fusefs.native.fetch_layer`)."""
+FIRST_ROOT_SPACE: Final = CONTROL_SPACE + 16
+"""In native mode every version that comes to the root takes some numbers, from here on
+(`fusefs.native.roots`)."""
 
 
 def first_inode(number: int) -> int:

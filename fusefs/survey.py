@@ -98,7 +98,7 @@ def _judge(mount: Mount, outcome: Outcome) -> Found:
     elif outcome.errno in (errno.EACCES, errno.EPERM):
         state = State.DENIED
     unknown = dict.fromkeys(field.name for field in fields(Status))
-    known = {"mountpoint": mount.mountpoint, "target": mount.source}
+    known = {"mountpoint": mount.mountpoint, "target": mount.target}
     return Found(mount, state, Status(**(unknown | known)))  # type: ignore[arg-type]  # None by construction
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pyfuse3
 
-from fusefs.attributes import AttributeWriter, absent
+from fusefs.attributes import PREFERRED_READ, AttributeWriter, absent
 from fusefs.spaces import OpenFile, first_inode
 from store.content_store import OpenObject
 from store.errors import ObjectCorrupt
@@ -97,6 +97,8 @@ class TreeSpace:
         umask: int,
         oid: str,
         rev: str,
+        private_to: int = -1,
+        preferred_read: int = PREFERRED_READ,
     ) -> None:
         self.files = files
         self.tree = files.tree
@@ -109,6 +111,8 @@ class TreeSpace:
             uid=uid,
             gid=gid,
             umask=umask,
+            private_to=private_to,
+            preferred_read=preferred_read,
             first_directory=first_inode(number),
             first_file=first_inode(files_number),
         )

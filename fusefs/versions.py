@@ -8,6 +8,7 @@ each place of the mount that shows it. Lives on the loop.
 from __future__ import annotations
 
 import logging
+import os
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +79,7 @@ class Versions:
         engine: Engine,
         add: Callable[[int, TreeSpace], None],
         adopt: Callable[[Tree], None],
+        make_space: Callable[..., TreeSpace] = TreeSpace,
     ) -> None:
         self._plan = plan
         self._engine = engine
@@ -86,6 +88,7 @@ class Versions:
         self._caches = engine.caches
         self._add = add
         self._adopt = adopt
+        self._make_space = make_space
         self._resolvers = Resolvers(engine.nursery)
         self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
@@ -141,6 +144,10 @@ class Versions:
         for version in self._versions.values():
             if version.files.prefetcher is not None:
                 version.files.prefetcher.stop()
+
+    def first_spaces(self) -> list[TreeSpace]:
+        """A space of every version that was opened."""
+        return [next(iter(version.places.values())) for version in self._versions.values() if version.places]
 
     def tree_of(self, space: TreeSpace) -> str:
         """The path of the compiled tree that a space shows."""
@@ -276,7 +283,7 @@ class Versions:
             plan = self._plan
             # The first place has the number that was taken for the files.
             number = self._new_number() if version.places else version.number
-            space = version.places[place] = TreeSpace(
+            space = version.places[place] = self._make_space(
                 version.files,
                 number=number,
                 files_number=version.number,
@@ -285,6 +292,7 @@ class Versions:
                 umask=plan.umask,
                 oid=version.oid,
                 rev=version.rev,
+                private_to=os.geteuid() if plan.mode == "native" and not plan.allow_other else -1,
             )
             self._add(number, space)
         return space

@@ -60,7 +60,7 @@ class Fusefs:
         return [sys.executable, "-m", "fusefs.cli", *map(str, arguments)]
 
 
-@pytest.fixture(scope="session", params=["fuse"])
+@pytest.fixture(scope="session", params=os.environ.get("FUSEFS_TEST_MODES", "fuse").split(","))
 def mode(request: pytest.FixtureRequest) -> str:
     """How to mount: every mount test passes in every mode that there is."""
     return str(request.param)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
-from fusefs import kernel_mount
+from fusefs import kernel_mount, mountinfo
 from fusefs.bounded import call_bounded
 from fusefs.cli import print_error
 from fusefs.dataset import Dataset, Request, open_dataset, open_revisions
@@ -17,6 +18,8 @@ from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, st
 from fusefs.logs import check_log, default_log, name_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountpoint import claim_mountpoint, forbid_overlap
+from fusefs.native.choice import NATIVE, Choice, choose
+from fusefs.native.layers import mount_session
 from fusefs.order_file import Order, read_order
 from fusefs.plan import MountPlan
 from store.errors import StoreError
@@ -69,17 +72,24 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     for cache in dataset.caches:
         forbid_overlap(place, cache)
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
-    plan = make_plan(request, dataset, place, options, log)
+    choice = choose(dataset, options)
+    plan = make_plan(request, dataset, place, options, log, choice)
     with held_back() as let_go:
-        mounted = kernel_mount.mount_fuse(
-            place, target, allow_other=options.allow_other, noexec=options.noexec
-        )
+        mounted = make_mount(place, target, options, choice)
         try:
             let_go()
             _serve(Launch(plan, mounted, verbose=options.verbose, read_ahead=options.read_ahead), options)
         except BaseException:
-            _unmount_after_failure(mounted)
+            _unmount_after_failure(mounted, place)
             raise
+
+
+def make_mount(place: str, target: str, options: MountOptions, choice: Choice) -> Mounted:
+    """Mount, or in native mode what will be mounted when it is served. Raises `MountFailed`."""
+    if choice.mode == NATIVE:
+        device, session = mount_session()
+        return Mounted(device, None, session)
+    return kernel_mount.mount_fuse(place, target, allow_other=options.allow_other, noexec=options.noexec)
 
 
 def _serve(launch: Launch, options: MountOptions) -> None:
@@ -87,14 +97,17 @@ def _serve(launch: Launch, options: MountOptions) -> None:
         exec_foreground(launch)
     daemon = start_background(launch)
     os.close(launch.mounted.fd)  # from now on the mount lives and dies with its daemon
+    if launch.mounted.session >= 0:
+        os.close(launch.mounted.session)
     try:
         await_readable(launch.plan.mountpoint)
     except BaseException:
         end_daemon(daemon, 0)
         raise
-    raised = kernel_mount.tune(launch.mounted.mount.device, options.read_ahead)
-    if not raised and options.verbose:
-        print_error("the kernel's read-ahead stays as it is: only root may raise it")
+    if launch.mounted.mount is not None:
+        raised = kernel_mount.tune(launch.mounted.mount.device, options.read_ahead)
+        if not raised and options.verbose:
+            print_error("the kernel's read-ahead stays as it is: only root may raise it")
     leave_running(daemon)
 
 
@@ -111,7 +124,9 @@ def make_request(target: str, options: MountOptions) -> Request:
     )
 
 
-def make_plan(request: Request, dataset: Dataset, place: str, options: MountOptions, log: str) -> MountPlan:
+def make_plan(
+    request: Request, dataset: Dataset, place: str, options: MountOptions, log: str, choice: Choice
+) -> MountPlan:
     """The plan of a mount; checks that its log can be written. Raises `InputError`."""
     if log:
         check_log(log)
@@ -121,7 +136,11 @@ def make_plan(request: Request, dataset: Dataset, place: str, options: MountOpti
         oid=dataset.oid,
         rev=dataset.rev,
         mountpoint=place,
-        mode="fuse",
+        mode=choice.mode,
+        why_fuse=choice.why_fuse,
+        layers=choice.layers,
+        allow_other=options.allow_other,
+        noexec=options.noexec,
         tree=str(dataset.tree or ""),
         revs=options.revs,
         view=options.view,
@@ -144,10 +163,21 @@ def make_plan(request: Request, dataset: Dataset, place: str, options: MountOpti
         remote_names=options.remote,
         trust=options.trust,
         request=request.to_wire(),
-        prefetch=options.prefetch,
+        prefetch=_may_prefetch(options, choice),
         order=order.rows,
         order_unknown=order.unknown,
     )
+
+
+def settle_plan(plan: MountPlan, choice: Choice, options: MountOptions) -> MountPlan:
+    """The plan of the mount that was made in the end."""
+    prefetch = _may_prefetch(options, choice)
+    return replace(plan, mode=choice.mode, why_fuse=choice.why_fuse, layers=choice.layers, prefetch=prefetch)
+
+
+def _may_prefetch(options: MountOptions, choice: Choice) -> bool:
+    """Who cannot see what is opened cannot run ahead of it."""
+    return options.prefetch and choice.mode != NATIVE
 
 
 def await_readable(place: str) -> None:
@@ -163,8 +193,10 @@ def await_readable(place: str) -> None:
         raise MountFailed(f"the mount on {place} does not answer: {error.strerror or error}") from error
 
 
-def _unmount_after_failure(mounted: Mounted) -> None:
+def _unmount_after_failure(mounted: Mounted, place: str) -> None:
+    mount = mounted.mount or mountinfo.mount_at(place, mountinfo.read_mounts())
     try:
-        kernel_mount.unmount(mounted.mount, lazy=True)
+        if mount is not None and mount.is_ours:  # in native mode it may not have come that far
+            kernel_mount.unmount(mount, lazy=True)
     except StoreError:
         pass  # the error that brought us here is the one to show

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fusefs import kernel_mount, namespaces
+from fusefs import kernel_mount, mountinfo, namespaces
 from fusefs.cli import print_error
-from fusefs.cli.mount import make_plan, make_request
+from fusefs.cli.mount import make_mount, make_plan, make_request, settle_plan
 from fusefs.dataset import open_dataset
 from fusefs.interruption import Interrupted, held_back, interruptible
 from fusefs.kernel_mount import Mounted
 from fusefs.launch import Launch, end_daemon, start_background
 from fusefs.logs import default_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
+from fusefs.mountinfo import Mount
+from fusefs.native.choice import Choice, prefer, settle
+from fusefs.native.layers import make_layers
 from fusefs.plan import MountPlan
 from fusefs.private_mount import OURS, Child, Command, NamespaceRefused, forward_signals
 from store.errors import StoreError
@@ -91,7 +94,9 @@ def run_command(target: str, arguments: Sequence[str], options: MountOptions) ->
                 try:
                     let_go()
                     log = options.log or default_log("run")
-                    run.start(make_plan(request, dataset, run.place, options, log), arguments, options)
+                    choice = prefer(dataset, options)
+                    plan = make_plan(request, dataset, run.place, options, log, choice)
+                    run.start(plan, choice, arguments, options)
                     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
                     status = run.wait()
                     if run.daemon_failed():
@@ -116,11 +121,11 @@ class _Run:
         self.place = place
         self._mask = mask
         self._child: Child | None = None
-        self._mounted: Mounted | None = None
+        self._mount_here: Mount | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
 
-    def start(self, plan: MountPlan, arguments: Sequence[str], options: MountOptions) -> None:
+    def start(self, plan: MountPlan, choice: Choice, arguments: Sequence[str], options: MountOptions) -> None:
         """Mount, start the daemon, and have COMMAND ready to go. Raises `MountFailed`."""
         command = Command(
             arguments=[argument.replace("{}", self.place) for argument in arguments],
@@ -128,7 +133,8 @@ class _Run:
             mountpoint=self.place,
             mask=self._mask,
         )
-        self._child, mounted = self._mount(command, plan.target, options)
+        self._child, mounted, choice = self._mount(command, plan.target, options, choice)
+        plan = settle_plan(plan, choice, options)
         lifeline, self._lifeline = os.pipe()
         self._daemon = start_background(
             Launch(
@@ -142,31 +148,39 @@ class _Run:
         )
         os.close(lifeline)
         os.close(mounted.fd)
+        if mounted.session >= 0:  # in native mode, and here: the daemon has attached it
+            os.close(mounted.session)
+            self._mount_here = mountinfo.mount_at(self.place, mountinfo.read_mounts())
+        elif mounted.mount is None:
+            self._child.attach(make_layers(plan, options.read_ahead))
         self._child.await_readable()
-        kernel_mount.tune(mounted.mount.device, options.read_ahead)
+        if mounted.mount is not None:
+            kernel_mount.tune(mounted.mount.device, options.read_ahead)
 
-    def _mount(self, command: Command, source: str, options: MountOptions) -> tuple[Child, Mounted]:
+    def _mount(
+        self, command: Command, source: str, options: MountOptions, choice: Choice
+    ) -> tuple[Child, Mounted, Choice]:
         """Mount in the child's own namespace, else here, where only we may look."""
 
-        def mount_here() -> Mounted:
-            return kernel_mount.mount_fuse(
-                self.place, source, allow_other=options.allow_other, noexec=options.noexec
-            )
+        def mount_here() -> tuple[Mounted, Choice]:
+            settled = settle(choice, options)
+            return make_mount(self.place, source, options, settled), settled
 
-        def mount_privately() -> Mounted:
+        def mount_privately() -> tuple[Mounted, Choice]:
             namespaces.enter_private_namespace()
             return mount_here()
 
         child = self._child = Child.fork(command, mount_privately)
         try:
-            return child, child.receive_mount()
+            return child, *child.receive_mount()
         except NamespaceRefused as refusal:
             child.kill()
             self._child = None
             with held_back():
-                mounted = self._mounted = mount_here()
+                mounted, choice = mount_here()
+                self._mount_here = mounted.mount
             print_error(f"no private mount namespace ({refusal}): mounted on {self.place} for the time being")
-            return Child.fork(command, None), mounted
+            return Child.fork(command, None), mounted, choice
 
     def wait(self) -> int:
         """Let COMMAND go and wait for it: its exit status, or minus the signal that ended it."""
@@ -181,9 +195,9 @@ class _Run:
     def clean_up(self) -> None:
         if self._child is not None:
             self._child.kill()
-        if self._mounted is not None:
+        if self._mount_here is not None:
             try:
-                kernel_mount.unmount(self._mounted.mount, lazy=True)
+                kernel_mount.unmount(self._mount_here, lazy=True)
             except StoreError as error:
                 print_error(str(error))
         if self._lifeline >= 0:

@@ -1,0 +1,71 @@
+"""`Attacher`: has a child mount the overlay over the session that this daemon serves, and switch it later.
+
+Lives on the event loop of the daemon; the child (`fusefs.native.attach`) does what waits for the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import trio
+
+from fusefs.kernel_mount import MountFailed
+from fusefs.native.layers import Layers
+
+SECONDS: Final = 30.0
+
+
+class Attacher:
+    """Of one mount. `session` is the FUSE mount's descriptor, which is closed when the overlay is there."""
+
+    def __init__(self, session: int, layers: Layers) -> None:
+        self._session = session
+        self._layers = layers
+        self.device = ""
+        """The overlay's, `major:minor`; empty until it is there."""
+
+    async def attach(self) -> None:
+        """Mount the overlay. Raises `MountFailed`."""
+        question = {"session": self._session, "layers": asdict(self._layers)}
+        try:
+            self.device = await _ask(question, (self._session,))
+        finally:
+            self.close()
+
+    async def switch(self, path: str) -> None:
+        """Show the directory at `path` in the mount in its place. Raises `MountFailed`."""
+        await _ask({"mountpoint": self._layers.mountpoint, "device": self.device, "path": path}, ())
+
+    def close(self) -> None:
+        if self._session >= 0:
+            os.close(self._session)  # or the session would go on when the overlay is unmounted
+        self._session = -1
+
+
+async def _ask(question: Mapping[str, Any], descriptors: tuple[int, ...]) -> str:
+    command = [sys.executable, "-P", "-m", "fusefs.native.attach"]
+    try:
+        with trio.fail_after(SECONDS):
+            done = await trio.run_process(
+                command,
+                stdin=json.dumps(question).encode() + b"\n",
+                capture_stdout=True,
+                capture_stderr=True,
+                pass_fds=descriptors,
+                check=False,
+            )
+    except trio.TooSlowError:
+        raise MountFailed(f"the overlay was not mounted in {SECONDS:.0f} s") from None
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise MountFailed(f"the overlay was not mounted: {last or done.returncode}") from None
+    if "error" in answer:
+        raise MountFailed(answer["error"])
+    return str(answer["device"])

@@ -1,0 +1,178 @@
+"""`FetchLayer`: where the kernel looks for the bytes of an object that no cache has.
+
+It is the last of the layers that `open` asks, laid out as a cache is. Looking up an object here fetches it
+into the cache and answers ESTALE, on which the kernel repeats the whole open, once, and finds the object
+there. What is large, slow or cannot be kept is answered by a file of ours that is read as in fuse mode: the
+one that stands in the tree, under the same inode. A failure is answered by its errno, which is what the
+reader gets; ENOENT it never is, which the kernel would remember.
+
+Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import pyfuse3
+import trio
+
+from fusefs.attributes import FOREVER, absent
+from fusefs.control import ListedDirectory
+from fusefs.errnos import EINVAL, EISDIR, ESTALE
+from fusefs.native.held_files import HeldFiles
+from fusefs.native.tree_layer import TreeLayer
+from fusefs.spaces import FETCH_SPACE, OpenFile, first_inode
+from store.cache_layers import CacheLayers
+from store.content_store import OpenBytes, OpenObject
+from store.content_store import OpenFile as CachedFile
+from store.digest_index import DigestIndex
+from store.errors import ObjectMissing
+from store.oid import MD5, MD5_DOS2UNIX, Oid
+from store.threads import Threads
+from store.tree import UNKNOWN
+from store.tree_files import TreeFiles
+
+PATIENCE: Final = 1.5
+"""Seconds that a look-up takes at most, where the file's size is known: nothing can interrupt it, but reads
+of a file of ours can be."""
+KEEPING_SECONDS: Final = 2.0
+"""How long it may take to bring what was fetched to its place."""
+MOST_RETURNS: Final = 16
+RETURN_SECONDS: Final = 2.0
+"""An object that so many look for here in so short a time, although it is in the cache, is not seen there by
+the kernel, whatever the reason: it is read through us. (Of every open that is sent back there are two.)"""
+MOST_REMEMBERED: Final = 1024
+
+_ROOT, _FILES, _MD5, _FIRST_MD5 = 0, 1, 2, 3
+_FIRST_DOS2UNIX: Final = _FIRST_MD5 + 256
+_PREFIX: Final = re.compile(rb"[0-9a-f]{2}")
+_REST: Final = re.compile(rb"[0-9a-f]{30}")
+
+
+class FetchLayer:
+    """The directories of a cache, in which every object of the versions that are shown can be looked up.
+
+    `trees` tells those versions, `layers` what the kernel sees in the caches itself.
+    """
+
+    def __init__(
+        self,
+        trees: Callable[[], Sequence[TreeLayer]],
+        layers: CacheLayers,
+        held: HeldFiles,
+        threads: Threads,
+    ) -> None:
+        self._trees = trees
+        self._layers = layers
+        self._held = held
+        self._threads = threads
+        self._indexing = trio.Lock()
+        self._indices: dict[TreeFiles, DigestIndex] = {}
+        self._returned: dict[Oid, tuple[float, int]] = {}
+
+    def directory(self) -> pyfuse3.EntryAttributes:
+        """The attributes of its root."""
+        return _attributes(_ROOT)
+
+    async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
+        if row == _ROOT and name == b"files":
+            return _attributes(_FILES)
+        if row == _FILES:
+            return _attributes(_MD5) if name == b"md5" else absent()
+        if row in (_ROOT, _MD5):
+            first = _FIRST_MD5 if row == _MD5 else _FIRST_DOS2UNIX
+            return _attributes(first + int(name, 16)) if _PREFIX.fullmatch(name) else absent()
+        if not _REST.fullmatch(name):
+            return absent()
+        algorithm, first = (MD5, _FIRST_MD5) if row < _FIRST_DOS2UNIX else (MD5_DOS2UNIX, _FIRST_DOS2UNIX)
+        return await self._look_for(Oid(f"{row - first:02x}{name.decode()}", algorithm=algorithm))
+
+    async def _look_for(self, oid: Oid) -> pyfuse3.EntryAttributes:
+        tree, row = await self._find(oid)
+        files = tree.files
+        if await self._is_seen(oid, files.sizes[row]) and self._may_return(oid):
+            raise pyfuse3.FUSEError(ESTALE)
+        opened = await self._open(files, row)
+        if opened is not None:
+            if isinstance(opened, CachedFile | OpenBytes):
+                with trio.move_on_after(KEEPING_SECONDS):
+                    await files.await_kept(oid)
+                if await self._is_seen(oid, opened.size) and self._may_return(oid):
+                    files.close(opened)
+                    raise pyfuse3.FUSEError(ESTALE)
+            self._held.put(files, row, opened)
+        return tree.entry(row, files.sizes[row])
+
+    async def _open(self, files: TreeFiles, row: int) -> OpenObject | None:
+        """Fetch a file, as opening it in fuse mode does; None if that takes long. Raises the same."""
+        with trio.CancelScope() as scope:
+            if files.sizes[row] != UNKNOWN:
+                scope.deadline = trio.current_time() + PATIENCE
+            return await files.open(row)
+        return None
+
+    async def _find(self, oid: Oid) -> tuple[TreeLayer, int]:
+        """A file that has the object for content. Raises `ObjectMissing`."""
+        for tree in self._trees():
+            index = self._indices.get(tree.files)
+            if index is None:
+                async with self._indexing:
+                    index = self._indices.get(tree.files)
+                    if index is None:
+                        index = await self._threads.on_disk(DigestIndex, tree.tree)
+                        self._indices[tree.files] = index
+            row = index.find(oid)
+            if row is not None:
+                return tree, row
+        raise ObjectMissing(f"object {oid} is in no version that this mount shows")
+
+    async def _is_seen(self, oid: Oid, known: int) -> bool:
+        """Will the kernel find the object, of the length that is known of it, in a cache?"""
+        try:
+            length = self._layers.try_length(oid)
+        except BlockingIOError:
+            length = await self._threads.on_disk(self._layers.length, oid)
+        return length != UNKNOWN and known in (UNKNOWN, length)
+
+    def _may_return(self, oid: Oid) -> bool:
+        """Whether to have the kernel look into the caches again."""
+        now = trio.current_time()
+        since, returns = self._returned.get(oid, (now, 0))
+        if now - since > RETURN_SECONDS:
+            since, returns = now, 0
+        if len(self._returned) >= MOST_REMEMBERED and oid not in self._returned:
+            self._returned.clear()
+        self._returned[oid] = (since, returns + 1)
+        return returns < MOST_RETURNS
+
+    async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
+        return _attributes(row)
+
+    async def readlink(self, row: int) -> bytes:
+        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
+
+    def opendir(self, row: int) -> ListedDirectory:
+        return ListedDirectory([])
+
+    async def open(self, row: int) -> OpenFile:
+        raise pyfuse3.FUSEError(EISDIR)
+
+    def xattr_names(self, row: int) -> tuple[bytes, ...]:
+        return ()
+
+    async def xattr(self, row: int, name: bytes) -> bytes | None:
+        return None
+
+    def capacity(self) -> tuple[int, int]:
+        return 0, 0
+
+
+def _attributes(row: int) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(first_inode(FETCH_SPACE) + row)
+    entry.st_mode, entry.st_nlink = pyfuse3.ModeT(stat.S_IFDIR | 0o755), 2
+    entry.entry_timeout = entry.attr_timeout = FOREVER
+    return entry

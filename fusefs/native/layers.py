@@ -1,0 +1,197 @@
+"""The overlay that native mode shows: names from our FUSE session, bytes from the cache itself.
+
+Overlayfs takes a file's name and attributes from one layer and its bytes from another, which it asks for them
+at `open` only. The overlay is `tree :: caches :: fetch`: `tree` and `fetch` are directories of one FUSE
+session (`fusefs.native.tree_layer`, `fusefs.native.fetch_layer`), and a cached object is opened by the kernel
+alone. All layers are given as descriptors, FUSE is attached nowhere, and nobody keeps a descriptor of it: so
+nothing but the mountpoint is to be seen, no name needs escaping, and whatever unmounts that ends the session.
+
+Blocking. What asks the FUSE session waits for its daemon, so a daemon has a child do it
+(`fusefs.native.attach`). Source: the kernel's overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fusefs import kernel_mount, mountinfo
+from fusefs.kernel_mount import DEVICE, MountFailed, explain_device, shorten_source
+from fusefs.mountinfo import Mount
+from fusefs.native import mount_api
+from fusefs.native.mount_api import Option
+from fusefs.plan import MountPlan
+
+TREE: Final = "tree"
+FETCH: Final = "fetch"
+"""The two directories in the root of the FUSE session."""
+
+_ATTRIBUTES: Final = mount_api.MOUNT_ATTR_RDONLY | mount_api.MOUNT_ATTR_NOSUID | mount_api.MOUNT_ATTR_NODEV
+_OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_INITIAL_RANGE: Final = "4294967295"
+_SOURCE_BYTES: Final = 240
+"""Of the target that mountinfo shows: fsconfig(2) takes texts of 255 bytes."""
+_SCRATCH_BYTES: Final = 1 << 16
+_SAMPLE: Final = b"fusefs"
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What is to be shown, and where."""
+
+    mountpoint: str
+    source: str
+    """What the user named, for mountinfo."""
+    caches: Sequence[str]
+    """The roots of caches that are there."""
+    noexec: bool
+    read_ahead: int
+    """Bytes that the kernel reads ahead of what is fetched, where it lets us say so."""
+
+
+def make_layers(plan: MountPlan, read_ahead: int) -> Layers:
+    """The layers that a plan settles."""
+    return Layers(plan.mountpoint, plan.target, plan.layers, noexec=plan.noexec, read_ahead=read_ahead)
+
+
+def xattr_prefix() -> str:
+    """Where the overlay's own attributes are: in a user namespace the kernel trusts only those of users."""
+    with open("/proc/self/uid_map") as file:
+        ranges = [line.split() for line in file]
+    return "trusted." if ranges == [["0", "0", _INITIAL_RANGE]] else "user."
+
+
+def mount_session() -> tuple[int, int]:
+    """`/dev/fuse`, and a FUSE mount that is attached nowhere; nobody serves it yet. Raises `MountFailed`."""
+    try:
+        device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise MountFailed(explain_device(error)) from error
+    options: list[Option] = [
+        ("source", "fusefs"),
+        ("fd", str(device)),
+        ("rootmode", "40000"),
+        ("user_id", str(os.geteuid())),
+        ("group_id", str(os.getegid())),
+        ("default_permissions", None),
+    ]
+    try:
+        return device, mount_api.mount_detached("fuse", options, _ATTRIBUTES)
+    except OSError as error:
+        os.close(device)
+        raise MountFailed(f"cannot mount FUSE: {error.strerror}") from error
+
+
+def try_layers(caches: Sequence[str]) -> None:
+    """Make such an overlay of a scratch file system and `caches`, and read a file in it; nothing is left.
+
+    Raises `MountFailed` with what this kernel, these rights or these caches do not allow.
+    """
+    if not kernel_mount.has_capability(kernel_mount.CAP_SYS_ADMIN):
+        raise MountFailed("only root may mount an overlay, and `fusefs run` where users have namespaces")
+    with contextlib.ExitStack() as stack:
+
+        def keep(descriptor: int) -> int:
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            size: list[Option] = [("size", str(_SCRATCH_BYTES)), ("mode", "700")]
+            scratch = keep(mount_api.mount_detached("tmpfs", size, 0))
+            for name in (TREE, FETCH):
+                os.mkdir(name, dir_fd=scratch)
+            _write_sample(scratch)
+            tree, fetch = (keep(os.open(name, _OPEN, dir_fd=scratch)) for name in (TREE, FETCH))
+            opened = [keep(os.open(cache, _OPEN)) for cache in caches]
+            overlay = keep(_mount_overlay("fusefs", tree, [*opened, fetch], 0))
+            file = keep(os.open("name", os.O_RDONLY | os.O_CLOEXEC, dir_fd=overlay))
+            if os.read(file, _SCRATCH_BYTES) != _SAMPLE:
+                raise OSError(errno.EIO, "the kernel's overlay serves other bytes")
+        except OSError as error:
+            raise MountFailed(error.strerror or str(error)) from error
+
+
+def _write_sample(scratch: int) -> None:
+    """A file whose name is in one layer and whose bytes are in another."""
+    for path, content in ((f"{TREE}/name", b""), (f"{FETCH}/object", _SAMPLE)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=scratch)
+        try:
+            os.write(file, content)
+            if not content:
+                os.ftruncate(file, len(_SAMPLE))
+                os.setxattr(file, f"{xattr_prefix()}overlay.metacopy", b"")
+                os.setxattr(file, f"{xattr_prefix()}overlay.redirect", b"/object")
+        finally:
+            os.close(file)
+
+
+def attach_layers(session: int, layers: Layers) -> Mount:
+    """Mount the overlay over a FUSE session, which must be served by now; the mount. Raises `MountFailed`."""
+    with contextlib.ExitStack() as stack:
+
+        def keep(descriptor: int) -> int:
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            tree, fetch = (keep(os.open(name, _OPEN, dir_fd=session)) for name in (TREE, FETCH))
+            caches = [keep(os.open(cache, _OPEN)) for cache in layers.caches]
+            served = os.fstat(tree).st_dev
+            kernel_mount.tune(f"{os.major(served)}:{os.minor(served)}", layers.read_ahead)
+            attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
+            source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
+            overlay = keep(_mount_overlay(source, tree, [*caches, fetch], attributes))
+            mount_api.attach(overlay, layers.mountpoint)
+            number = _mount_number(overlay)
+        except OSError as error:
+            raise MountFailed(f"cannot mount on {layers.mountpoint}: {error.strerror}") from error
+    mounts = [mount for mount in mountinfo.read_mounts() if mount.mount_id == number]
+    if not mounts:
+        raise MountFailed(f"{layers.mountpoint}: the mount is gone again: something unmounted it")
+    return mounts[0]
+
+
+def _mount_overlay(source: str, tree: int, data: Sequence[int], attributes: int) -> int:
+    options: list[Option] = [("source", source), ("ro", None)]
+    if xattr_prefix() == "user.":
+        options.append(("userxattr", None))
+    else:
+        options += [("redirect_dir", "on"), ("metacopy", "on")]
+    layers = [("lowerdir+", tree), *(("datadir+", layer) for layer in data)]
+    try:
+        return mount_api.mount_detached("overlay", [*options, *layers], attributes)
+    except OSError:
+        # Before Linux 6.13 a layer has to be named; a descriptor has a name without odd characters.
+        named = [(name, f"/proc/self/fd/{layer}") for name, layer in layers]
+        return mount_api.mount_detached("overlay", [*options, *named], attributes)
+
+
+def _mount_number(mount: int) -> int:
+    with open(f"/proc/self/fdinfo/{mount}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+
+
+def switch_root(mountpoint: str, device: str, path: str) -> None:
+    """Show the directory at `path` in the mount at `mountpoint`, whose file system is `device`, in its place.
+
+    There is no moment without a tree: the new one comes beneath the old one, which is then detached, and
+    whoever is in it stays there. Raises `MountFailed`.
+    """
+    mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
+    if mount is None or mount.device != device:
+        raise MountFailed(f"{mountpoint} does not show this mount any more: it cannot be switched")
+    try:
+        shown = mount_api.clone_mount(f"{mountpoint}/{path}")
+        try:
+            mount_api.attach(shown, mountpoint, beneath=True)
+        finally:
+            os.close(shown)
+    except OSError as error:
+        raise MountFailed(f"{mountpoint} cannot be switched: {error.strerror}") from error
+    on_top = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())  # which has another parent now
+    if on_top is not None and on_top.mount_id == mount.mount_id:
+        kernel_mount.unmount(on_top, lazy=True)

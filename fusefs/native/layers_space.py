@@ -1,0 +1,57 @@
+"""`LayersSpace`: the root of a FUSE session in native mode, which nobody sees but the overlay above it.
+
+Two directories, the layers `tree` and `fetch` (`fusefs.native.layers`). Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import stat
+
+import pyfuse3
+
+from fusefs.attributes import FOREVER, absent
+from fusefs.control import ListedDirectory
+from fusefs.errnos import EINVAL, EISDIR
+from fusefs.native.fetch_layer import FetchLayer
+from fusefs.native.layers import FETCH, TREE
+from fusefs.native.tree_layer import TreeLayer
+from fusefs.spaces import OpenFile
+
+
+class LayersSpace:
+    """Row 0. `shown` is the version that `df` tells of."""
+
+    def __init__(self, tree: TreeLayer, fetch: FetchLayer) -> None:
+        self._tree = tree
+        self._fetch = fetch
+        self.shown = tree
+
+    async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
+        if name == TREE.encode():
+            return self._tree.root(FOREVER)
+        return self._fetch.directory() if name == FETCH.encode() else absent()
+
+    async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.ROOT_INODE
+        entry.st_mode, entry.st_nlink = pyfuse3.ModeT(stat.S_IFDIR | 0o755), 4
+        entry.entry_timeout = entry.attr_timeout = FOREVER
+        return entry
+
+    async def readlink(self, row: int) -> bytes:
+        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
+
+    def opendir(self, row: int) -> ListedDirectory:
+        return ListedDirectory([])
+
+    async def open(self, row: int) -> OpenFile:
+        raise pyfuse3.FUSEError(EISDIR)
+
+    def xattr_names(self, row: int) -> tuple[bytes, ...]:
+        return ()
+
+    async def xattr(self, row: int, name: bytes) -> bytes | None:
+        return None
+
+    def capacity(self) -> tuple[int, int]:
+        return self.shown.capacity()

@@ -1,0 +1,153 @@
+"""`Roots`: the versions that a mount in native mode has shown at its root, each with its `.fusefs`.
+
+An overlay does not take it well when a name leads elsewhere, and a switch changes them all. So the next
+version is a directory of the same overlay, in a hidden place of what is shown now, and comes to the
+mountpoint as a mount of its own (`fusefs.native.layers.switch_root`): `.fusefs/shown/NAME`, with a NAME that
+nobody has looked for. A directory has one place, and so every root has a `.fusefs` of its own. Lives on the
+event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+
+from fusefs.attributes import FOREVER, absent
+from fusefs.control import ControlSpace, control_name
+from fusefs.native.attacher import Attacher
+from fusefs.native.fetch_layer import FetchLayer
+from fusefs.native.held_files import HeldFiles
+from fusefs.native.layers_space import LayersSpace
+from fusefs.native.revision_links import COMMITS, CommitsSpace, RevisionLinks
+from fusefs.native.tree_layer import TreeLayer
+from fusefs.operations import Operations
+from fusefs.plan import MountPlan
+from fusefs.spaces import FETCH_SPACE, FIRST_ROOT_SPACE, Space, first_inode
+from fusefs.tree_space import TreeSpace
+from fusefs.versions import Versions
+from fusefs.views.views import Views
+from store.cache_layers import CacheLayers
+from store.engine import Engine
+from store.errors import StoreError
+from store.tree_files import TreeFiles
+
+SHOWN: Final = b"shown"
+_CONTROL, _REVISIONS, _COMMITS, _PLACES, _NUMBERS = range(5)
+
+
+class PlacesSpace(CommitsSpace):
+    """The hidden directory in which the next roots stand."""
+
+    def __init__(self, versions: Versions, number: int, *, uid: int, gid: int) -> None:
+        super().__init__(versions, number, uid=uid, gid=gid)
+        self.number = number
+        self.roots: dict[bytes, TreeLayer] = {}
+
+    async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
+        root = self.roots.get(name)
+        return absent() if root is None else root.root(FOREVER)
+
+
+class Roots:
+    """Of one mount. `files` are those of every `.fusefs`, and `new_views` makes the views of one."""
+
+    def __init__(
+        self,
+        plan: MountPlan,
+        engine: Engine,
+        operations: Operations,
+        versions: Versions,
+        held: HeldFiles,
+        files: Mapping[bytes, Callable[[], bytes]],
+        new_views: Callable[[], Views],
+    ) -> None:
+        self._owner = {"uid": plan.uid, "gid": plan.gid}
+        self._operations = operations
+        self._versions = versions
+        self._files = files
+        self._new_views = new_views
+        self._views: list[Views] = []
+        self._places: PlacesSpace | None = None
+        self._held = held
+        self._engine = engine
+        self._layers = CacheLayers([Path(layer) for layer in plan.layers])
+        self._space: LayersSpace | None = None
+        self.attacher: Attacher | None = None
+        """None where the mount is in a namespace that we cannot reach."""
+
+    def show_first(self, tree: TreeSpace) -> None:
+        """Have `tree` for the layer of names."""
+        assert isinstance(tree, TreeLayer)  # as all are, in native mode
+        fetch = FetchLayer(self._trees, self._layers, self._held, self._engine.threads)
+        self._space = LayersSpace(tree, fetch)
+        self._operations.add(FETCH_SPACE, fetch)
+        self._operations.show(self._space, None)
+        self._places = self._furnish(tree)
+
+    async def switch(self, rev: str, before: TreeFiles) -> TreeLayer | None:
+        """Show another version at the mountpoint; None where it is the one that is shown (`before`).
+
+        Raises `StoreError`.
+        """
+        places, space = self._places, self._space
+        if self.attacher is None or places is None or space is None:
+            raise StoreError(
+                "this mount belongs to one command, and is in native mode: it cannot be switched"
+            )
+        control = control_name(space.shown.tree)
+        if not control:
+            raise StoreError(
+                "the data takes every name for the control directory: this mount cannot be switched"
+            )
+        name = secrets.token_hex(4).encode()
+        tree = await self._versions.open(rev, (places.number, name))
+        assert isinstance(tree, TreeLayer)  # as all are, in native mode
+        if tree.files is before:
+            return None
+        places.roots[name] = tree
+        following = self._furnish(tree)
+        try:
+            await self.attacher.switch(os.fsdecode(b"/".join((control, SHOWN, name))))
+        except StoreError:
+            del places.roots[name]
+            raise
+        self._places, space.shown = following, tree
+        return tree
+
+    def inodes_of(self, files: TreeFiles, rows: Sequence[int]) -> list[int]:
+        """As `Views.inodes_of`, of all roots."""
+        return [inode for views in self._views for inode in views.inodes_of(files, rows)]
+
+    def close(self) -> None:
+        """When nobody is served any more."""
+        self._held.close_all()
+        self._layers.close()
+
+    def _trees(self) -> list[TreeLayer]:
+        return [tree for tree in self._versions.first_spaces() if isinstance(tree, TreeLayer)]
+
+    def _furnish(self, tree: TreeLayer) -> PlacesSpace:
+        """Give a root its `.fusefs`; the place where the next one will stand."""
+        first = FIRST_ROOT_SPACE + len(self._views) * _NUMBERS
+        views = self._new_views()
+        self._views.append(views)
+        revisions = RevisionLinks(self._versions, first + _REVISIONS, **self._owner)
+        commits = CommitsSpace(self._versions, first + _COMMITS, **self._owner)
+        places = PlacesSpace(self._versions, first + _PLACES, **self._owner)
+        control = ControlSpace(
+            self._files,
+            {b"revs": revisions, **views.directories},
+            number=first + _CONTROL,
+            hidden={COMMITS: commits, SHOWN: places},
+            **self._owner,
+        )
+        spaces: tuple[Space, ...] = (control, revisions, commits, places)
+        for number, space in enumerate(spaces, first):
+            self._operations.add(number, space)
+        self._operations.put_control(first_inode(tree.number), tree.tree, first + _CONTROL)
+        return places

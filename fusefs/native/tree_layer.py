@@ -1,0 +1,55 @@
+"""`TreeLayer`: a version's tree as the layer of names: what `TreeSpace` shows, and where the kernel finds
+bytes.
+
+A file with the overlay's two attributes has its bytes at that place below the caches, where the kernel looks
+for them at `open`. A file without them is read through us, as in fuse mode: what git tracks, and an object
+that does not have the length that is told of it, which the kernel would not notice. Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pyfuse3
+
+from fusefs.native.held_files import HeldFiles
+from fusefs.spaces import OpenFile
+from fusefs.tree_space import TreeFile, TreeSpace
+from store.layouts import object_path
+from store.oid import DVC_ALGORITHMS
+
+BLOCK_BYTES: Final = 4096
+"""Until the kernel knows what a file takes on the disk, it rounds its size up to so many bytes."""
+METACOPY: Final = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
+REDIRECT: Final = (b"trusted.overlay.redirect", b"user.overlay.redirect")
+"""As root, and in a user namespace; nobody but the overlay gets to ask for them."""
+
+
+class TreeLayer(TreeSpace):
+    """A version at one place. `held` are files that were opened when the kernel looked for their bytes."""
+
+    def __init__(self, *arguments: Any, held: HeldFiles, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES)
+        self._held = held
+
+    async def open(self, row: int) -> OpenFile:
+        opened = self._held.take(self.files, row)
+        return TreeFile(self.files, row, opened) if opened is not None else await super().open(row)
+
+    async def xattr(self, row: int, name: bytes) -> bytes | None:
+        if name in METACOPY:
+            return b"" if await self._is_in_caches(row) else None
+        if name in REDIRECT:
+            return b"/" + object_path(self.tree.oid(row)).encode() if self._is_an_object(row) else None
+        return await super().xattr(row, name)
+
+    def entry(self, row: int, size: int) -> pyfuse3.EntryAttributes:
+        """A file's attributes, for whoever shows it elsewhere too."""
+        return self._writer.fill(row, size)
+
+    def _is_an_object(self, row: int) -> bool:
+        tree = self.tree
+        return not (tree.is_directory(row) or tree.is_symlink(row)) and tree.algorithm(row) in DVC_ALGORITHMS
+
+    async def _is_in_caches(self, row: int) -> bool:
+        return self._is_an_object(row) and await self.files.is_as_long_as_told(row)
