@@ -34,6 +34,7 @@ from store.keeping.known_remotes import KnownRemotes
 from store.keeping.leases import hold
 from store.ledger import Ledger
 from store.local_cache import LocalCache
+from store.making.maker import Maker
 from store.metrics import Metrics
 from store.oid import Oid
 from store.pace import DiskPace
@@ -96,6 +97,7 @@ class Engine:
         self._locks: FlightLocks | None = None
         self._arrivals: Arrivals | None = None
         self._keeper: Keeper | None = None
+        self._maker: Maker | None = None
         self._ledger = Ledger(settings.caches[0], create=False)
         self.store.was_hashed = self._was_hashed
 
@@ -106,6 +108,35 @@ class Engine:
         self._known.add(specs)
         return RemoteSet(specs, self.pool, self.threads, offline=self.settings.offline, refresh=refresh)
 
+    @property
+    def maker(self) -> Maker:
+        """Makes what the views show, and keeps it in the first cache; begun when it is first asked for."""
+        if self._maker is None:
+            keeper = self._keep()
+            self._maker = Maker(
+                self.settings.caches[0],
+                self.threads,
+                self.nursery,
+                may_keep=keeper.may_keep,
+                note_kept=keeper.budget.added,
+            )
+        return self._maker
+
+    def _keep(self) -> Keeper:
+        """Keep the first cache within its limits from now on."""
+        if self._keeper is None:
+            self._keeper = Keeper(
+                self.settings.caches[0],
+                self.settings.own,
+                self.settings.limits,
+                self.threads,
+                self._known.find,
+                self.window,
+            )
+            self.window.has_room = self._keeper.budget.has_room
+            self.nursery.start_soon(self._keeper.run)
+        return self._keeper
+
     def _begin_fetching(self) -> None:
         root, verify = self.settings.caches[0], self.settings.verify
         self._arrivals = arrivals = Arrivals(root)
@@ -114,10 +145,7 @@ class Engine:
             self.caches.add(LocalCache(root / UNVERIFIED))
             places = Arrivals(root, below=UNVERIFIED)
         self._locks = locks = FlightLocks(root)
-        self._keeper = keeper = Keeper(
-            root, self.settings.own, self.settings.limits, self.threads, self._known.find, self.window
-        )
-        self.window.has_room = keeper.budget.has_room
+        keeper = self._keep()
 
         def note_arrival(oid: Oid, size: int, remote: str) -> None:
             keeper.note_arrival(oid, size, remote)
@@ -153,7 +181,6 @@ class Engine:
 
         self.store.on_open = note_use
         self.nursery.start_soon(self._clear_incoming, places)
-        self.nursery.start_soon(keeper.run)
 
     def _was_hashed(self, oid: Oid, size: int) -> bool:
         """Did we put the object into the cache? What comes there by us is hashed. Blocking; any thread."""
@@ -181,7 +208,10 @@ class Engine:
             log.warning("%s; what is fetched is served and not kept", error)
 
     async def drain(self) -> None:
-        """Wait, not for long, until what was fetched is in its place."""
+        """Wait, not for long, until what was fetched and made is in its place."""
+        if self._maker is not None:
+            with trio.move_on_after(DRAIN_SECONDS):
+                await self._maker.drain()
         if self._publisher is not None:
             with trio.move_on_after(DRAIN_SECONDS):
                 await self._publisher.drain()
@@ -194,6 +224,8 @@ class Engine:
 
     def close(self) -> None:
         """Let go of everything. Blocking."""
+        if self._maker is not None:
+            self._maker.close()
         self.pool.close()
         if self._locks is not None:
             self._locks.close()

@@ -170,6 +170,14 @@ class Arrivals:
             self._place = None  # the cache was moved away: the next files go to the one that is there now
         return failures
 
+    def put(self, name: str, path: Path, descriptor: int) -> None:
+        """Make the file at `path`, open as `descriptor`, the file `name` below the directory of objects, also in
+        the place of another one. Nothing is synced: for what can be made again and is told from garbage.
+
+        Raises `CacheUnusable`; then it is left where it is.
+        """
+        self._with_place(partial(self._put, name=name, path=path, descriptor=descriptor))
+
     def discard(self, path: Path) -> None:
         """Remove a file that `new_file` made and that becomes nothing."""
         with contextlib.suppress(OSError):
@@ -245,6 +253,11 @@ class Arrivals:
             _settle(place, arrival)
             os.fsync(arrival.descriptor)
         self._move(place, arrival.path, name, place.objects(directory))
+
+    def _put(self, place: _Place, name: str, path: Path, descriptor: int) -> None:
+        place.ownership.settle_object(descriptor)
+        above, _, last = name.rpartition("/")
+        self._move(place, path, last, place.objects(above))
 
     def _move(self, place: _Place, path: Path, name: str, directory: int) -> None:
         if path.parent == self._incoming:

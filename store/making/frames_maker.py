@@ -3,7 +3,6 @@
 The most urgent frame is made first. Those that were decoded on the way to it are held meanwhile, as far as
 they are wanted and `HELD` allows, and encoded next; then come the frames behind it, and in the end the
 earlier ones.
-Readers of a few videos stay open, so whoever goes straight on decodes every packet once.
 """
 
 from __future__ import annotations

@@ -1,47 +1,410 @@
-"""`Maker`: what is made of sources, once: by worker processes, or found where products are kept."""
+"""`Maker`: what is made of sources, once: by worker processes, or found where products are kept.
+
+Everything goes by a task's key. What is open is kept open for a while, so that a piece that is there costs
+one read; what is missing becomes a flight, which all who want something of it share. A failure is remembered
+for some seconds, so that a thousand readers of a broken video do not cost a thousand tries; what fails for
+reasons outside of the content is never kept.
+
+Thread rule: belongs to the event loop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
-from store.making.tasks import Origin, Task
+import trio
+
+from store.errors import CacheUnusable, MediaFailed, MediaInvalid, ObjectCorrupt, StoreError
+from store.making.failures import Failures
+from store.making.flight import Flight
+from store.making.frame_chunks import FrameChunks
+from store.making.indexes import index_task
+from store.making.makers import MAKERS, Registered
+from store.making.products import MOST_PIECES, Damaged, Entry, Product, Products, Refused
+from store.making.tasks import Origin, Series, Task
+from store.making.workers import DEADLINE, Workers
 from store.media.index import VideoIndex
+from store.media.index_file import from_bytes
+from store.media.recipe import FramesRecipe
+from store.threads import Threads
 
+MOST_OPEN: Final = 96
+"""Products."""
+OPEN_BYTES: Final = 1 << 30
+MEMORY_BYTES: Final = 256 << 20
+"""Of products that are in memory only."""
+OPEN_SECONDS: Final = 30.0
+"""After so long, or twice that, a product that nobody reads is closed."""
+NO_ROOM_SECONDS: Final = 10.0
+"""For so long products are made in memory when the cache has taken no more."""
+DRAIN_STEP: Final = 0.02
+TRIES: Final = 3
+"""That what is damaged in the cache is made anew."""
+STREAK: Final = 4
+"""Pieces that are read one after the other until it is believed that it goes on so."""
+LOOK_EVERY: Final = 8
+"""Pieces of such a reader between two looks ahead."""
+AHEAD_BYTES: Final = 256 << 20
+MOST_AHEAD: Final = 64
+"""Products."""
+INDEX_PACKETS: Final = 4 << 20
+"""Of all indexes that are kept in memory, but one: some 60 bytes each."""
 
-class Product(Protocol):
-    """All pieces of a product."""
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """Bytes by piece."""
-
-    async def read(self, number: int) -> bytes:
-        """A piece. Raises `MediaInvalid` for one that cannot be made, else as `Maker.piece` does."""
-
-    def close(self) -> None:
-        """Let go of it; once."""
+log = logging.getLogger(__name__)
 
 
 class Maker:
-    """On the event loop; `Engine.maker` gives it. A wait for anything ends by a deadline."""
+    """`note_kept` is told how many bytes have come into the cache, and `may_keep` asked before."""
+
+    def __init__(
+        self,
+        cache: Path,
+        threads: Threads,
+        nursery: trio.Nursery,
+        *,
+        may_keep: Callable[[int], bool] = lambda _: True,
+        note_kept: Callable[[int], object] = lambda _: None,
+        makers: Mapping[str, Registered] = MAKERS,
+        workers: int = 0,
+        deadline: float = DEADLINE,
+    ) -> None:
+        self._products = Products(cache)
+        self._threads = threads
+        self._nursery = nursery
+        self._may_keep = may_keep
+        self._note_kept = note_kept
+        self._workers = Workers(nursery, self._settle, makers, workers, deadline)
+        self._failures = Failures()
+        self._open: OrderedDict[str, Product] = OrderedDict()
+        self._finding: dict[str, trio.Event] = {}
+        self._flights: dict[str, Flight] = {}
+        self._indexes: OrderedDict[str, VideoIndex] = OrderedDict()
+        self._beginning: dict[str, trio.Event] = {}
+        self._ahead: set[str] = set()
+        self._publishing = 0
+        self._no_room_until = 0.0
+        self._turn = 0
+        self._is_letting_go = False
+        self._is_draining = False
+        nursery.start_soon(self._prepare)
 
     async def piece(self, task: Task, number: int) -> bytes:
         """A piece, as soon as it is made; the rest of the product follows behind.
 
-        Raises `MediaInvalid` where the content does not allow it, `ObjectCorrupt` where a worker died of it,
-        and as origins do.
+        Raises `MediaInvalid` where the content does not allow it or there is no such piece, `MediaFailed`
+        where a worker died or gave up, and as origins do.
         """
-        raise NotImplementedError
+        product = self._open.get(task.key)
+        if product is not None:
+            entry = product.entries.get(number)
+            if isinstance(entry, Entry):
+                try:
+                    data = product.read_now(entry)
+                except (BlockingIOError, Damaged):
+                    pass
+                else:
+                    self._note_read(task, product, number)
+                    return data
+        for _ in range(TRIES):
+            product, entry = await self._await_entry(task, number)
+            if isinstance(entry, Refused):
+                raise MediaInvalid(entry.reason)
+            try:
+                data = await self._read(product, entry)
+            except Damaged:
+                await self._drop(product)
+            else:
+                self._note_read(task, product, number)
+                return data
+        raise ObjectCorrupt(f"{task}: what is kept of it is damaged again and again")
 
     async def product(self, task: Task) -> Product:
-        """The whole product, when all of its pieces are made. Raises as `piece`, but for single pieces."""
-        raise NotImplementedError
+        """The product, when all that can be made of it is made: to be read by `read`.
+
+        Raises as `piece`, but for single pieces.
+        """
+        while True:
+            product = await self._find(task)
+            if product is not None and product.is_whole:
+                return product
+            flight = await self._fly(task)
+            if flight is not None:
+                if not flight.product.is_whole:
+                    await flight.wait_for_all()
+                if flight.product.is_whole:
+                    return flight.product
+                _raise_failure(flight)
 
     def sizes(self, task: Task) -> Sequence[int] | None:
-        """Bytes by piece, where they are known without making anything; -1 for a piece that is not known."""
-        raise NotImplementedError
+        """Bytes by piece, -1 for one that is not known, where something is known without making anything."""
+        product = self._open.get(task.key)
+        if product is None:
+            try:
+                product = self._products.open_now(task.key, task.pieces)
+            except BlockingIOError:
+                return None
+            if product is not None:
+                self._keep_open(product)
+        return product.sizes if product is not None and product.entries else None
 
     async def index(self, origin: Origin) -> VideoIndex:
         """The index of a video: made once per content, and kept. Raises as `piece`."""
-        raise NotImplementedError
+        task = index_task(origin)
+        for _ in range(TRIES):
+            found = self._indexes.get(task.key)
+            if found is not None:
+                self._indexes.move_to_end(task.key)
+                return found
+            data = await self.piece(task, 0)
+            made = await self._threads.on_disk(from_bytes, data)
+            if made is not None:
+                self._indexes.setdefault(task.key, made)
+                packets = sum(len(index.packets) for index in self._indexes.values())
+                while packets > INDEX_PACKETS and len(self._indexes) > 1:
+                    packets -= len(self._indexes.popitem(last=False)[1].packets)
+                return made
+            await self._drop(await self.product(task))
+        raise ObjectCorrupt(f"the index of {origin.name!r} is damaged again and again")
+
+    async def frames(self, origin: Origin, recipe: FramesRecipe) -> FrameChunks:
+        """The frames of a video that a recipe selects, and the chunks that they are made in. Raises as
+        `piece`."""
+        index = await self.index(origin)
+        return await self._threads.on_disk(FrameChunks, origin, index, recipe)
+
+    async def drain(self) -> None:
+        """Make no more, and keep what there is, at the end."""
+        self._is_draining = True
+        self._workers.close()
+        while self._flights or self._publishing:
+            await trio.sleep(DRAIN_STEP)
+
+    def close(self) -> None:
+        """End the workers and let go of everything. Blocking, not for long."""
+        self._workers.close()
+        for flight in self._flights.values():
+            self._products.discard(flight.product)
+        self._flights.clear()
+        self._open.clear()
+        self._products.close()
+
+    async def read(self, task: Task, product: Product, number: int) -> bytes:
+        """A piece of what `product` gave. Raises as `piece`."""
+        entry = product.entries.get(number)
+        if isinstance(entry, Entry):
+            try:
+                return await self._read(product, entry)
+            except Damaged:
+                await self._drop(product)
+        return await self.piece(task, number)
+
+    async def _await_entry(self, task: Task, number: int) -> tuple[Product, Entry | Refused]:
+        while True:
+            product = await self._find(task)
+            entry = None if product is None else product.entries.get(number)
+            if product is None or (entry is None and not product.is_whole):
+                flight = await self._fly(task)
+                if flight is None:
+                    continue
+                product = flight.product
+                if number not in product.entries and 0 <= number < (product.count or MOST_PIECES):
+                    await flight.wait_for(number)
+                    if number not in product.entries:
+                        _raise_failure(flight)
+                entry = product.entries.get(number)
+            if entry is not None:
+                return product, entry
+            if not 0 <= number < (product.count or MOST_PIECES):
+                raise MediaInvalid(f"{task} has {product.count} pieces and no number {number}")
+
+    async def _find(self, task: Task) -> Product | None:
+        """What there is of a product, if anything. Raises `StoreTimeout`."""
+        key = task.key
+        while True:
+            product = self._open.get(key)
+            if product is not None:
+                return product
+            finding = self._finding.get(key)
+            if finding is not None:
+                await finding.wait()
+                continue
+            try:
+                product = self._products.open_now(key, task.pieces)
+            except BlockingIOError:
+                self._finding[key] = trio.Event()
+                try:
+                    product = await self._threads.on_disk(self._products.open, key, task.pieces)
+                finally:
+                    self._finding.pop(key).set()
+            if product is not None:
+                self._keep_open(product)
+            return product
+
+    async def _fly(self, task: Task, *, is_ahead: bool = False) -> Flight | None:
+        """The flight of a product; None for one that is whole by now.
+
+        Raises what it failed of a moment ago, `CacheUnusable`, and as needs do.
+        """
+        key = task.key
+        while (flight := self._flights.get(key)) is None:
+            self._failures.check(task)
+            beginning = self._beginning.get(key)
+            if beginning is not None:
+                await beginning.wait()
+                continue
+            self._beginning[key] = trio.Event()
+            try:
+                needs = [await self.product(need) for need in task.needs]
+                product = await self._find(task)
+                if product is not None and product.is_whole:
+                    return None
+                product = await self._growing(task, product)
+                self._keep_open(product)
+                flight = self._flights[key] = Flight(task, product, needs, is_ahead=is_ahead)
+            finally:
+                self._beginning.pop(key).set()
+            self._workers.submit(flight)
+        return flight
+
+    async def _growing(self, task: Task, product: Product | None) -> Product:
+        """A product that pieces can be written to, with those that there are."""
+        products = self._products
+        if trio.current_time() < self._no_room_until:
+            return products.new_in_memory(task.key, task.pieces)
+        make, of = (
+            (products.new, (task.key, task.pieces)) if product is None else (products.grown, (product,))
+        )
+        return await self._threads.on_disk(make, *of, discard=products.discard)
+
+    async def _prepare(self) -> None:
+        try:
+            await self._threads.on_disk(self._products.prepare)
+        except StoreError as error:
+            log.warning("%s; what is made is served and not kept", error)
+
+    def _settle(self, flight: Flight) -> None:
+        """A flight has ended: keep what there is."""
+        product, error = flight.product, flight.error
+        self._flights.pop(flight.key, None)
+        product.grows = False
+        if isinstance(error, CacheUnusable):
+            self._no_room_until = trio.current_time() + NO_ROOM_SECONDS
+            self._open.pop(flight.key, None)
+        elif error is not None and not self._is_draining:
+            self._failures.note(flight.task, error)
+            if isinstance(error, MediaFailed):
+                log.warning("%s", error)
+        if product.path is not None:
+            self._publishing += 1
+            self._nursery.start_soon(self._publish, product)
+
+    async def _publish(self, product: Product) -> None:
+        try:
+            if product.entries and self._may_keep(product.end):
+                self._note_kept(await self._threads.on_disk(self._products.publish, product))
+            else:
+                await self._threads.on_disk(self._products.discard, product)
+        except StoreError as error:
+            log.warning("%s; what is made is served and not kept", error)
+        finally:
+            self._publishing -= 1
+
+    async def _read(self, product: Product, entry: Entry) -> bytes:
+        """A piece's bytes. Raises `Damaged`, `StoreTimeout`."""
+        with contextlib.suppress(BlockingIOError):
+            return product.read_now(entry)
+        return await self._threads.on_disk(product.read, entry)
+
+    async def _drop(self, product: Product) -> None:
+        """Have a damaged product made anew."""
+        log.warning("a product in the cache, %s, is damaged; it is made again", product.key)
+        if self._open.get(product.key) is product:
+            del self._open[product.key]
+        await self._threads.on_disk(self._products.drop, product.key)
+
+    def _keep_open(self, product: Product) -> None:
+        self._open[product.key] = product
+        product.used = self._turn
+        count, size, memory = len(self._open), 0, 0
+        for other in self._open.values():
+            size += other.end
+            memory += other.end if other.in_memory else 0
+        for key, other in list(self._open.items()):
+            if count <= MOST_OPEN and size <= OPEN_BYTES and memory <= MEMORY_BYTES:
+                break
+            if key not in self._flights and other is not product:
+                del self._open[key]
+                count, size = count - 1, size - other.end
+                memory -= other.end if other.in_memory else 0
+        if not self._is_letting_go:
+            self._is_letting_go = True
+            self._nursery.start_soon(self._let_go)
+
+    async def _let_go(self) -> None:
+        """Close what nobody has read for a while: what is open cannot be evicted."""
+        while self._open:
+            await trio.sleep(OPEN_SECONDS)
+            self._turn += 1
+            for key, product in list(self._open.items()):
+                if product.used < self._turn - 1 and key not in self._flights:
+                    del self._open[key]
+        self._is_letting_go = False
+
+    def _note_read(self, task: Task, product: Product, number: int) -> None:
+        """A piece was read: a reader who goes straight on is served ahead."""
+        product.used = self._turn
+        if number == product.next:
+            product.streak += 1
+            if number == 0 and task.series is not None:
+                before = task.series.task(task.chunk - 1)
+                ended = None if before is None else self._open.get(before.key)
+                if ended is not None and ended.next == ended.count:
+                    product.streak += ended.streak
+        elif number != product.next - 1:
+            product.streak = 1
+        product.next = number + 1
+        if task.series is None or product.streak < STREAK:
+            return
+        if product.streak == STREAK or number % LOOK_EVERY == 0 or number == product.count - 1:
+            self._open.move_to_end(product.key, last=True)
+            self._look_ahead(task, task.series, product)
+
+    def _look_ahead(self, task: Task, series: Series, product: Product) -> None:
+        flight = self._flights.get(task.key)
+        if flight is not None:
+            flight.is_read_on = True
+        piece = product.end / max(len(product.entries), 1)
+        last, size = series.run_of(task.chunk) + self._workers.most, 0.0
+        for chunk in range(task.chunk + 1, task.chunk + 1 + MOST_AHEAD):
+            following = series.task(chunk)
+            if following is None or series.run_of(chunk) > last:
+                break
+            size += piece * following.pieces
+            if size > AHEAD_BYTES and chunk > task.chunk + 1:
+                break
+            if following.key not in self._open and following.key not in self._ahead:
+                self._ahead.add(following.key)
+                self._nursery.start_soon(self._make_ahead, following)
+
+    async def _make_ahead(self, task: Task) -> None:
+        try:
+            product = await self._find(task)
+            if product is None or not product.is_whole:
+                await self._fly(task, is_ahead=True)
+        except StoreError:
+            pass  # whoever reads it is told
+        finally:
+            self._ahead.discard(task.key)
+
+
+def _raise_failure(flight: Flight) -> None:
+    """Raise what a flight has ended with, unless it is worth another try."""
+    if isinstance(flight.error, CacheUnusable) and not flight.product.in_memory:
+        return  # the next one is made in memory
+    if flight.error is not None:
+        raise flight.error.with_traceback(None)

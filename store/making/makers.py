@@ -1,8 +1,8 @@
 """The registry of makers: what a worker runs for a task, by the task's `maker`.
 
 A maker is a function of `arguments` and `sources`, an iterator that gives the pieces in their order: bytes,
-or the `MediaInvalid` of a piece that its source does not allow (a damaged frame). It runs in a worker process,
-which imports its module when it is first needed; it may be killed at any time.
+or the `MediaInvalid` of a piece that its source does not allow (a damaged frame). It runs in a worker
+process, which imports its module when it is first needed; it may be killed at any time.
 
 A maker that `goes_on` can be stopped between two pieces and asked for the rest later. `arguments[MISSING]`
 are then the numbers that are still wanted, the most urgent first, and it gives `Piece`s, in whatever order.

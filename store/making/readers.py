@@ -36,7 +36,7 @@ def reading(video: MediaSource, kept: MediaSource) -> Iterator[tuple[FrameReader
     _readers.move_to_end(video)
     try:
         yield found
-    except BaseException:
-        # Whatever it was, a reader that was left in the middle of something is not gone on with.
+    except Exception:
+        # What was left in the middle of something is not gone on with; between two pieces it may be left.
         _readers.pop(video, None)
         raise

@@ -94,15 +94,21 @@ class Wire:
         self._assembly = Assembly()
 
     def send(self, *message: object) -> None:
-        """Raises `OSError` where the other end has gone."""
-        for packet in packets_of(list(message)):
-            self._socket.send(packet)
+        """Raises `WireBroken` where the other end has gone."""
+        try:
+            for packet in packets_of(list(message)):
+                self._socket.send(packet)
+        except OSError as error:
+            raise WireBroken(error.strerror) from None
 
     def receive(self) -> tuple[list[Any], list[int]]:
-        """The next message and the descriptors that came with it. Raises `WireBroken`, `OSError`."""
+        """The next message and the descriptors that came with it. Raises `WireBroken`."""
         descriptors: list[int] = []
         while True:
-            packet, came, _, _ = socket.recv_fds(self._socket, PACKET + 1, 1)
+            try:
+                packet, came, _, _ = socket.recv_fds(self._socket, PACKET + 1, 1)
+            except OSError as error:
+                raise WireBroken(error.strerror) from None
             for descriptor in came:
                 os.set_inheritable(descriptor, False)
             descriptors += came
