@@ -15,10 +15,12 @@ from typing import Any, Final
 import msgpack
 
 from store.errors import MediaInvalid
+from store.making.makers import Piece
+from store.making.zipped import zipped
 from store.media.encode import encoder
 from store.media.images import compressed_member, image_size
 from store.media.source import MediaSource
-from store.media.zips import pack_checksums, with_checksums
+from store.media.zips import pack_checksums
 
 IMAGES_VERSION: Final = f"1 {encoder()}"
 """Of `make_members` and `measure_images`."""
@@ -27,12 +29,12 @@ CHECKSUMS_VERSION: Final = "1"
 _BLOCK: Final = 1 << 20
 
 
-def make_members(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """Each image as it stands in a compressed chunk, by the `quality`, and the checksums of all.
+def make_members(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[Piece]:
+    """Each image as it stands in a compressed chunk, by the `quality`; see `store.making.zipped`.
 
     Raises `MediaInvalid`.
     """
-    return with_checksums(compressed_member(source, arguments["quality"]) for source in sources)
+    return zipped(compressed_member(source, arguments["quality"]) for source in sources)
 
 
 def measure_images(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:

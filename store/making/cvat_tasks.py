@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from store.making.cvat_images import CHECKSUMS_VERSION, IMAGES_VERSION
 from store.making.cvat_video import VIDEO_VERSION
 from store.making.indexes import index_task
@@ -37,10 +39,14 @@ class VideoChunks:
     """The chunks of a video's selected frames, for one recipe."""
 
     def __init__(self, origin: Origin, index: VideoIndex, recipe: ChunksRecipe) -> None:
+        """Some tenths of a second where there are millions of frames."""
         self.index = index
         self.numbering = Numbering(index.frame_count, recipe.size or VIDEO_CHUNK, recipe.selection)
         canonical = replace(recipe, size=self.numbering.chunk_size, order=LEXICOGRAPHICAL, zipped=False)
         self.compressed: Series = _VideoSeries(self, origin, canonical, JPEGS if recipe.zipped else MP4)
+        starts = [index.start_of(self.numbering.chunk(n)[0]) for n in range(self.numbering.chunk_count)]
+        self.runs: list[int] = np.unique(starts, return_inverse=True)[1].tolist()
+        """The run of every chunk: those for which decoding begins at the same packet are one."""
         lossless = replace(canonical, quality=DEFAULT_CHUNK_QUALITY)
         self.original: Series = _VideoSeries(self, origin, lossless, PNGS)
 
@@ -74,8 +80,8 @@ class _VideoSeries:
         )
 
     def run_of(self, chunk: int) -> int:
-        """See `Series`: chunks that decoding begins at the same packet for are a run."""
-        return self.chunks.index.start_of(self.chunks.numbering.chunk(chunk)[0])
+        """See `Series`."""
+        return self.chunks.runs[chunk]
 
 
 class ImageChunks:

@@ -26,13 +26,14 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from store.errors import MediaInvalid
+from store.making.makers import Piece
 from store.making.readers import reading
+from store.making.zipped import zipped
 from store.media.containers import DECODER
 from store.media.encode import Encoding, encode, encoder
 from store.media.frames import COLOUR_VERSION, Frame
 from store.media.index_file import INDEX_VERSION
 from store.media.source import MediaSource
-from store.media.zips import with_checksums
 
 VIDEO_VERSION: Final = f"1 {COLOUR_VERSION} {INDEX_VERSION} {DECODER} {encoder()}"
 """Of all makers here."""
@@ -73,18 +74,16 @@ def make_mp4(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> It
     yield file.getvalue()
 
 
-def make_jpegs(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """Each frame upright as a JPEG file, and the checksums of all (`store.media.zips.checksums_of`)."""
-    return with_checksums(
+def make_jpegs(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[Piece]:
+    """Each frame upright as a JPEG file; see `store.making.zipped`."""
+    return zipped(
         _jpeg(frame, arguments["quality"], sources[0].name) for frame in _frames(arguments, sources)
     )
 
 
-def make_pngs(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[bytes]:
-    """Each frame upright as a PNG file, with exactly the values that decoding gives; and the checksums."""
-    return with_checksums(
-        encode(frame.rgb(upright=True), Encoding("png")) for frame in _frames(arguments, sources)
-    )
+def make_pngs(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterator[Piece]:
+    """Each frame upright as a PNG file, with exactly the values that decoding gives; as above."""
+    return zipped(encode(frame.rgb(upright=True), Encoding("png")) for frame in _frames(arguments, sources))
 
 
 def quantizer(quality: int) -> int:

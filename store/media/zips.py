@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -138,15 +138,6 @@ def build_zip(members: Sequence[tuple[str, bytes]]) -> bytes:
         part if isinstance(part, bytes) else contents[part.number][part.offset : part.offset + part.length]
         for part in whole.parts(0, whole.size)
     )
-
-
-def with_checksums(members: Iterable[bytes]) -> Iterator[bytes]:
-    """Members, and behind the last one the CRC-32 of all, in one piece: see `checksums_of`."""
-    checksums: list[int] = []
-    for content in members:
-        checksums.append(zlib.crc32(content))
-        yield content
-    yield pack_checksums(checksums)
 
 
 def pack_checksums(checksums: Sequence[int]) -> bytes:

@@ -22,6 +22,7 @@ from store.making.cvat_video import (
     make_pngs,
     quantizer,
 )
+from store.making.makers import Piece
 from store.media.frames import FrameReader
 from store.media.index import build_index
 from store.media.index_file import to_bytes
@@ -47,10 +48,11 @@ def frames(start: int, stop: int, step: int = 1, quality: int = 70) -> dict[str,
     return {"frames": [start, stop, step], "quality": quality}
 
 
-def unpacked(pieces: Iterable[bytes]) -> list[bytes]:
-    """The members that a maker gives, checked by its last piece."""
-    *members, checksums = pieces
-    assert checksums_of(checksums) == tuple(map(zlib.crc32, members))
+def unpacked(pieces: Iterable[Piece]) -> list[bytes]:
+    """The members that a maker gives, checked by its checksums."""
+    made = {number: data for number, data in pieces if isinstance(data, bytes)}
+    members = [made[number] for number in range(1, len(made))]
+    assert checksums_of(made[0]) == tuple(map(zlib.crc32, members))
     return members
 
 
