@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fusefs.directories import cache_directory
+from store.dvc.versioned import Wanted
 from store.remotes.spec import RemoteSpec
 from store.tree_cache import TreeCache
 
@@ -69,6 +70,11 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     remotes: tuple[RemoteSpec, ...] = field(default=(), repr=False)
     """Who can be asked for what the caches lack, in that order."""
+
+    wanted: tuple[Wanted, ...] = field(default=(), repr=False)
+    """The outputs that it is made of; empty where an oid was named."""
+    default_remote: str = ""
+    """The name of the remote that is pushed to where nothing else is said; empty for none."""
 
     @property
     def cache(self) -> Path:

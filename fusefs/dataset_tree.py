@@ -46,4 +46,6 @@ def compile_dataset(
         origin=origin,
         warnings=(*located.warnings, *remotes.warnings),
         remotes=specs,
+        wanted=located.wanted,
+        default_remote=remotes.default,
     )

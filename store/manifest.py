@@ -76,13 +76,17 @@ def _parse_slowly(data: bytes, name: str) -> list[Entry]:
 
 def _fault(entry: Entry) -> str:
     """What is wrong with an entry, or nothing."""
-    path = entry.relpath
+    if not _GOOD_DIGEST.fullmatch(entry.md5):
+        return f"{entry.md5!r} of {entry.relpath!r} is not an MD5"
+    if entry.size is not None and not 0 <= entry.size <= SIZE_MAX:
+        return f"the size of {entry.relpath!r} is not one that a file can have"
+    return path_fault(entry.relpath)
+
+
+def path_fault(path: str) -> str:
+    """Why `path` names no file inside a dataset; empty where it does."""
     if not _GOOD_PATH.fullmatch(path):
         return f"{path!r} is not a path inside the dataset"
-    if not _GOOD_DIGEST.fullmatch(entry.md5):
-        return f"{entry.md5!r} of {path!r} is not an MD5"
-    if entry.size is not None and not 0 <= entry.size <= SIZE_MAX:
-        return f"the size of {path!r} is not one that a file can have"
     # Three bytes a character at the most: only long paths need counting.
     if len(path) * 4 <= NAME_MAX and path.isascii():
         return ""

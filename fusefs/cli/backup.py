@@ -1,0 +1,226 @@
+"""`fusefs backup TARGET… FILE`: versions, with everything that they are made of, as one file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import trio
+
+from fusefs.backing_up import Contents, gather, record_outputs
+from fusefs.cli import print_error
+from fusefs.cli.commit import TerminalProgress, format_size
+from fusefs.cli.fetch import Fetch
+from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.dataset import Dataset, Request, open_dataset
+from fusefs.fetching import JOBS
+from fusefs.interruption import Interrupted, interruptible
+from fusefs.logs import escape
+from store.backup.format import Recorded
+from store.backup.writing import write_backup
+from store.budget import Limits
+from store.cache_chain import CacheChain
+from store.errors import InputError, ObjectMissing
+from store.local_cache import LocalCache
+from store.tree import Tree
+
+EPILOG = """\
+The backup is a tar archive: manifests and objects, each once, as a cache has them, and before them what is
+to be known of the versions. What is not here is fetched first, and every byte is held against its hash. The
+folder that was once committed is not needed. FILE `-` is standard output.
+
+With --since only what REV does not have is written; `fusefs restore` wants the backup of REV restored before.
+
+examples:
+  fusefs backup data@v1 data@v2 data.fusefs
+  fusefs backup . everything.fusefs                 a project: all that its metafiles track
+  fusefs backup data@v3 --since v2 data-v3.fusefs
+  fusefs backup data - | ssh elsewhere 'cat > data.fusefs'
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "backup",
+        help="write versions, with everything in them, to one file",
+        description="Write versions to one file that needs nothing else to be restored.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="a version; also TARGET@REV")
+    parser.add_argument(
+        "file", metavar="FILE", help="the backup, which must not be there yet; - for standard output"
+    )
+    parser.add_argument("--since", metavar="REV", default="", help="leave out what REV of the targets has")
+    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
+    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_remote_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one object about what was written")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A version that was named."""
+
+    request: Request
+    dataset: Dataset
+    name: str
+    """The revision as the user called it."""
+
+
+def run(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    if options.file != "-" and os.path.lexists(options.file):
+        raise InputError(f"{options.file} is there already; remove it, or choose another name")
+    if options.file == "-" and options.json:
+        raise InputError("--json and the backup cannot both go to standard output")
+    wanted = [_open(options, target, _split(target)[1]) for target in options.targets]
+    before = [
+        _open(options, _without_revision(t), options.since, options.since)
+        for t in options.targets
+        if options.since
+    ]
+    for opened in (*wanted, *before):
+        for warning in opened.dataset.warnings:
+            print_error(f"warning: {warning}")
+    outputs = _record(wanted)
+    caches = [cache for opened in (*wanted, *before) for cache in opened.dataset.caches]
+    chain = CacheChain(*[LocalCache(cache) for cache in dict.fromkeys(caches)])
+    try:
+        with interruptible():
+            datasets = [opened.dataset for opened in (*wanted, *before)]
+            contents = _gather(outputs, _record(before), datasets, chain, wanted)
+            with _new_file(options.file) as file:
+                _write(contents, chain, file, quiet=options.json)
+    except Interrupted as interrupted:
+        return interrupted.status
+    finally:
+        chain.close()
+    seconds = time.monotonic() - started
+    if options.json:
+        print(json.dumps(_describe(options.file, contents, seconds)))
+    else:
+        size = format_size(contents.header.content_bytes)
+        print_error(
+            f"{options.file}: {_count(len(outputs), 'version')}, {_count(len(contents.objects), 'object')} "
+            f"({size}); {seconds:.1f} s"
+        )
+    return 0
+
+
+def _split(target: str) -> tuple[str, str]:
+    """A target's path and revision, for what is said of it; the dataset's opening decides by itself."""
+    path, _, rev = target.rpartition("@")
+    return (path, rev) if path else (target, "")
+
+
+def _without_revision(target: str) -> str:
+    return target if os.path.lexists(target) else _split(target)[0]
+
+
+def _open(options: argparse.Namespace, target: str, name: str, rev: str = "") -> _Opened:
+    request = make_request(options, target, rev)
+    return _Opened(request, open_dataset(request), name)
+
+
+def _record(opened: Sequence[_Opened]) -> tuple[Recorded, ...]:
+    return tuple(dict.fromkeys(output for one in opened for output in record_outputs(one.dataset, one.name)))
+
+
+def _gather(
+    outputs: Sequence[Recorded],
+    before: Sequence[Recorded],
+    datasets: Sequence[Dataset],
+    cache: CacheChain,
+    wanted: Sequence[_Opened],
+) -> Contents:
+    """What goes into the backup; fetched, where it is not here."""
+    try:
+        return gather(outputs, before, datasets, cache)
+    except ObjectMissing:
+        for opened in wanted:
+            _fetch(opened)
+        return gather(outputs, before, datasets, cache)
+
+
+def _fetch(opened: _Opened) -> None:
+    dataset = opened.dataset
+    if not dataset.remotes or dataset.tree is None:
+        return
+    tree = Tree.open(dataset.tree)
+    fetch = Fetch(opened.request, dataset, tree, Limits(0, 0))
+    rows = [row for row in range(tree.rows) if not tree.is_directory(row)]
+    trio.run(partial(fetch.run, rows, JOBS, TerminalProgress() if sys.stderr.isatty() else None))
+    for kind, failure in fetch.tally.failures.items():
+        print_error(f"{kind}: {_count(failure.files, 'file')}, such as {failure.example}")
+
+
+def _write(contents: Contents, cache: CacheChain, file: BinaryIO, *, quiet: bool) -> None:
+    progress = TerminalProgress() if sys.stderr.isatty() and not quiet else None
+    if progress is not None:
+        progress.begin(len(contents.objects), contents.header.content_bytes)
+    try:
+        told = progress.update if progress is not None else lambda *_: None
+        write_backup(contents.header, contents.objects, cache, file, told)
+        file.flush()
+    except BrokenPipeError:
+        raise InputError("nobody reads the backup any more: the other end of the pipe was closed") from None
+    except OSError as error:
+        raise InputError(f"the backup cannot be written: {error.strerror}") from None
+    finally:
+        if progress is not None:
+            progress.end()
+
+
+@contextlib.contextmanager
+def _new_file(name: str) -> Iterator[BinaryIO]:
+    """The backup's file, which appears under its name when it is whole and on the disk."""
+    if name == "-":
+        yield sys.stdout.buffer
+        return
+    path = Path(name).absolute()
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InputError(f"cannot write {name}: {error.strerror}") from None
+    try:
+        with open(descriptor, "wb", buffering=1 << 20) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)  # which never takes another file's name
+    except FileExistsError:
+        raise InputError(f"{name} is there meanwhile; the backup was not written") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _describe(name: str, contents: Contents, seconds: float) -> dict[str, Any]:
+    """What `--json` prints; `bytes` and `seconds` are numbers."""
+    header = contents.header
+    return {
+        "file": str(Path(name).absolute()),
+        "versions": [
+            {"path": output.path, "oid": str(output.oid), "rev": output.revision.oid or None}
+            for output in header.outputs
+        ],
+        "since": [str(oid) for oid in header.since],
+        "objects": header.objects,
+        "bytes": header.content_bytes,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _count(number: int, what: str) -> str:
+    return escape(f"{number} {what}{'s' * (number != 1)}")

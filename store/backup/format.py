@@ -1,0 +1,243 @@
+"""A backup's format: one file with all that versions are made of, written and read as a stream.
+
+It is a tar archive without any special headers, of regular files alone, in this order:
+
+    fusefs-backup.json     the versions: outputs, revisions, metafiles, and how much follows (`Header`)
+    files/md5/ab/cdef…     objects, each once, where a cache of DVC's has them
+    files/md5/ab/cdef….dir manifests, each behind everything that it names
+    fusefs-backup.end      how many members there were, and the xxh3-128 of all of them (`Trailer`)
+
+So `tar -xf FILE -C .dvc/cache files` restores a cache without us. Objects are proved by their oids, all of it
+together by the trailer: a backup without one is cut short. It holds no secret: no remote, no configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import xxhash
+
+from store.errors import InputError
+from store.layouts import object_path
+from store.manifest import path_fault
+from store.oid import DVC_ALGORITHMS, MD5, MD5_DOS2UNIX, Oid
+
+FORMAT: Final = 1
+HEADER_NAME: Final = "fusefs-backup.json"
+TRAILER_NAME: Final = "fusefs-backup.end"
+BLOCK: Final = 512
+END_BLOCKS: Final = 2
+HEADER_LIMIT: Final = 64 << 20
+"""Bytes of the header: of hundred thousands of outputs."""
+TRAILER_LIMIT: Final = 1 << 12
+MOST_VERSIONS: Final = 1_000_000
+METAFILE_LIMIT: Final = 1 << 20
+TIME: Final = 315_532_800
+"""Of every member, 1980-01-01: a backup follows from its content."""
+
+_MD5_PLACE = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
+_OLD_PLACE = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The commit that a version is from; all is empty where it is from none."""
+
+    oid: str = ""
+    name: str = ""
+    """As the user called it."""
+    time: int = 0
+    """Seconds since the epoch."""
+    author: str = ""
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An output as it was in a version."""
+
+    path: str
+    """From the project's root, `/`-separated."""
+    oid: Oid
+    size: int | None = None
+    nfiles: int | None = None
+    isexec: bool = False
+    revision: Revision = field(default_factory=Revision)
+    metafile: str = ""
+    """Its `.dvc` file as it was; empty where a pipeline made it, or nothing but the oid is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a backup begins with."""
+
+    outputs: tuple[Recorded, ...]
+    objects: int
+    """Members that follow, the trailer not counted."""
+    content_bytes: int
+    """What is in them."""
+    since: tuple[Oid, ...] = ()
+    """Versions whose objects are not in here: they must be restored before."""
+
+    def to_bytes(self) -> bytes:
+        described = {
+            "format": FORMAT,
+            "objects": self.objects,
+            "bytes": self.content_bytes,
+            "since": [_write_oid(oid) for oid in self.since],
+            "outputs": [_write_recorded(output) for output in self.outputs],
+        }
+        return json.dumps(described, indent=1, ensure_ascii=True).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Header:
+        """Raises `InputError` for what is no header of a backup that this version can read."""
+        try:
+            described = json.loads(data)
+            if not isinstance(described, dict) or "format" not in described:
+                raise ValueError("it does not say which format it has")
+            if described["format"] != FORMAT:
+                raise InputError(
+                    f"{where} has format {str(described['format'])[:20]!r}, which a newer fusefs wrote; "
+                    f"this one reads format {FORMAT}"
+                )
+            outputs = _listed(described["outputs"])
+            if len(outputs) > MOST_VERSIONS:
+                raise ValueError(f"it has {len(outputs)} outputs")
+            return cls(
+                tuple(_read_recorded(output) for output in outputs),
+                _number(described["objects"]),
+                _number(described["bytes"]),
+                tuple(_read_oid(oid) for oid in _listed(described["since"])),
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not a backup that can be read: {str(error)[:200]}") from None
+
+
+@dataclass(slots=True)
+class Sum:
+    """The checksum of members, one behind the other."""
+
+    members: int = 0
+    _state: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+
+    def add(self, name: str, size: int, content: xxhash.xxh3_128) -> None:
+        """Take in a member: its name, its length in bytes, the hash of what is in it."""
+        self.members += 1
+        self._state.update(f"{name}\0{size}\0{content.hexdigest()}\n".encode())
+
+    def trailer(self) -> bytes:
+        return json.dumps({"members": self.members, "xxh3-128": self._state.hexdigest()}).encode() + b"\n"
+
+
+def member_name(oid: Oid) -> str:
+    """The name of an object's member."""
+    return object_path(oid)
+
+
+def member_oid(name: str) -> Oid | None:
+    """The object that a member of this name must be; None for a name that no object has."""
+    for place, algorithm in ((_MD5_PLACE, MD5), (_OLD_PLACE, MD5_DOS2UNIX)):
+        match = place.fullmatch(name)
+        if match:
+            return Oid.parse(match[1] + match[2], algorithm)
+    return None
+
+
+def member_header(name: str, size: int) -> bytes:
+    """The 512 bytes before a member."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o444, TIME
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def padding(size: int) -> int:
+    """Zeros behind a member of `size` bytes."""
+    return -size % BLOCK
+
+
+def _write_oid(oid: Oid) -> str:
+    return f"{oid.algorithm}:{oid}"
+
+
+def _read_oid(text: object) -> Oid:
+    algorithm, _, digest = _text(text).partition(":")
+    if algorithm not in DVC_ALGORITHMS:
+        raise ValueError(f"{algorithm[:40]!r} is no hash algorithm of DVC's")
+    return Oid.parse(digest, algorithm)
+
+
+def _write_recorded(output: Recorded) -> dict[str, Any]:
+    revision = output.revision
+    return {
+        "path": output.path,
+        "oid": _write_oid(output.oid),
+        "size": output.size,
+        "nfiles": output.nfiles,
+        "isexec": output.isexec,
+        "revision": {
+            "oid": revision.oid,
+            "name": revision.name,
+            "time": revision.time,
+            "author": revision.author,
+            "subject": revision.subject,
+        },
+        "metafile": output.metafile,
+    }
+
+
+def _read_recorded(described: object) -> Recorded:
+    if not isinstance(described, dict):
+        raise TypeError("an output is no mapping")
+    path = _text(described["path"])
+    fault = path_fault(path)
+    if fault:
+        raise ValueError(fault)
+    revision = described["revision"]
+    if not isinstance(revision, dict) or not _COMMIT.fullmatch(_text(revision["oid"])):
+        raise ValueError(f"the revision of {path!r} is none")
+    metafile = _text(described["metafile"])
+    if len(metafile) > METAFILE_LIMIT:
+        raise ValueError(f"the metafile of {path!r} has {len(metafile)} characters")
+    return Recorded(
+        path,
+        _read_oid(described["oid"]),
+        _number_or_none(described["size"]),
+        _number_or_none(described["nfiles"]),
+        isexec=described["isexec"] is True,
+        revision=Revision(
+            revision["oid"],
+            _text(revision["name"]),
+            _number(revision["time"]),
+            _text(revision["author"]),
+            _text(revision["subject"]),
+        ),
+        metafile=metafile,
+    )
+
+
+def _listed(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError("a list is none")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is none")
+    return value
+
+
+def _number_or_none(value: object) -> int | None:
+    return None if value is None else _number(value)
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise ValueError(f"{str(value)[:40]} is no number that can be")
+    return value

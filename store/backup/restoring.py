@@ -1,0 +1,185 @@
+"""`restore_objects`: a backup's objects into a cache, proved, durable, by renames; `verify_backup` without.
+
+What was restored before is passed over, so an interrupted restore is run again. A damaged object is named
+and left out, the others come: whoever has nothing else gets what there is. Blocking; one thread and one more
+that hashes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from store.backup.reading import BackupReader, Member
+from store.errors import CacheUnusable, InputError, ObjectCorrupt
+from store.fetching.arrivals import Arrival, Arrivals
+from store.hashing import Hasher
+from store.local_cache import LocalCache
+from store.manifest import check_manifest
+from store.oid import Oid
+
+TOGETHER: Final = 256
+"""Objects that are made durable together, or"""
+TOGETHER_BYTES: Final = 64 << 20
+MANIFEST_LIMIT: Final = 1 << 32
+
+
+@dataclass(slots=True)
+class Restored:
+    """What became of a backup's objects."""
+
+    restored: int = 0
+    here: int = 0
+    """That the cache had."""
+    bytes: int = 0
+    """Of what was restored."""
+    damaged: list[Oid] = field(default_factory=list)
+    fault: str = ""
+    """Why not all of the backup could be read."""
+
+
+Told = Callable[[int, int], None]
+"""Told how many objects, and bytes of them, have been read."""
+
+
+def verify_backup(reader: BackupReader, told: Told) -> Restored:
+    """Read and prove all of a backup."""
+    found = Restored()
+    with ThreadPoolExecutor(1, thread_name_prefix="verify") as thread:
+        for member in _members(reader, found, told):
+            if _prove(member, thread, lambda _: None):
+                found.restored += 1
+                found.bytes += member.size
+            else:
+                found.damaged.append(member.oid)
+    return found
+
+
+def restore_objects(reader: BackupReader, cache: LocalCache, told: Told) -> Restored:
+    """Bring the objects of a backup into the cache. Raises `CacheUnusable`."""
+    found = Restored()
+    arrivals = Arrivals(cache.root)
+    batch = _Batch(arrivals, found)
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="restore") as thread:
+            for member in _members(reader, found, told):
+                if _is_here(cache, member):
+                    found.here += 1
+                    continue
+                if member.oid.is_tree:
+                    batch.admit()  # a manifest comes behind what it names
+                descriptor, path = arrivals.new_file()
+                try:
+                    is_right = _prove(member, thread, partial(_write, cache, descriptor))
+                except BaseException:
+                    arrivals.discard(path)
+                    os.close(descriptor)
+                    raise
+                if is_right:
+                    batch.add(Arrival(member.oid, path, descriptor), member.size)
+                else:
+                    found.damaged.append(member.oid)
+                    arrivals.discard(path)
+                    os.close(descriptor)
+        batch.admit()
+    finally:
+        batch.close()
+        arrivals.close()
+    return found
+
+
+class _Batch:
+    """Files on their way into the cache."""
+
+    def __init__(self, arrivals: Arrivals, found: Restored) -> None:
+        self._arrivals = arrivals
+        self._found = found
+        self._waiting: list[Arrival] = []
+        self._bytes = 0
+
+    def add(self, arrival: Arrival, size: int) -> None:
+        self._waiting.append(arrival)
+        self._bytes += size
+        if len(self._waiting) >= TOGETHER or self._bytes >= TOGETHER_BYTES:
+            self.admit()
+
+    def admit(self) -> None:
+        """Make all of them objects. Raises `CacheUnusable`."""
+        failures = self._arrivals.admit_all(self._waiting) if self._waiting else []
+        failure = next((failure for failure in failures if failure is not None), None)
+        if failure is not None:
+            raise failure
+        self._found.restored += len(self._waiting)
+        self._found.bytes += self._bytes
+        self._forget()
+
+    def close(self) -> None:
+        for arrival in self._waiting:
+            self._arrivals.discard(arrival.path)
+        self._forget()
+
+    def _forget(self) -> None:
+        for arrival in self._waiting:
+            os.close(arrival.descriptor)
+        self._waiting, self._bytes = [], 0
+
+
+def _members(reader: BackupReader, found: Restored, told: Told) -> Iterator[Member]:
+    """The members, up to where the backup is damaged in itself."""
+    done = size = 0
+    try:
+        for member in reader.members():
+            yield member
+            done, size = done + 1, size + member.size
+            told(done, size)
+    except InputError as error:
+        found.fault = str(error)
+
+
+def _is_here(cache: LocalCache, member: Member) -> bool:
+    (length,) = cache.lengths([str(member.oid)], member.oid.algorithm)
+    return length == member.size
+
+
+def _prove(member: Member, thread: ThreadPoolExecutor, put: Callable[[bytes], None]) -> bool:
+    """Read a member, `put` what comes, and tell whether it is the object."""
+    if member.oid.is_tree:
+        return _prove_manifest(member, put)
+    hasher = Hasher(member.oid.algorithm)
+    hashing: Future[None] | None = None
+    for piece in member.pieces():
+        if hashing is not None:
+            hashing.result()
+        if member.size == len(piece):
+            hasher.update(piece)
+        else:
+            hashing = thread.submit(hasher.update, piece)
+        put(piece)
+    if hashing is not None:
+        hashing.result()
+    return hasher.matches(member.oid)
+
+
+def _prove_manifest(member: Member, put: Callable[[bytes], None]) -> bool:
+    if member.size > MANIFEST_LIMIT:
+        return False
+    data = b"".join(member.pieces())
+    put(data)
+    try:
+        check_manifest(data, member.oid)
+    except ObjectCorrupt:
+        return False
+    return True
+
+
+def _write(cache: LocalCache, descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise CacheUnusable(f"cannot write to the cache {str(cache.root)!r}: {error.strerror}") from None
