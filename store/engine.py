@@ -69,6 +69,8 @@ class Settings:
     """Only remotes that are directories are asked."""
     verify: Verify = "blocks"
     """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
+    workers: int = 0
+    """Processes that make what the views show; 0: one for each core."""
 
 
 class Engine:
@@ -119,6 +121,7 @@ class Engine:
                 self.nursery,
                 may_keep=keeper.may_keep,
                 note_kept=keeper.budget.added,
+                workers=self.settings.workers,
             )
         return self._maker
 
