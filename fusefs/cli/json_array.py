@@ -7,10 +7,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
+class ArrayPrinter:
+    """Prints objects as they are added. Without `end` the array stays open: nobody takes it for whole."""
+
+    def __init__(self) -> None:
+        self._before = "["
+
+    def add(self, described: Mapping[str, Any]) -> None:
+        print(f"{self._before}\n{json.dumps(described)}", end="")
+        self._before = ","
+
+    def end(self) -> None:
+        print("[]" if self._before == "[" else "\n]")
+
+
 def print_array(objects: Iterable[Mapping[str, Any]]) -> None:
-    """Print the objects. After an error half-way the array stays open, so that nobody takes it for whole."""
-    before = "["
+    """Print all objects. After an error half-way the array stays open."""
+    printer = ArrayPrinter()
     for described in objects:
-        print(f"{before}\n{json.dumps(described)}", end="")
-        before = ","
-    print("[]" if before == "[" else "\n]")
+        printer.add(described)
+    printer.end()

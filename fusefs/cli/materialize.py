@@ -1,0 +1,129 @@
+"""`fusefs materialize TARGET --view KIND:RECIPE`: make all of a view now, without a mount."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from fusefs.cli import print_error
+from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.dataset import open_dataset
+from fusefs.logs import escape
+from fusefs.mount_options import argument_type
+from fusefs.opened_version import read_version
+from fusefs.views.kinds import parse_view
+from store.tree import Tree
+
+MOST_JOBS: Final = 64
+
+EPILOG = """\
+What is made lies in the cache, by content: mounts, versions, users and machines that share the cache share
+it. What is there is passed over, and what was interrupted goes on where it ended. chunks:RECIPE makes both
+qualities; a folder of images is every directory with images of its own, or those that --only names.
+
+With --dask the work is done by the workers of a Dask cluster (pip install 'fusefs[dask]'), by default one of
+this machine's own. They read from the same caches where they see them and else from the remotes, and keep
+what they make in a cache. The settings of remotes are sent to them, secrets included: use tls:// on networks
+that are not yours alone.
+
+Exit status 1 where something could not be made.
+
+examples:
+  fusefs materialize data@v1.0 --view frames:jpg
+  fusefs materialize data --view frames:npy,scale=224x224 --only 'train/*.mp4' --jobs 8
+  fusefs materialize data --view chunks:auto --dask tls://scheduler:8786
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "materialize",
+        help="make all frames or chunks of a version now",
+        description="Make everything that a view of a version shows, in parallel, before anybody reads it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("target", metavar="TARGET", help="the version; also TARGET@REV")
+    parser.add_argument(
+        "--view",
+        metavar="KIND:RECIPE",
+        required=True,
+        type=argument_type(parse_view),
+        help="what to make, as `fusefs mount --view` has it: frames:jpg, chunks:auto",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="only of this file or directory, or those that match; may be repeated",
+    )
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=argument_type(_parse_jobs),
+        default=cores,
+        help=f"processes of this machine that make something (default: one for each core, {cores})",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        nargs="?",
+        const="local",
+        default="",
+        help="have the workers of a Dask cluster do it; without ADDRESS, of one that is started for it",
+    )
+    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
+    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
+    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_remote_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one object about it")
+
+
+def _parse_jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
+        raise ValueError(f"{text!r} is not a number from 1 to {MOST_JOBS}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.view.startswith("shards:"):
+        print("shards are computed as they are read: there is nothing to make")
+        return 0
+    from fusefs.cli.materialize_work import ProductProgress, Work  # what decodes is slow to import
+    from fusefs.materializing import find_sources, parse_recipe
+
+    started = time.monotonic()
+    recipe = parse_recipe(options.view)
+    request = make_request(options, options.target, options.rev)
+    dataset = open_dataset(request)
+    for warning in dataset.warnings:
+        print_error(f"warning: {warning}")
+    assert dataset.tree is not None  # only revisions side by side have none
+    tree = Tree.open(dataset.tree)
+    sources = find_sources(tree, recipe, options.only, options.target)
+    # What goes wrong with a file is said at the end, by classes, and not as it happens.
+    logging.getLogger("store").addHandler(logging.NullHandler())
+    watched = not options.json and sys.stderr.isatty()
+    work = Work(options, dataset, recipe, sources, ProductProgress() if watched else None)
+    with work.connected():
+        came = trio.run(partial(read_version, request, dataset, tree, work.run, workers=options.jobs))
+    seconds = time.monotonic() - started
+    if options.json:
+        print(json.dumps(work.describe(seconds, interrupted=bool(came))))
+    else:
+        print(escape(work.summarize(seconds, interrupted=bool(came))))
+    for kind, failure in work.tally.failures.items():
+        print_error(f"{kind}: {failure.files} failed, such as {failure.example}")
+    if came:
+        return 128 + came
+    return 1 if work.tally.failures else 0
