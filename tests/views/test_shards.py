@@ -19,6 +19,7 @@ import webdataset
 from tests.mount.datasets import BROKEN_NAMES, Cache, entries_of, filler, md5, tree_of, varied_files
 from tests.mount.mounts import Mount, Mounter
 from tests.revisions.projects import Project
+from tests.revisions.test_switch import OLDER_KERNEL, OlderMounter
 from tests.servers.nginx import nginx
 
 pytestmark = pytest.mark.fuse
@@ -372,7 +373,22 @@ def versions(project: Project) -> Project:
     return project
 
 
-def test_a_switch_takes_the_view_along(mounter: Mounter, versions: Project) -> None:
+@pytest.fixture(params=["newer", "older"])
+def kernels_mounter(request: pytest.FixtureRequest, mounter: Mounter) -> Iterator[Mounter]:
+    """Mounts as with a kernel that forgets all names at once, and with one that must be told each."""
+    if request.param == "newer":
+        yield mounter
+        return
+    older = OlderMounter(mounter.home, mounter.mode)
+    (older.home / "older").mkdir()
+    (older.home / "older" / "sitecustomize.py").write_text(OLDER_KERNEL)
+    yield older
+    older.close()
+    assert (older.home / "told").exists()
+
+
+def test_a_switch_takes_the_view_along(kernels_mounter: Mounter, versions: Project) -> None:
+    mounter = kernels_mounter
     mount = mounter.mount("data@v1", cwd=versions.root)
     directory = served_in(mount, "1")
     assert read_shards(directory) == ONE
@@ -386,7 +402,8 @@ def test_a_switch_takes_the_view_along(mounter: Mounter, versions: Project) -> N
     mount.umount()
 
 
-def test_a_mount_of_shards(mounter: Mounter, versions: Project) -> None:
+def test_a_mount_of_shards(kernels_mounter: Mounter, versions: Project) -> None:
+    mounter = kernels_mounter
     mount = mounter.mount("data@v1", "--view", "shards:2", cwd=versions.root)
     assert read_shards(mount.path) == ONE
     assert mount.status()["view"] == "shards:2"
