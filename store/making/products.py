@@ -189,7 +189,7 @@ class Products:
         packed = [
             list(entry) if isinstance(entry, Entry) else entry.reason if entry else None for entry in entries
         ]
-        table: bytes = msgpack.packb([VERSION, product.key, packed])
+        table: bytes = msgpack.packb([VERSION, product.key, packed], unicode_errors="surrogateescape")
         foot = _FOOT.pack(product.end, len(table), xxhash.xxh3_64_intdigest(table), _MAGIC)
         path, product.path = product.path, None
         product.grows = False
@@ -297,7 +297,7 @@ def _read_table(product: Product, flags: int) -> None:
     if xxhash.xxh3_64_intdigest(table) != digest:
         raise Damaged
     try:
-        version, key, entries = msgpack.unpackb(table)
+        version, key, entries = msgpack.unpackb(table, unicode_errors="surrogateescape")
         if version != VERSION or key != product.key or not 0 < len(entries) <= MOST_PIECES:
             raise Damaged
         if product.count not in (0, len(entries)):

@@ -7,8 +7,8 @@ with the last one. The worker asks, and waits for what it asked for:
                                   to the worker, with a descriptor: a task. The maker is [module, function],
                                   sources are [identity, name], what is made is written from `begin` on, and
                                   takes at most so many seconds of the processor
-    [OPEN, source]                → [handle, size, begin] with a descriptor, or without: then it is read
-    [READ, handle, begin, length] → [bytes]       the bytes of a range
+    [OPEN, source]                → [OPEN, handle, size, begin] with a descriptor, or without: then it is read
+    [READ, handle, begin, length] → [READ, bytes] the bytes of a range
     [CLOSE, handle]
     [PIECE, number, begin, length, digest]        is in the file; digest is its xxh3-64
     [REFUSED, number, reason]                     the content does not allow that piece
@@ -37,7 +37,8 @@ PIECE: Final = 4
 REFUSED: Final = 5
 ALIVE: Final = 6
 DONE: Final = 7
-FAILED: Final = 8
+FAILED: Final = -1
+"""No answer begins so: one to OPEN begins with a handle, which is any number from 0 on."""
 
 PACKET: Final = 64 << 10
 LARGEST: Final = 64 << 20
@@ -52,7 +53,7 @@ class WireBroken(Exception):
 
 def packets_of(message: list[object]) -> list[bytes]:
     """The packets of a message."""
-    data: bytes = msgpack.packb(message)
+    data: bytes = msgpack.packb(message, unicode_errors="surrogateescape")
     if len(data) > LARGEST:
         raise WireBroken(f"a message of {len(data)} bytes")
     if len(data) <= PACKET:
@@ -80,7 +81,7 @@ class Assembly:
         self._parts, self._length = [], 0
         message = None
         with contextlib.suppress(ValueError, msgpack.UnpackException):
-            message = msgpack.unpackb(data)
+            message = msgpack.unpackb(data, unicode_errors="surrogateescape")
         if not isinstance(message, list) or not message:
             raise WireBroken("it says what cannot be")
         return message

@@ -123,7 +123,9 @@ class WorkerSource:
     @property
     def size(self) -> int:
         if self._size < 0:
-            (self._handle, size, self._begin), descriptors = self._sources.parent.ask(wire.OPEN, self.place)
+            (_, self._handle, size, self._begin), descriptors = self._sources.parent.ask(
+                wire.OPEN, self.place
+            )
             if descriptors:
                 self._local = LocalSource(descriptors[0], self._begin + size, self.oid, self.name)
             self._size = size
@@ -138,7 +140,7 @@ class WorkerSource:
         if self._local is not None:
             self._sources.parent.is_alive()
             return self._local.read_at(self._begin + offset, length)
-        (data,), _ = self._sources.parent.ask(wire.READ, self._handle, offset, length)
+        (_, data), _ = self._sources.parent.ask(wire.READ, self._handle, offset, length)
         return bytes(data)
 
     def close(self) -> None:

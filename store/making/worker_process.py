@@ -136,21 +136,21 @@ class WorkerProcess:
             data = bytes(await origin.read(opened, begin, length))
             if len(data) != length:
                 raise ObjectCorrupt(f"{origin.name!r} has no {length} bytes at {begin}")
-            await self._send([data])
+            await self._send([wire.READ, data])
             return
         place, origins = int(asked[0]), flight.task.origins
         if place >= len(origins):
             need = flight.needs[place - len(origins)]
             entry = need.entries.get(0)
             assert isinstance(entry, Entry)  # it is whole
-            await self._send([0, entry.length, entry.begin], need.descriptor)
+            await self._send([wire.OPEN, 0, entry.length, entry.begin], need.descriptor)
             return
         origin = origins[place]
         opened = await origin.open()
         self._next_handle += 1
         self._handles[self._next_handle] = origin, opened
         local = opened.descriptor if isinstance(opened, OpenFile) else None
-        await self._send([self._next_handle, opened.size, 0], local)
+        await self._send([wire.OPEN, self._next_handle, opened.size, 0], local)
 
     async def _send(self, message: list[object], descriptor: int | None = None) -> None:
         *first, last = packets_of(message)
@@ -161,6 +161,8 @@ class WorkerProcess:
                 await self._socket.sendmsg([last], ancillary(descriptor))
             except OSError as error:
                 raise WireBroken(f"{error.strerror}") from None
+            except trio.ClosedResourceError:
+                raise WireBroken("it was ended") from None
         if scope.cancelled_caught:
             raise WireBroken(f"it takes nothing for {self._deadline:g} s")
 
@@ -171,6 +173,8 @@ class WorkerProcess:
                     message = self._assembly.add(await self._socket.recv(PACKET + 1))
                 except OSError as error:
                     raise WireBroken(f"{error.strerror}") from None
+                except trio.ClosedResourceError:
+                    raise WireBroken("it was ended") from None
                 if message is not None:
                     return message
         raise WireBroken(f"it hangs: it said nothing for {self._deadline:g} s")
