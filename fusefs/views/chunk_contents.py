@@ -15,6 +15,7 @@ from store.errors import ObjectCorrupt
 from store.making.cvat_originals import OriginalZip, lay_out
 from store.making.cvat_sources import ChunkedFolder
 from store.making.cvat_tasks import MP4
+from store.making.maker import Maker
 from store.making.tasks import Task
 from store.making.zipped import FIRST_MEMBER
 from store.media.images import COMPRESSED_EXTENSION
@@ -42,11 +43,14 @@ class ChunkContents:
 
     def __init__(self, store: ChunkStore, files: TreeFiles, row: int, recipe: ChunksRecipe) -> None:
         self._store = store
-        self._maker = store.engine.maker
         self._threads = store.engine.threads
         self._files = files
         self._row = row
         self._recipe = recipe
+
+    @property
+    def _maker(self) -> Maker:
+        return self._store.engine.maker
 
     async def shown(self) -> Shown:
         """What there is. Raises as `ChunkStore.shown`."""
