@@ -253,10 +253,11 @@ class _Run:
                 frames = self._decoder.decode(None)
             else:
                 self._fed, packet = pair
-                packet.opaque = self._fed
+                # PyAV knows it by its address, until the last frame that has it is gone: each has its own.
+                packet.opaque = (self._fed,)
                 frames = self._decoder.decode(packet)
         except (FFmpegError, EOFError):
             return
         for frame in frames:
             opaque = frame.opaque
-            self._given.append((opaque if isinstance(opaque, int) else None, frame))
+            self._given.append((opaque[0] if isinstance(opaque, tuple) else None, frame))

@@ -188,6 +188,22 @@ def test_a_damaged_frame_is_missing_and_no_other_moves(tmp_path: Path, videos: V
         assert hashes(next(reader.decode(80, 1))) == (full[79].planes, full[79].rgb)
 
 
+@pytest.mark.parametrize("name", ["b-frames", "faststart"])
+def test_what_is_held_of_one_video_changes_no_other(name: str, tmp_path: Path, videos: Videos) -> None:
+    """Frames know their packets by numbers, which are the same in every video."""
+    data = videos.path(name).read_bytes()
+    index = build_index(BytesSource(data))
+    source = BytesSource(_with_noise(data, index, int(index.order[20])))
+    (tmp_path / "clip.mp4").write_bytes(source.read_at(0, source.size))
+    full = expected(tmp_path / "clip.mp4")
+    with FrameReader(BytesSource(data), index) as other, FrameReader(source, index) as reader:
+        held = list(other.decode(0, 45))
+        for number in range(21, 40):
+            moved = full[number - (len(full) < index.frame_count)]
+            assert hashes(next(reader.decode(number, 1))) == (moved.planes, moved.rgb)
+            del held[number - 10 : number + 10]
+
+
 def test_key_packets_that_are_none_give_no_other_frame(videos: Videos) -> None:
     """A table that calls a predicted picture a key sample: decoding from there would give something."""
     data = bytearray(videos.path("b-frames").read_bytes())
