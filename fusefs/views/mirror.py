@@ -104,7 +104,7 @@ class MirrorSpace:
     ) -> None:
         self.tree: Tree = version.tree
         self.files = version.files
-        self._rev = version.rev
+        self.rev = version.rev
         self._uid, self._gid = surroundings.uid, surroundings.gid
         self._mode = pyfuse3.ModeT(stat.S_IFDIR | (0o777 & ~surroundings.umask))
         self._words_per_digest = self.tree.digest_width // WORD_BYTES
@@ -190,9 +190,9 @@ class MirrorSpace:
 
     def xattr_names(self, row: int) -> tuple[bytes, ...]:
         names = () if self.tree.is_directory(row) else (OID,)
-        return (*names, REV) if self._rev else names
+        return (*names, REV) if self.rev else names
 
     async def xattr(self, row: int, name: bytes) -> bytes | None:
         if name not in self.xattr_names(row):
             return None
-        return (str(self.tree.oid(row)) if name == OID else self._rev).encode()
+        return (str(self.tree.oid(row)) if name == OID else self.rev).encode()
