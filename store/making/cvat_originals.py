@@ -28,8 +28,11 @@ class OriginalZip:
         """Raises `InputError` where there are not as many of each."""
         self.rows: Final = rows
         self.sizes: Final = layout.sizes
+        self.size: Final = layout.size
+        ends = (offset + size for offset, size in zip(layout.offsets, layout.sizes, strict=True))
+        self.starts: Final[Sequence[int]] = [0, *ends]
+        """Where each member begins with its header, and where the last one ends."""
         self._zip = Zip(layout, checksums)
-        self._ends = [offset + size for offset, size in zip(layout.offsets, layout.sizes, strict=True)]
 
     def pieces(self, offset: int, length: int) -> list[Piece]:
         """What the bytes from `offset` on are, in order."""
@@ -37,7 +40,7 @@ class OriginalZip:
 
     def place(self, offset: int) -> int:
         """The member that the byte at `offset` belongs to; behind the last one how many there are."""
-        return bisect_right(self._ends, offset)
+        return bisect_right(self.starts, offset) - 1
 
     def _piece(self, part: bytes | MemberRange) -> Piece:
         if isinstance(part, bytes):

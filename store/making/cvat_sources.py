@@ -16,7 +16,7 @@ from store.making.cvat_images import sizes_of
 from store.making.cvat_tasks import ImageChunks, VideoChunks, measuring
 from store.making.maker import Maker
 from store.making.tasks import RowOrigin
-from store.media.folders import Rows, directories_with_frames, frame_rows, path_below, related_rows
+from store.media.folders import Rows, frame_rows, path_below, related_rows
 from store.media.index import VideoIndex
 from store.media.manifest_jsonl import (
     LARGEST_MANIFEST,
@@ -146,16 +146,6 @@ async def measure(maker: Maker, files: TreeFiles, rows: list[int]) -> list[tuple
             "a recipe with start= and stop= can leave it out"
         )
     return sizes
-
-
-def chunk_sources(tree: Tree) -> list[int]:
-    """All rows that have chunks: videos, and directories with a frame below. Blocking."""
-    folders = directories_with_frames(tree)
-    return [
-        row
-        for row in range(tree.rows)
-        if folders[row] or (not tree.is_directory(row) and is_video(tree, row))
-    ]
 
 
 async def _read_manifest(files: TreeFiles, folder: int) -> bytes:
