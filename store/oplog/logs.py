@@ -1,0 +1,171 @@
+"""Operation logs: what a transaction was to do to a remote, and what it has done; bytes in and out.
+
+A log is a file of JSON lines, named `KIND==PROJECT==ACCESS==TRANSACTION.log`:
+
+    {"log":1,"kind":"end","project":"…","access":"…","transaction":"…","after":["…"],"xxh3":"…"}
+    {"op":"PUT","path":"files/md5/ab/cd…","oid":"md5:abcd…","size":20000,"xxh3":"…"}
+    {"records":1,"xxh3":"…"}
+
+`begin` tells what is planned, `end` what was done, `base` what there is after all that it was made of. `after`
+names the transactions that whoever writes knew of: order follows from that and never from clocks. Each line
+ends with the xxh3-64 of what it would be without it, the last one tells how many there are: a log that was
+torn, or written by a newer version, is told from a whole one, and nothing in it is believed.
+
+Logs are hostile input. They hold no secret. Pure; any thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import msgspec
+import xxhash
+
+from store.errors import InputError
+from store.oid import DVC_ALGORITHMS, Oid
+
+DIRECTORY: Final = "META/logs/"
+FORMAT: Final = 1
+LARGEST: Final = 1 << 30
+"""Bytes of a log."""
+MOST_AFTER: Final = 100_000
+
+Kind = Literal["begin", "end", "base"]
+Verb = Literal["GET", "PUT", "DELETE", "HAS"]
+
+_NAME: Final = re.compile(r"(begin|end|base)==([0-9a-f]{32})==([0-9a-f]{16})==([0-9a-f]{32})\.log")
+_TRANSACTION: Final = re.compile(r"[0-9a-f]{32}")
+_SUM: Final = len(b',"xxh3":"0123456789abcdef"}')
+
+
+@dataclass(frozen=True, slots=True)
+class LogName:
+    """A log's file name, in its parts."""
+
+    kind: Kind
+    project: str
+    """The project's identity, 32 digits."""
+    access: str
+    """Who wrote it: 16 digits that a user has on one machine."""
+    transaction: str
+    """32 digits, which `begin` and `end` share."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}=={self.project}=={self.access}=={self.transaction}.log"
+
+    @classmethod
+    def parse(cls, name: str) -> LogName | None:
+        """None for a name that no log has."""
+        match = _NAME.fullmatch(name)
+        return None if match is None else cls(match[1], match[2], match[3], match[4])  # type: ignore[arg-type]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=False):
+    """One operation: GET, PUT, DELETE; or HAS, of a base."""
+
+    op: Verb
+    path: str
+    oid: str = ""
+    """`algorithm:digest`, a manifest's with `.dir` behind."""
+    size: int = -1
+    """Bytes of the content."""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    log: int
+    kind: Kind
+    project: str
+    access: str
+    transaction: str
+    after: list[str]
+
+
+class _Tail(msgspec.Struct, frozen=True):
+    records: int
+
+
+class _Version(msgspec.Struct, frozen=True):
+    log: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log. One that is not whole has a fault, and no records."""
+
+    name: LogName
+    after: tuple[str, ...] = ()
+    records: Sequence[Record] = ()
+    fault: str = ""
+
+
+def format_oid(oid: Oid) -> str:
+    """An oid as records have it."""
+    return f"{oid.algorithm}:{oid}"
+
+
+def parse_oid(text: str) -> Oid | None:
+    """The oid of a record; None where it has none that we know."""
+    algorithm, _, digest = text.partition(":")
+    if algorithm not in DVC_ALGORITHMS:
+        return None
+    try:
+        return Oid.parse(digest, algorithm)
+    except InputError:
+        return None
+
+
+def write_log(log: Log) -> bytes:
+    """A log's bytes."""
+    name = log.name
+    head = _Head(FORMAT, name.kind, name.project, name.access, name.transaction, list(log.after))
+    encode = msgspec.json.Encoder().encode
+    lines = [_seal(encode(head)), *(_seal(encode(record)) for record in log.records)]
+    lines.append(_seal(encode(_Tail(len(log.records)))))
+    return b"\n".join(lines) + b"\n"
+
+
+def read_log(name: LogName, data: bytes) -> Log:
+    """A log of that name. What is wrong with it is its `fault`; nothing is raised."""
+    log = Log(name)
+    lines = data.split(b"\n")
+    if len(lines) < 3 or lines.pop():
+        return replace(log, fault="it is torn: its last line is missing")
+    for number, line in enumerate(lines, 1):
+        if not _is_sealed(line):
+            return replace(log, fault=f"line {number} is not as it was written")
+    try:
+        version = msgspec.json.decode(lines[0], type=_Version).log
+        if version != FORMAT:
+            return replace(log, fault=f"it has format {version}, which a newer fusefs wrote")
+        head = msgspec.json.decode(lines[0], type=_Head)
+        tail = msgspec.json.decode(lines[-1], type=_Tail)
+        records = msgspec.json.Decoder(Record).decode_lines(b"\n".join(lines[1:-1]))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return replace(log, fault=f"it is not a log: {str(error)[:200]}")
+    said = LogName(head.kind, head.project, head.access, head.transaction)
+    if said != name:
+        return replace(log, fault=f"it says that it is {said}")
+    if tail.records != len(records):
+        return replace(log, fault=f"it has {len(records)} records and says {tail.records}")
+    fault = _fault(head.after, records)
+    return replace(log, after=tuple(head.after), records=() if fault else records, fault=fault)
+
+
+def _fault(after: Sequence[str], records: Iterable[Record]) -> str:
+    if len(after) > MOST_AFTER or not all(map(_TRANSACTION.fullmatch, after)):
+        return "it names transactions that cannot be"
+    for record in records:
+        if not record.path or record.path.startswith("/") or "\0" in record.path or record.size < -1:
+            return f"it tells of {record.path[:100]!r}, which is no path of a remote"
+    return ""
+
+
+def _seal(line: bytes) -> bytes:
+    return line[:-1] + b',"xxh3":"' + xxhash.xxh3_64_hexdigest(line).encode() + b'"}'
+
+
+def _is_sealed(line: bytes) -> bool:
+    return len(line) > _SUM and _seal(line[:-_SUM] + b"}") == line
