@@ -1,4 +1,4 @@
-"""What follows from logs: order by knowledge, not by clocks, and doubt where two knew nothing of each other."""
+"""What follows from logs: order by knowledge, not by clocks; doubt where two knew nothing of each other."""
 
 from __future__ import annotations
 
