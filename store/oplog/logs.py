@@ -7,9 +7,9 @@ A log is a file of JSON lines, named `KIND==PROJECT==ACCESS==TRANSACTION.log`:
     {"records":1,"xxh3":"…"}
 
 `begin` tells what is planned, `end` what was done, `base` what there is after all that it was made of.
-`after` names the transactions that whoever writes knew of: order follows from that and never from clocks. Each line
-ends with the xxh3-64 of what it would be without it, the last one tells how many there are: a log that was
-torn, or written by a newer version, is told from a whole one, and nothing in it is believed.
+`after` names the transactions that whoever writes knew of: order follows from that and never from clocks.
+Each line ends with the xxh3-64 of what it would be without it, the last one tells how many there are: a log
+that was torn, or written by a newer version, is told from a whole one, and nothing in it is believed.
 
 Logs are hostile input. They hold no secret. Pure; any thread.
 """
