@@ -61,6 +61,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/keeping/keeper.py",
         "store/making/failures.py",
         "store/making/flight.py",
+        "store/making/gathering.py",
         "store/making/maker.py",
         "store/making/worker_process.py",
         "store/making/workers.py",

@@ -15,6 +15,7 @@ from store.errors import ObjectCorrupt
 from store.making.cvat_originals import OriginalZip, lay_out
 from store.making.cvat_sources import ChunkedFolder
 from store.making.cvat_tasks import MP4
+from store.making.gathering import gather
 from store.making.maker import Maker
 from store.making.tasks import Task
 from store.making.zipped import FIRST_MEMBER
@@ -96,6 +97,9 @@ class ChunkContents:
         if isinstance(chunked, ChunkedFolder) and _is_original(row):
             return await self._open_originals(shown, chunked, row)
         pieces = Pieces(self._maker, self._store.held, _task(shown, row))
+        if isinstance(chunked, ChunkedFolder):
+            images = chunked.chunk_rows(_number(row)).tolist()
+            await gather(self._maker, pieces.task, self._files, images)
         if pieces.task.maker == MP4:
             self._tell(shown, row, len(await pieces.get(0)))
             return PieceFile(pieces)
@@ -126,11 +130,13 @@ class ChunkContents:
         return lay_out(self._files.tree, rows, [self._files.sizes[image] for image in rows])
 
     async def _open_originals(self, shown: Shown, chunked: ChunkedFolder, row: int) -> OpenFile:
+        rows = chunked.chunk_rows(_number(row)).tolist()
         checksums = Pieces(self._maker, self._store.held, chunked.checksums(_number(row)))
+        await gather(self._maker, checksums.task, self._files, rows)
         known = checksums_of(await checksums.get(0))
         layout = await self._lay_out_originals(chunked, row)
         self._tell(shown, row, layout.size)
-        whole = OriginalZip(chunked.chunk_rows(_number(row)).tolist(), layout, known)
+        whole = OriginalZip(rows, layout, known)
         start_soon = self._store.engine.nursery.start_soon
         return ShardFile(ShardReader(self._files, whole, self._store.allowance, start_soon))
 

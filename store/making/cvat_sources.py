@@ -14,6 +14,7 @@ from typing import Final
 from store.errors import InputError, MediaInvalid, ObjectCorrupt
 from store.making.cvat_images import sizes_of
 from store.making.cvat_tasks import ImageChunks, VideoChunks, measuring
+from store.making.gathering import gather
 from store.making.maker import Maker
 from store.making.tasks import RowOrigin
 from store.media.folders import Rows, frame_rows, path_below, related_rows
@@ -135,7 +136,8 @@ async def measure(maker: Maker, files: TreeFiles, rows: list[int]) -> list[tuple
     Raises `MediaInvalid` for one that cannot be read, and as `Maker.piece` does.
     """
     sizes: list[tuple[int, int]] = []
-    for task, _ in measuring([RowOrigin(files, row) for row in rows]):
+    for task, count in measuring([RowOrigin(files, row) for row in rows]):
+        await gather(maker, task, files, rows[len(sizes) : len(sizes) + count])
         sizes += sizes_of(await maker.piece(task, 0))
     if len(sizes) != len(rows):
         raise MediaInvalid("what was kept of images does not belong to them")

@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 from store.media.images import compressed_member
-from tests.mount.datasets import Cache
+from tests.mount.datasets import Cache, entries_of, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.servers.nginx import nginx
 from tests.store.media.sources import BytesSource
 from tests.store.media.videos import Videos, full_decode, md5_of
 
@@ -352,6 +353,36 @@ def test_listing_makes_nothing_and_what_was_made_is_found_again(mounter: Mounter
     shutil.rmtree(cache.root / "fusefs" / "derived")
     third = mounter.mount(oid, "--cache", cache.root)
     assert {path: seen(third, "50", path).read_bytes() for path in wanted} == wanted
+
+
+def test_images_that_a_remote_has_are_fetched_once(mounter: Mounter, tmp_path: Path) -> None:
+    cache, there = Cache(tmp_path / "cache"), Cache(tmp_path / "remote")
+    for content in MANY.values():
+        there.put(content)
+    oid = cache.put_manifest(entries_of(MANY))
+    log = tmp_path / "access.log"
+
+    def gets() -> list[str]:
+        found = (line.partition('"GET /files/md5/')[2] for line in log.read_text().splitlines())
+        return sorted(line.partition(" ")[0].replace("/", "") for line in found if line)
+
+    with nginx(tmp_path / "nginx", there.root, extra=f"access_log {log};") as server:
+        mount = mounter.mount(oid, "--cache", cache.root, "--remote", server.url)
+        folder = seen(mount, "40", "many")
+        assert sorted(os.listdir(folder / "original")) == ["0.zip", "1.zip", "2.zip", "3.zip"]
+        assert gets() == []
+        first = members(folder / "original" / "0.zip")
+        assert list(first.values()) == list(MANY.values())[:40]
+        assert set(gets()) >= {md5(content) for content in first.values()}
+        lines = (folder / "manifest.jsonl").read_bytes().splitlines()
+        assert len(lines) == 2 + len(MANY)
+        for number in range(4):
+            assert list(members(folder / "compressed" / f"{number}.zip").values()) == [
+                compressed(content) for content in list(MANY.values())[40 * number : 40 * number + 40]
+            ]
+        assert gets() == sorted({md5(content) for content in MANY.values()})
+        assert mount.status()["errors"] == 0
+        mount.umount()
 
 
 def test_as_a_mount_of_its_own(mounter: Mounter) -> None:
