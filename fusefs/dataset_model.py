@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class Dataset:
 
     wanted: tuple[Wanted, ...] = field(default=(), repr=False)
     """The outputs that it is made of; empty where an oid was named."""
-    default_remote: str = ""
-    """The name of the remote that is pushed to where nothing else is said; empty for none."""
+    push_remotes: Mapping[str, RemoteSpec] = field(default_factory=dict, repr=False)
+    """Where outputs are pushed to, by the remote that they or the user name; empty is the default one."""
 
     @property
     def cache(self) -> Path:

@@ -18,7 +18,7 @@ from store.dvc.files import Files
 from store.dvc.imports import Hop
 from store.dvc.index import TrackedOutput
 from store.dvc.project import Project
-from store.dvc.remotes import RemoteHome, add_remote, settle_remotes
+from store.dvc.remotes import RemoteHome, add_remote, push_remotes, settle_remotes
 from store.dvc.versioned import Wanted
 from store.errors import InputError, ObjectMissing, StoreError
 from store.local_cache import LocalCache
@@ -39,6 +39,8 @@ class DatasetRemotes:
 
     def __init__(self, request: Request, cache: Path) -> None:
         self._warnings: dict[str, None] = {}
+        self.push_remotes: Mapping[str, RemoteSpec] = {}
+        """As `Dataset.push_remotes`; known when all is settled."""
         self.brought: dict[Oid, bytes] = {}
         """Manifests that the cache could not take."""
         self._request = request
@@ -83,6 +85,10 @@ class DatasetRemotes:
         refusals: list[InputError] = []
         roots = dict.fromkeys(one.root for one in located.wanted) or ([] if located.beyond else [""])
         works = [(self._home(root), [w for w in located.wanted if w.root == root]) for root in roots]
+        if works:
+            home, wanted = works[0]
+            names = {"", *(one.output.remote for one in wanted), *self._request.remotes}
+            self.push_remotes = push_remotes(home, names, self._all.own)
         for beyond in located.beyond:
             roots = dict.fromkeys(one.root for one in beyond.wanted)
             works += [

@@ -47,5 +47,5 @@ def compile_dataset(
         warnings=(*located.warnings, *remotes.warnings),
         remotes=specs,
         wanted=located.wanted,
-        default_remote=remotes.default,
+        push_remotes=remotes.push_remotes,
     )

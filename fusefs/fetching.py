@@ -25,6 +25,7 @@ from store.errors import (
     Offline,
     RemoteCorrupt,
     RemoteDenied,
+    RemoteFull,
     RemoteSlow,
     RemoteUnreachable,
     StoreError,
@@ -49,7 +50,7 @@ _KINDS: Final[tuple[tuple[tuple[type[StoreError], ...], str], ...]] = (
     ((RemoteSlow, StoreTimeout), "slow"),
     ((ObjectCorrupt, RemoteCorrupt), "corrupt"),
     ((RemoteUnreachable,), "unreachable"),
-    ((CacheUnusable,), "no room"),
+    ((CacheUnusable, RemoteFull), "no room"),
 )
 
 

@@ -26,6 +26,7 @@ from store.errors import (
     RemoteDenied,
     RemoteError,
     RemoteFull,
+    RemoteMissing,
     StoreError,
 )
 from store.manifest import check_manifest, parse_manifest
@@ -46,9 +47,10 @@ LARGE_JOBS: Final = 4
 LOOKED_AT: Final = 1024
 """Objects that the cache is asked for together."""
 MOST_FAILURES: Final = 16
-"""In a row: then the remote is given up. What it denies or has no room for ends a push at once."""
+"""In a row: then the remote is given up. At once it is where it denies something, has no room, or loses
+what it took."""
 
-_HOPELESS: Final = (RemoteDenied, RemoteFull)
+_HOPELESS: Final = (RemoteDenied, RemoteFull, RemoteMissing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,17 @@ class Push:
         caches: CacheChain,
         remote: Remote,
         *,
+        told: Mapping[Oid, bytes] | None = None,
         jobs: int = JOBS,
         tick: Callable[[], object] = lambda: None,
     ) -> None:
-        """`tick` is called a few times a second by the thread that calls `run`."""
+        """`told` are manifests that are known without a cache. `tick` is called a few times a second by the
+        thread that calls `run`.
+        """
         self.tally = Tally()
         self._caches = caches
         self._remote = remote
+        self._told = told or {}
         self._jobs = jobs
         self._crew = Crew(tick)
         self._patience = Patience(self._crew)
@@ -124,7 +130,7 @@ class Push:
         """A manifest's bytes, proved."""
         self.tally.objects += 1
         try:
-            data = self._caches.read(oid)
+            data = self._told[oid] if oid in self._told else self._caches.read(oid)
             check_manifest(data, oid)
         except (ObjectMissing, ObjectCorrupt, CacheUnusable) as error:
             self._fail(oid, error)

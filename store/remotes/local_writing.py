@@ -2,7 +2,8 @@
 
 What is new takes owner, group and mode from the directory (`store.ownership`), objects are 0444: DVC trusts
 those of a local remote for that. On its way a file lies in `fusefs/uploads` and is locked, so what a process
-left behind that was killed can be told, and is removed by the next one. Blocking; any thread.
+left behind that was killed can be told, and is removed by the next one. Names are not synced one by one: a
+file system's journal has them in the order in which they were given. Blocking; any thread.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ class DirectoryWriter:
                     return False
             else:
                 os.rename(upload, name, src_dir_fd=uploads, dst_dir_fd=directory)
-            os.fsync(directory)
             return True
         finally:
             os.close(descriptor)

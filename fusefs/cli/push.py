@@ -1,0 +1,207 @@
+"""`fusefs push TARGET`: put a version on a remote, so that `dvc pull` and every `fusefs mount` find it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from fusefs.cli import print_error
+from fusefs.cli.commit import TerminalProgress, format_size
+from fusefs.dataset import Dataset, Request, open_dataset
+from fusefs.fetching import kind_of
+from fusefs.interruption import Interrupted, interruptible
+from fusefs.logs import escape
+from fusefs.mount_options import argument_type, parse_remote
+from fusefs.pushing import Errand, Plan, plan_push
+from store.cache_chain import CacheChain
+from store.errors import RemoteError
+from store.local_cache import LocalCache
+from store.pushing.push import JOBS, MOST_JOBS, Push, Tally
+from store.remotes.opening import open_remote
+
+EPILOG = """\
+TARGET is what `fusefs mount` takes. What the remote has already is not sent again, and what was interrupted
+goes on where it ended. A directory's manifest is put when all of its files are there.
+
+examples:
+  fusefs push data
+  fusefs push data@v1.0 --remote backup
+  fusefs push data.dvc --remote s3://bucket/path
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "push",
+        help="put a version on a remote",
+        description="Put on a remote what it lacks of a version. Exit status 1 where not all gets there.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("target", metavar="TARGET", help="the version; also TARGET@REV")
+    parser.add_argument(
+        "--remote",
+        metavar="NAME|URL",
+        type=argument_type(parse_remote),
+        help="put it there (default: the remote that the output names, or the default one)",
+    )
+    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
+    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
+    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    parser.add_argument(
+        "--trust", action="store_true", help="follow the configuration of a repository that is not yours"
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=argument_type(_parse_jobs),
+        default=JOBS,
+        help=f"objects that are sent at once (default: {JOBS})",
+    )
+    parser.add_argument("--json", action="store_true", help="print one object about it")
+
+
+def _parse_jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
+        raise ValueError(f"{text!r} is not a number from 1 to {MOST_JOBS}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Push; 0 when all is there. Raises `StoreError` for everything foreseen."""
+    started = time.monotonic()
+    request = Request(
+        options.target,
+        cache=options.cache,
+        rev=options.rev,
+        repo=options.repo,
+        remotes=(options.remote,) if options.remote else (),
+        trust=options.trust,
+    )
+    dataset = open_dataset(request)
+    plan = plan_push(dataset, options.remote or "")
+    for line in (*dataset.warnings, *plan.notes):
+        print_error(f"warning: {line}")
+    watched = not options.json and sys.stderr.isatty()
+    outcome = Outcome(dataset, plan)
+    status = 0
+    try:
+        with interruptible():
+            outcome.push(options.jobs, TerminalProgress() if watched else None)
+    except Interrupted as interrupted:
+        outcome.interrupted = True
+        status = interrupted.status
+    seconds = time.monotonic() - started
+    if options.json:
+        print(json.dumps(outcome.describe(seconds)))
+    else:
+        print(escape(outcome.summarize(seconds)))
+    for kind, (count, example) in outcome.failures().items():
+        print_error(f"{kind}: {_count(count)}, such as {example}")
+    for error in outcome.refusals:
+        print_error(str(error))
+    return status or (1 if outcome.refusals or outcome.failures() else 0)
+
+
+class Outcome:
+    """A push to one remote or to several, and what became of it."""
+
+    def __init__(self, dataset: Dataset, plan: Plan) -> None:
+        self.interrupted = False
+        self.refusals: list[RemoteError] = []
+        """Why remotes were given up."""
+        self._dataset = dataset
+        self._plan = plan
+        self._tallies: list[Tally] = []
+
+    def push(self, jobs: int, progress: TerminalProgress | None) -> None:
+        """Push to one remote after another. What was put stays, whatever ends it."""
+        caches = CacheChain(*[LocalCache(root) for root in self._dataset.caches])
+        with closing(caches):
+            for errand in self._plan.errands:
+                with self._shown(progress) as tick:
+                    self._push_one(caches, errand, jobs, tick)
+
+    def _push_one(self, caches: CacheChain, errand: Errand, jobs: int, tick: Any) -> None:
+        remote = open_remote(errand.remote)
+        with closing(remote.storage):
+            push = Push(caches, remote, told=self._plan.told, jobs=jobs, tick=tick)
+            self._tallies.append(push.tally)
+            try:
+                push.run(errand.oids)
+            except RemoteError as error:
+                self.refusals.append(error)
+
+    @contextmanager
+    def _shown(self, progress: TerminalProgress | None) -> Iterator[Any]:
+        if progress is None:
+            yield lambda: None
+            return
+        begun = False
+
+        def tick() -> None:
+            nonlocal begun
+            tally = self._tallies[-1]
+            if not begun and tally.lacking:
+                progress.begin(tally.lacking, tally.lacking_bytes)
+                begun = True
+            if begun:
+                progress.expect(tally.lacking, max(tally.lacking_bytes, tally.sent))
+                progress.update(tally.pushed, tally.sent)
+
+        try:
+            yield tick
+        finally:
+            progress.end()
+
+    def failures(self) -> dict[str, tuple[int, str]]:
+        """Kind → how many objects, and what was said of one of them."""
+        found: dict[str, tuple[int, str]] = {}
+        for tally in self._tallies:
+            for failure in tally.failures:
+                kind = kind_of(failure.error)
+                count, example = found.get(kind, (0, str(failure.error)))
+                found[kind] = (count + 1, example)
+        return found
+
+    def describe(self, seconds: float) -> dict[str, Any]:
+        """What `--json` prints; `bytes` and `seconds` are numbers."""
+        return {
+            "target": self._dataset.target,
+            "oid": self._dataset.oid or None,
+            "rev": self._dataset.rev or None,
+            "remotes": [errand.remote.name for errand in self._plan.errands],
+            "objects": sum(tally.objects for tally in self._tallies),
+            "there": sum(tally.there for tally in self._tallies),
+            "pushed": sum(tally.pushed for tally in self._tallies),
+            "bytes": sum(tally.bytes for tally in self._tallies),
+            "failed": sum(len(tally.failures) for tally in self._tallies),
+            "failures": {
+                kind: {"objects": count, "example": example}
+                for kind, (count, example) in self.failures().items()
+            },
+            "refused": [str(error) for error in self.refusals],
+            "interrupted": self.interrupted,
+            "seconds": round(seconds, 3),
+        }
+
+    def summarize(self, seconds: float) -> str:
+        """A line for people."""
+        told = self.describe(seconds)
+        where = ", ".join(told["remotes"])
+        parts = [f"pushed {_count(told['pushed'])} ({format_size(told['bytes'])}) to {where}"]
+        parts.append(f"{told['there']} {'was' if told['there'] == 1 else 'were'} there")
+        if told["failed"]:
+            parts.append(f"{told['failed']} failed")
+        if self.interrupted:
+            parts.append("interrupted")
+        return f"{', '.join(parts)}; {seconds:.1f} s"
+
+
+def _count(objects: int) -> str:
+    return f"{objects} object{'s' * (objects != 1)}"
