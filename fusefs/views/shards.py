@@ -14,6 +14,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import pyfuse3
 import trio
@@ -38,7 +39,7 @@ LAYOUTS_KEPT: Final = 4
 SHARDS_KEPT: Final = 16
 """Between `stat` and `open`; who has one open keeps it himself."""
 ROWS_KEPT: Final = 1 << 16
-"""Files of a shard that is kept so: a larger one is laid out again."""
+"""Files of a shard that is kept so: a larger one is laid out again, unless somebody has it open."""
 
 _DATASET_ROW: Final = 1
 _FIRST_SHARD: Final = 2
@@ -79,6 +80,7 @@ class ShardsView:
         self.allowance = Allowance()
         self.layouts: _Latest[int, Layout] = _Latest(LAYOUTS_KEPT)
         self.shards: _Latest[tuple[int, int], Shard] = _Latest(SHARDS_KEPT)
+        self.open_shards: WeakValueDictionary[tuple[int, int], Shard] = WeakValueDictionary()
 
     async def open(self, version: TreeSpace, recipe: str) -> ShardsSpace:
         parsed = ShardsRecipe.parse(recipe)
@@ -199,6 +201,7 @@ class ShardsSpace:
             self._outdated.add(number)
             self._sizes[_FIRST_SHARD + number] = UNKNOWN
             self._view.shards.drop((self.number, number))
+            self._view.open_shards.pop((self.number, number), None)
         first = first_inode(self.number)
         self._sizes[_DATASET_ROW] = UNKNOWN
         return [first + _DATASET_ROW, *(first + _FIRST_SHARD + number for number in told)]
@@ -300,20 +303,28 @@ class ShardsSpace:
 
     async def _lay_out(self, number: int) -> Shard:
         """A shard with the sizes that its files have. Raises what learning them raises, and `InputError`."""
-        shard = self._view.shards.get((self.number, number))
+        shard = self._laid_out(number)
         while shard is None:
             layout = await self._layout()
             await self._files.learn(await self._threads.on_disk(layout.unknown, number))
-            corrections = self._corrections
-            made, digest = await self._threads.on_disk(_make_shard, layout, number)
+            async with self._laying_out:
+                shard = self._laid_out(number)
+                if shard is not None:  # by somebody else, meanwhile
+                    break
+                corrections = self._corrections
+                made, digest = await self._threads.on_disk(_make_shard, layout, number)
             if corrections != self._corrections:
                 continue  # what was made of sizes that did not hold is not told
-            shard = made
+            shard = self._view.open_shards[self.number, number] = made
             self._sizes[_FIRST_SHARD + number] = shard.size
             self._times[_FIRST_SHARD + number] = time_of(digest)
             if len(shard.rows) <= ROWS_KEPT:
                 self._view.shards.put((self.number, number), shard)
         return shard
+
+    def _laid_out(self, number: int) -> Shard | None:
+        key = (self.number, number)
+        return self._view.shards.get(key) or self._view.open_shards.get(key)
 
     async def _describe(self) -> bytes:
         """`dataset.json`. Raises what learning all sizes raises."""

@@ -48,7 +48,7 @@ class Views:
     ) -> None:
         self._surroundings = Surroundings(engine, numbers, uid, gid, umask)
         self._shown = shown
-        self._opening = trio.Lock()
+        self._opening = {kind: trio.Lock() for kind in KINDS}
         self._kinds: dict[str, View] = {}
         self._opened: dict[tuple[TreeFiles, str, str, bool], ViewSpace] = {}
         self.directories = {
@@ -62,7 +62,7 @@ class Views:
         Raises `InputError` for what is not a recipe, and `StoreError`.
         """
         key = (version.files, kind, check_recipe(kind, recipe), at_root)
-        async with self._opening:
+        async with self._opening[kind]:  # it may take a while: the other kinds need not wait
             space = self._opened.get(key)
             if space is None:
                 if len(self._opened) >= MOST_VIEWS:

@@ -84,7 +84,7 @@ def shard_number(name: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Shard:
     """One shard: files `rows`, their `sizes`, where their headers `starts`; `size` is that of all of it."""
 

@@ -50,6 +50,12 @@ class Spliced(Protocol):
     @property
     def sizes(self) -> Sequence[int] | NDArray[np.int64]: ...
 
+    @property
+    def starts(self) -> Sequence[int] | NDArray[np.int64]: ...
+
+    @property
+    def size(self) -> int: ...
+
     def pieces(self, offset: int, length: int) -> list[Piece]:
         """See `Shard.pieces`."""
 
@@ -85,6 +91,10 @@ class _Member:
     arrived: trio.Event = field(default_factory=trio.Event)
     """It is open, or is not going to be."""
     users: int = 0
+    counted: int = 0
+    """Bytes of the allowance that it takes while it is ahead."""
+    end: int = 0
+    """Where in the shard it ends, more or less, while it is ahead."""
 
 
 class ShardReader:
@@ -99,8 +109,8 @@ class ShardReader:
         self._allowance = allowance
         self._start_soon = start_soon
         self._members: OrderedDict[int, _Member] = OrderedDict()
-        self._ahead: dict[int, int] = {}
-        """Members that were opened ahead and not read yet, and what they took of the allowance."""
+        self._ahead: dict[int, _Member] = {}
+        """Those that were opened ahead and not read yet, in the shard's order more or less."""
         self._bytes_ahead = 0
         self._furthest = 0
         self._started = 0
@@ -131,7 +141,7 @@ class ShardReader:
     def close(self) -> None:
         """Let go of all members; of those that are being read, when they are."""
         self._is_closed = True
-        self._drop_ahead()
+        self._drop_ahead(self._shard.size + 1)
         for row, member in list(self._members.items()):
             self._drop(row, member)
 
@@ -162,7 +172,7 @@ class ShardReader:
             await member.arrived.wait()
         member.users += 1
         self._members.move_to_end(row)
-        self._arrive(row)
+        self._arrive(row, member)
         return member
 
     async def _open(self, row: int, size: int, member: _Member) -> None:
@@ -189,18 +199,20 @@ class ShardReader:
         bodies = [piece for piece in pieces if isinstance(piece, Body)]
         reads_on = abs(offset - self._furthest) <= OVERTAKEN
         if not reads_on:
-            self._drop_ahead()
+            self._drop_ahead(self._shard.size + 1)
+            self._started = 0
         end = offset + sum(map(_length, pieces))
         self._furthest = max(end, self._furthest) if reads_on else end
+        self._drop_ahead(offset - OVERTAKEN)  # what was passed over, as `tar t` does
         for body in bodies if len(bodies) > 1 else ():
-            self._start(body.row, body.size)
+            self._start(body.row, body.size, end)
         if self._files.prefetcher is None or not reads_on:
             return
-        rows, sizes = self._shard.rows, self._shard.sizes
+        rows, sizes, starts = self._shard.rows, self._shard.sizes, self._shard.starts
         place = max(self._shard.place(self._furthest), self._started)
         while place < len(rows) and self._has_room():
-            size = int(sizes[place])
-            if size and not self._start(int(rows[place]), size):  # an empty one is never read
+            size, end = int(sizes[place]), int(starts[place + 1])
+            if size and not self._start(int(rows[place]), size, end):  # an empty one is never read
                 break
             place += 1
         self._started = place
@@ -208,16 +220,15 @@ class ShardReader:
     def _has_room(self) -> bool:
         return len(self._ahead) < MEMBERS_AHEAD and self._bytes_ahead < BYTES_AHEAD
 
-    def _start(self, row: int, size: int) -> bool:
+    def _start(self, row: int, size: int, end: int) -> bool:
         """Begin to open a member; False where that would be too many."""
         if row in self._members:
             return True
         counted = min(size, LARGEST_AHEAD)
         if not self._allowance.take(counted):
             return False
-        self._ahead[row] = counted
         self._bytes_ahead += counted
-        member = self._members[row] = _Member()
+        member = self._members[row] = self._ahead[row] = _Member(counted=counted, end=end)
         self._start_soon(self._bring, row, size, member)
         return True
 
@@ -230,22 +241,24 @@ class ShardReader:
             log.exception("%r could not be opened ahead of its reader", self._path(row))
         finally:
             if member.opened is None:
-                self._arrive(row)
+                self._arrive(row, member)
         if member.opened is not None and self._members.get(row) is not member:
             self._files.close(member.opened)
 
-    def _arrive(self, row: int) -> None:
+    def _arrive(self, row: int, member: _Member) -> None:
         """A member is not ahead any more: it is being read, or will not be."""
-        size = self._ahead.pop(row, None)
-        if size is not None:
-            self._bytes_ahead -= size
-            self._allowance.give_back(size)
+        if self._ahead.get(row) is member:
+            del self._ahead[row]
+            self._bytes_ahead -= member.counted
+            self._allowance.give_back(member.counted)
 
-    def _drop_ahead(self) -> None:
-        self._started = 0
-        for row in list(self._ahead):
-            self._arrive(row)
-            self._drop(row, self._members[row])
+    def _drop_ahead(self, place: int) -> None:
+        """Close what is ahead and ends before a place in the shard."""
+        for row, member in list(self._ahead.items()):
+            if member.end >= place:
+                break
+            self._arrive(row, member)
+            self._drop(row, member)
 
     # Behind
 
@@ -264,7 +277,7 @@ class ShardReader:
         """Close a member that nobody uses. One that is being opened closes itself when it comes too late."""
         if member.users:
             return False
-        del self._members[row]
+        self._members.pop(row, None)
         if member.opened is not None:
             self._files.close(member.opened)
         return True

@@ -222,6 +222,22 @@ def test_who_goes_elsewhere_lets_go_of_what_was_ahead(new_version: NewVersion) -
     run(new_version, test)
 
 
+def test_what_is_passed_over_is_let_go_of(new_version: NewVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "OVERTAKEN", 10_000)
+    monkeypatch.setattr(reader, "MEMBERS_AHEAD", 20)
+
+    async def test(bench: Bench) -> None:
+        bench.files.gate.set()
+        shard = bench.layout.shard(0)
+        for start in shard.starts[:100].tolist():  # headers alone
+            assert await bench.reader.read(start, 512) == bench.archive[start : start + 512]
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(bench.files.open_now) <= 20
+        assert int(shard.rows[105]) in bench.files.asked
+
+    run(new_version, test)
+
+
 def test_a_reader_that_is_closed_closes_what_comes_later(new_version: NewVersion) -> None:
     async def test(bench: Bench) -> None:
         async with trio.open_nursery() as nursery:
