@@ -9,7 +9,7 @@ Belongs to the event loop. Caller: `fusefs materialize`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,8 +22,9 @@ from store.errors import StoreError
 from store.making.cvat_sources import ChunkedFolder, ChunkedVideo, is_video, open_folder
 from store.making.cvat_tasks import measuring
 from store.making.frame_chunks import FrameChunks
-from store.making.tasks import RowOrigin, Series, Task
+from store.making.tasks import Origin, RowOrigin, Series, Task
 from store.media.folders import directories_with_frames
+from store.media.index import VideoIndex
 from store.media.ordering import is_frame
 from store.media.recipe import ChunksRecipe, FramesRecipe, parse_chunks, parse_frames
 from store.tree import Tree
@@ -36,6 +37,7 @@ MOST_IN_CALL: Final = 8
 """Products of one call: little is lost with a worker, and progress is seen."""
 
 Recipe = FramesRecipe | ChunksRecipe
+IndexOf = Callable[[Origin], Awaitable[VideoIndex]]
 
 
 @dataclass(slots=True)
@@ -163,7 +165,9 @@ class Materialization:
     async def _plan(self, row: int, groups: trio.MemorySendChannel[list[Task]]) -> None:
         """Have everything made that a row gives."""
         try:
-            count, planned = await self._tasks_of(row)
+            count, planned = await plan_tasks(
+                self._engine, self._files, self._recipe, row, self._runner.index
+            )
         except StoreError as error:
             self.tally.fail(failure(error), self._files.tree.path(row))
             return
@@ -173,21 +177,26 @@ class Materialization:
         for group in planned:
             await groups.send(group)
 
-    async def _tasks_of(self, row: int) -> tuple[int, Iterator[list[Task]]]:
-        """How many products a source gives, and these in groups."""
-        engine, files, recipe = self._engine, self._files, self._recipe
-        origin = RowOrigin(files, row)
-        if isinstance(recipe, FramesRecipe):
-            index = await self._runner.index(origin)
-            frames = await engine.threads.on_disk(FrameChunks, origin, index, recipe)
-            return len(frames), _groups(frames, len(frames))
-        if files.tree.is_directory(row):
-            folder = await open_folder(engine.maker, engine.threads, files, row, recipe)
-            return await engine.threads.on_disk(_folder_tasks, files, folder)
-        index = await self._runner.index(origin)
-        video = await engine.threads.on_disk(ChunkedVideo, origin, index, recipe)
-        count = video.numbering.chunk_count
-        return 2 * count, _chain(_groups(video.compressed, count), _groups(video.original, count))
+
+async def plan_tasks(
+    engine: Engine, files: TreeFiles, recipe: Recipe, row: int, index_of: IndexOf
+) -> tuple[int, Iterator[list[Task]]]:
+    """How many products a video or folder gives, and their tasks, those together that one worker makes best.
+
+    Raises `StoreError`.
+    """
+    origin = RowOrigin(files, row)
+    if isinstance(recipe, FramesRecipe):
+        index = await index_of(origin)
+        frames = await engine.threads.on_disk(FrameChunks, origin, index, recipe)
+        return len(frames), _groups(frames, len(frames))
+    if files.tree.is_directory(row):
+        folder = await open_folder(engine.maker, engine.threads, files, row, recipe)
+        return await engine.threads.on_disk(_folder_tasks, files, folder)
+    index = await index_of(origin)
+    video = await engine.threads.on_disk(ChunkedVideo, origin, index, recipe)
+    count = video.numbering.chunk_count
+    return 2 * count, _chain(_groups(video.compressed, count), _groups(video.original, count))
 
 
 def _folder_tasks(files: TreeFiles, folder: ChunkedFolder) -> tuple[int, Iterator[list[Task]]]:

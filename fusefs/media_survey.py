@@ -9,7 +9,7 @@ Belongs to the event loop. Caller: `fusefs media`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import trio
 
+from fusefs.made_products import MadeProducts
 from store.errors import StoreError
 from store.making.image_maker import Picture, image_facts_task, read_facts
 from store.making.maker import Maker
@@ -50,6 +51,8 @@ class Found:
     """Of a video."""
     picture: Picture | None = None
     """Of images the first one's."""
+    made: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """View (`KIND:RECIPE`) → products of it that are in the cache, products that there would be."""
     error: StoreError | None = None
 
 
@@ -85,7 +88,11 @@ def list_items(files: TreeFiles, rows: Sequence[int], *, each: bool) -> list[Ite
 
 
 async def survey(
-    maker: Maker, files: TreeFiles, items: Sequence[Item], tell: Callable[[Found], object]
+    maker: Maker,
+    files: TreeFiles,
+    items: Sequence[Item],
+    made: MadeProducts,
+    tell: Callable[[Found], object],
 ) -> None:
     """Look at every item, several at a time, and `tell` what is known of each in their order.
 
@@ -97,7 +104,7 @@ async def survey(
 
     async def look(place: int) -> None:
         nonlocal told
-        found[place] = await _look(maker, files, items[place])
+        found[place] = await _look(maker, files, items[place], made)
         while told in found:
             tell(found.pop(told))
             told += 1
@@ -109,13 +116,16 @@ async def survey(
             nursery.start_soon(look, place)
 
 
-async def _look(maker: Maker, files: TreeFiles, item: Item) -> Found:
+async def _look(maker: Maker, files: TreeFiles, item: Item, made: MadeProducts) -> Found:
     try:
         origin = RowOrigin(files, item.rows[0])
         if item.is_video:
-            return Found(item, await origin.size(), index=await maker.index(origin))
+            index = await maker.index(origin)
+            return Found(item, await origin.size(), index=index, made=await made.count(origin.row))
         size = await _size(files, item)
-        return Found(item, size, picture=read_facts(await maker.piece(image_facts_task(origin), 0)))
+        picture = read_facts(await maker.piece(image_facts_task(origin), 0))
+        counted = await made.count(files.tree.parent[origin.row]) if item.is_folder else {}
+        return Found(item, size, picture=picture, made=counted)
     except StoreError as error:
         return Found(item, _known_size(files, item), error=error)
 

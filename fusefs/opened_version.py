@@ -29,6 +29,17 @@ async def read_version(
 ) -> int:
     """Do `work` with the engine and files of a resolved dataset; `workers` are the processes that make
     something, 0 for the default. Returns the signal that has ended it early, 0 for none. Raises as `work`."""
+    try:
+        return await _read(request, dataset, tree, work, workers)
+    except BaseExceptionGroup as group:
+        # Several tasks fail when one does; the first is what is reported, as if there were no tasks.
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+async def _read(request: Request, dataset: Dataset, tree: Tree, work: Work, workers: int) -> int:
     settings = Settings(
         caches=dataset.caches,
         blobs=blob_directory(),

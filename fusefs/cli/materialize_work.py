@@ -16,6 +16,7 @@ from fusefs.dataset import Dataset
 from fusefs.materializing import Materialization, Recipe, Tally
 from fusefs.task_runs import LocalRunner, Runner
 from store.engine import Engine
+from store.making.used_views import note_view
 from store.tree_files import TreeFiles
 
 TICK_SECONDS: Final = 0.2
@@ -53,6 +54,7 @@ class Work:
 
     async def run(self, engine: Engine, files: TreeFiles) -> None:
         """Make everything."""
+        await engine.threads.on_disk(note_view, self._dataset.cache, self._options.view)
         async with trio.open_nursery() as nursery:
             if self._progress is not None:
                 nursery.start_soon(self._show, self._progress)

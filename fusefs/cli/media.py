@@ -106,6 +106,7 @@ def _parse_view(text: str) -> str:
 def run(options: argparse.Namespace) -> int:
     from fusefs.cli.media_lines import Totals, describe, show  # what decodes is slow to import
     from fusefs.contact_sheet import check_place
+    from fusefs.made_products import MadeProducts, views_of_cache
     from fusefs.media_survey import Found, list_items, survey
     from fusefs.sheet_pictures import collect_sections
 
@@ -130,14 +131,20 @@ def run(options: argparse.Namespace) -> int:
         def tell(found: Found) -> None:
             totals.add(found)
             if printer is not None:
-                printer.add(describe(found, {}))
+                printer.add(describe(found))
             else:
-                print(escape(show(found, {})), flush=True)
+                print(escape(show(found)), flush=True)
             if found.error is None and options.sheet is not None:
                 drawn.append(found.item)
 
         items = list_items(files, rows, each=options.each)
-        await survey(engine.maker, files, items, tell)
+        views = [view for view in options.view if not view.startswith("shards:")]
+        others = await engine.threads.on_disk(views_of_cache, engine)
+        made = MadeProducts(engine, files, views, others)
+        try:
+            await survey(engine.maker, files, items, made, tell)
+        finally:
+            made.close()
         if options.sheet is not None:
             sections.extend(await collect_sections(engine.maker, files, drawn, options.pictures))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,8 @@ from fusefs.cli.commit import format_size
 from fusefs.media_survey import Found, displayed_size, key_frame_gaps
 from store.media.index import VideoIndex
 
-Made = Mapping[str, tuple[int, int]]
-"""View (`KIND:RECIPE`) → products that are there, products that there would be."""
 
-
-def describe(found: Found, made: Made) -> dict[str, Any]:
+def describe(found: Found) -> dict[str, Any]:
     """What `--json` prints. Sizes in bytes and pixels, lengths in seconds; None for what is not known."""
     described: dict[str, Any] = {
         "path": found.item.path,
@@ -28,7 +24,7 @@ def describe(found: Found, made: Made) -> dict[str, Any]:
     if found.picture is not None:
         picture = found.picture
         described |= {"codec": picture.form.lower(), "width": picture.width, "height": picture.height}
-    described["made"] = {view: {"here": here, "of": of} for view, (here, of) in made.items()}
+    described["made"] = {view: {"here": here, "of": of} for view, (here, of) in found.made.items()}
     described["error"] = None if found.error is None else str(found.error)
     return described
 
@@ -49,7 +45,7 @@ def _describe_video(index: VideoIndex) -> dict[str, Any]:
     }
 
 
-def show(found: Found, made: Made) -> str:
+def show(found: Found) -> str:
     """A line for people."""
     size = "-" if found.bytes is None else format_size(found.bytes)
     parts = [found.item.path + "/" * found.item.is_folder, size]
@@ -61,7 +57,7 @@ def show(found: Found, made: Made) -> str:
     if found.picture is not None:
         parts.append(f"{found.picture.form.lower()} {found.picture.width}x{found.picture.height}")
     parts += [
-        f"{view} {'all' if here == of else f'{here} of {of}'} here" for view, (here, of) in made.items()
+        f"{view} {'all' if here == of else f'{here} of {of}'} here" for view, (here, of) in found.made.items()
     ]
     if found.error is not None:
         parts.append(str(found.error))
