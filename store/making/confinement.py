@@ -17,8 +17,8 @@ import signal
 import struct
 from typing import Final
 
-MEMORY: Final = 8 << 30
-"""Bytes of addresses: the largest picture takes a gigabyte, and a decoder keeps several."""
+MEMORY: Final = 4 << 30
+"""Bytes of addresses: the largest picture takes 0.8 GB in RGB, and the decoder's own half as much."""
 FILES: Final = 256
 LARGEST_PRODUCT: Final = 16 << 30
 

@@ -37,8 +37,7 @@ PIECE: Final = 4
 REFUSED: Final = 5
 ALIVE: Final = 6
 DONE: Final = 7
-FAILED: Final = -1
-"""No answer begins so: one to OPEN begins with a handle, which is any number from 0 on."""
+FAILED: Final = 8
 
 PACKET: Final = 64 << 10
 LARGEST: Final = 64 << 20

@@ -101,7 +101,9 @@ class WorkerProcess:
                 elif self._note(flight, *message):
                     return
             except _TaskFailed as told:
-                raise failure or told.error from None
+                # As it was raised here, with all that it says, if that was it.
+                is_ours = failure is not None and type(failure).__name__ == message[1]
+                raise (failure if is_ours and failure else told.error) from None
             except (ValueError, TypeError, IndexError, KeyError) as error:
                 raise WireBroken("it says what cannot be") from error
 

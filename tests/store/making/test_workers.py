@@ -1,0 +1,241 @@
+"""What a worker may do, and what becomes of one that crashes, hangs, or eats all memory."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgpack
+import pytest
+import trio
+
+from store.errors import MediaFailed, MediaInvalid, RemoteUnreachable
+from store.making import failures, workers
+from tests.store.making.bad_makers import word
+from tests.store.making.origins import FarOrigin, FileOrigin, Task, maker_at, task_of
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "source.bin"
+    path.write_bytes(os.urandom(90_000))
+    return path
+
+
+def children() -> set[int]:
+    """Processes that this one has started, zombies among them."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+@pytest.mark.parametrize("maker", ["crash", "hang", "devour", "raise_bug"])
+def test_what_was_made_before_a_worker_fails_is_there_and_the_rest_is_an_error(
+    tmp_path: Path, file: Path, maker: str
+) -> None:
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache", deadline=1.0 if maker == "hang" else 30.0) as made:
+            broken = task_of(maker, file)
+            assert await made.piece(broken, 0) == word(0)
+            with pytest.raises(MediaFailed, match=r"source\.bin"):
+                await made.piece(broken, 2)
+            # Nobody else suffers, and the piece that is there stays.
+            assert await made.piece(task_of("words", file), 2) == word(2)
+            assert await made.piece(broken, 0) == word(0)
+
+    before = children()
+    trio.run(main)
+    assert children() <= before
+
+
+def test_a_failure_is_remembered_but_not_for_long(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            for _ in range(200):
+                with pytest.raises(MediaFailed):
+                    await made.piece(task_of("crash", file), 1)
+            tried = len(started)
+            monkeypatch.setattr(failures, "SECONDS", 0.0)
+            made._failures = failures.Failures()  # what was noted has its time already
+            with pytest.raises(MediaFailed):
+                await made.piece(task_of("crash", file), 1)
+            assert len(started) > tried
+
+    started: list[int] = []
+    begin = workers.WorkerProcess.__init__
+
+    def count(self: workers.WorkerProcess, deadline: float) -> None:
+        started.append(1)
+        begin(self, deadline)
+
+    monkeypatch.setattr(workers.WorkerProcess, "__init__", count)
+    trio.run(main)
+    assert len(started) <= 3
+
+
+def test_workers_that_die_of_one_origin_again_and_again_are_not_tried_with_all_of_it(
+    tmp_path: Path, file: Path
+) -> None:
+    other = file.with_name("other.bin")
+    other.write_bytes(b"other")
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            for chunk in range(failures.STRIKES):
+                with pytest.raises(MediaFailed):
+                    await made.piece(task_of("crash", file, chunk=chunk), 1)
+            with pytest.raises(MediaFailed, match="crash"):
+                await made.piece(task_of("words", file, chunk=9), 0)
+            assert await made.piece(task_of("words", other), 0) == word(0)
+
+    trio.run(main)
+
+
+def test_a_worker_can_do_nothing_but_its_work(tmp_path: Path, file: Path) -> None:
+    target = tmp_path / "target"
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            os.environ["FUSEFS_TEST_SECRET"] = "a password"
+            told = await made.piece(task_of("escape", file, pieces=1, target=str(target)), 0)
+            done, environment, files, _ = msgpack.unpackb(told)
+            assert done == []
+            assert "FUSEFS_TEST_SECRET" not in environment
+            assert files < 10
+
+    try:
+        trio.run(main)
+    finally:
+        os.environ.pop("FUSEFS_TEST_SECRET", None)
+    assert not target.exists()
+
+
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # The parent dies and leaves the socket open: only the kernel's word is left.
+    code = (
+        "import os, subprocess, sys\n"
+        "command = [sys.executable, '-P', '-m', 'store.making.worker', str(os.getpid()), '1']\n"
+        "worker = subprocess.Popen(command, stdin=int(sys.argv[1]), stdout=subprocess.DEVNULL)\n"
+        "print(worker.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with ours, theirs:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+        )
+        with parent:
+            assert parent.stdout is not None
+            worker = int(parent.stdout.readline())
+            watched = os.pidfd_open(worker)
+            parent.kill()
+        poll = select.poll()
+        poll.register(watched)
+        assert poll.poll(30_000)
+        os.close(watched)
+
+
+def test_idle_workers_end(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.2)
+
+    async def main() -> None:
+        before = children()
+        async with maker_at(tmp_path / "cache") as made:
+            await made.piece(task_of("words", file), 0)
+            while children() - before:
+                await trio.sleep(0.02)
+            assert await made.piece(task_of("words", file, chunk=1), 0) == word(0)
+
+    trio.run(main)
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        before = children()
+        async with maker_at(tmp_path / "cache") as made:
+            await made.product(task_of("words", file))
+            (worker,) = children() - before
+            os.kill(worker, signal.SIGKILL)
+            with pytest.raises(MediaFailed):
+                await made.product(task_of("words", file, chunk=1))
+            assert await made.piece(task_of("words", file, chunk=2), 0) == word(0)
+
+    trio.run(main)
+
+
+def test_no_process_to_be_had_is_an_error(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            with pytest.raises(MediaFailed, match="no process can be started"):
+                await made.piece(task_of("words", file), 0)
+
+    trio.run(main)
+
+
+def test_a_worker_that_says_more_than_it_should_is_ended(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            task = task_of("flood", file, pieces=2)
+            assert (await made.product(task)).sizes == [len(word(0)), len(word(1))]
+            with pytest.raises(MediaInvalid, match="no number 2"):
+                await made.piece(task, 2)
+            assert await made.piece(task_of("words", file), 0) == word(0)
+
+    trio.run(main)
+
+
+def test_local_files_and_far_ones_give_the_same(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            far = FarOrigin(os.urandom(90_000))
+            for origin, content in ((FileOrigin(file), file.read_bytes()), (far, far.data)):
+                task = Task("copy", "1", "", (origin,), 0, {"pieces": 3}, 3)
+                assert b"".join([await made.piece(task, number) for number in range(3)]) == content
+            assert far.read_bytes == [90_000]
+
+    trio.run(main)
+
+
+def test_what_a_source_fails_of_is_told_and_not_kept(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "SECONDS", 0.0)
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            far = FarOrigin(file.read_bytes(), fails_after=[40_000])
+            task = Task("copy", "1", "", (far,), 0, {"pieces": 3}, 3)
+            assert await made.piece(task, 0) == far.data[:30_000]
+            with pytest.raises(RemoteUnreachable, match="out of reach"):
+                await made.piece(task, 2)
+            assert far.closed
+            far.fails_after[0] = 1 << 40
+            assert await made.piece(task, 2) == far.data[60_000:]
+
+    trio.run(main)
+
+
+def test_a_damaged_piece_is_refused_and_its_neighbours_are_good(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        task = task_of("refuse", file)
+        for _ in range(2):  # made, then as it is kept
+            async with maker_at(tmp_path / "cache") as made:
+                product = await made.product(task)
+                assert product.sizes == [len(word(0)), -1, len(word(2))]
+                assert await made.piece(task, 2) == word(2)
+                with pytest.raises(MediaInvalid, match="piece 1 is damaged"):
+                    await made.piece(task, 1)
+
+    trio.run(main)
