@@ -26,6 +26,7 @@ _GAP: Final = 4
 _LABEL: Final = 20
 _WIDTH: Final = _GAP + COLUMNS * (CELL[0] + _GAP)
 _FONT_SIZE: Final = 12
+_LONGEST_LABEL: Final = 300
 _GROUND: Final = (32, 32, 32)
 _EMPTY: Final = (64, 64, 64)
 _INK: Final = (224, 224, 224)
@@ -63,7 +64,7 @@ def draw_sheet(sections: Sequence[Section]) -> Image.Image:
     font = ImageFont.load_default(_FONT_SIZE)
     top = _GAP
     for section in sections:
-        label = escape(section.label)
+        label = escape(section.label)[:_LONGEST_LABEL]
         while draw.textlength(label, font) > _WIDTH - 2 * _GAP:
             label = f"{label[: len(label) * 9 // 10 - 1]}…"
         draw.text((_GAP, top), label, _INK, font)

@@ -1,7 +1,7 @@
 """Which views a cache has products of, so that people can be told what is there: `fusefs media`.
 
-A product's key says nothing of what it is made of, so whoever makes a view's products notes the view in
-`<cache>/fusefs/views`, a line each: `frames:jpg`. The list is a hint: what is not in it is merely not told of.
+A product's key says nothing of what it is made of, so whoever makes a view's products notes the view in the
+file `fusefs/views` of the cache, a line each: `frames:jpg`. What is not in that list is merely not told of.
 
 Blocking; any thread.
 """
