@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import webdataset
 
+from tests.lazy.test_fetching import until
+from tests.lazy.test_verified import is_refused, reads
 from tests.mount.datasets import BROKEN_NAMES, Cache, entries_of, filler, md5, tree_of, varied_files
 from tests.mount.mounts import Mount, Mounter
 from tests.revisions.projects import Project
@@ -25,6 +27,7 @@ from tests.servers.nginx import nginx
 pytestmark = pytest.mark.fuse
 
 SECONDS = 30.0
+BLOCK = 1 << 20
 RECORD = 10240
 PAGE = 4096
 SAMPLES = {
@@ -360,6 +363,33 @@ def test_a_size_that_was_wrong_is_corrected(mounter: Mounter) -> None:
     described = json.loads((shard.parent / "dataset.json").read_text())
     assert described["bytes"] == sum(map(len, TWO.values()))
     assert "'a.txt' has 634 bytes and not 5" in mount.umount()
+
+
+def test_wrong_bytes_that_were_served_are_forgotten(mounter: Mounter, tmp_path: Path) -> None:
+    """Blocks of a large member are served before all of it can be hashed; if that fails they are not kept."""
+    cache, there = Cache(tmp_path / "cache"), Cache(tmp_path / "remote")
+    large = filler(6 * BLOCK, 3)
+    wrong = bytearray(large)
+    wrong[100] ^= 0xFF
+    there.put(bytes(wrong), md5(large))
+    good = (served_in(mounter.mount_files({"a": b"", "large": large}), "1") / "000001.tar").read_bytes()
+    oid = cache.put_manifest(entries_of({"a": b"", "large": large}, sizes=True))
+    with nginx(tmp_path / "nginx", there.root) as server:
+        mount = mounter.mount(oid, "--cache", cache.root, "--remote", server.url)
+        shard = served_in(mount, "1") / "000001.tar"
+        with shard.open("rb", buffering=0) as opened:
+            head = os.pread(opened.fileno(), PAGE, 0)
+            assert head[512:] == wrong[: PAGE - 512]  # nobody can know yet
+            for offset in range(0, len(large), BLOCK):
+                try:
+                    os.pread(opened.fileno(), BLOCK, offset)
+                except OSError:
+                    break
+            until(lambda: is_refused(opened.fileno()))
+            there.remove(md5(large))
+            there.put(large)
+            until(lambda: reads(shard, good))
+        mount.umount()
 
 
 # The version at the root
