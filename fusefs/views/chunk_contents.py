@@ -95,7 +95,7 @@ class ChunkContents:
             self._tell(shown, row, len(content))
             return TextFile(content)
         if isinstance(chunked, ChunkedFolder) and _is_original(row):
-            return await self._open_originals(shown, chunked, row)
+            return await self._open_originals(chunked, row)
         pieces = Pieces(self._maker, self._store.held, _task(shown, row))
         if isinstance(chunked, ChunkedFolder):
             images = chunked.chunk_rows(_number(row)).tolist()
@@ -129,13 +129,14 @@ class ChunkContents:
         await self._files.learn([image for image in rows if self._files.sizes[image] == UNKNOWN])
         return lay_out(self._files.tree, rows, [self._files.sizes[image] for image in rows])
 
-    async def _open_originals(self, shown: Shown, chunked: ChunkedFolder, row: int) -> OpenFile:
+    async def _open_originals(self, chunked: ChunkedFolder, row: int) -> OpenFile:
         rows = chunked.chunk_rows(_number(row)).tolist()
         checksums = Pieces(self._maker, self._store.held, chunked.checksums(_number(row)))
         await gather(self._maker, checksums.task, self._files, rows)
         known = checksums_of(await checksums.get(0))
         layout = await self._lay_out_originals(chunked, row)
-        self._tell(shown, row, layout.size)
+        # Anew: to read an image may have corrected its size.
+        self._tell(await self.shown(), row, layout.size)
         whole = OriginalZip(rows, layout, known)
         start_soon = self._store.engine.nursery.start_soon
         return ShardFile(ShardReader(self._files, whole, self._store.allowance, start_soon))

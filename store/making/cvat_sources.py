@@ -118,11 +118,8 @@ async def open_folder(
 ) -> ChunkedFolder:
     """Raises `InputError` where the order is to be that of a manifest which is not there or does not hold,
     `MediaInvalid` for a first image that cannot be read, and as `TreeFiles.open` and `Maker.piece` do."""
-    predefined: tuple[str, ...] = ()
-    if recipe.order == PREDEFINED:
-        content = await _read_manifest(files, folder)
-        predefined = await threads.on_disk(predefined_paths, content)
-    rows = await threads.on_disk(frame_rows, files.tree, folder, recipe.order, predefined)
+    content = await _read_manifest(files, folder) if recipe.order == PREDEFINED else b""
+    rows = await threads.on_disk(_find_rows, files.tree, folder, recipe.order, content)
     numbering = Numbering(len(rows), recipe.size or 1, recipe.selection)
     if recipe.size is None and numbering.size:
         (size,) = await measure(maker, files, [int(rows[numbering.frames[0]])])
@@ -148,6 +145,14 @@ async def measure(maker: Maker, files: TreeFiles, rows: list[int]) -> list[tuple
             "a recipe with start= and stop= can leave it out"
         )
     return sizes
+
+
+def _find_rows(tree: Tree, folder: int, order: str, manifest: bytes) -> Rows:
+    try:
+        predefined = predefined_paths(manifest) if order == PREDEFINED else ()
+        return frame_rows(tree, folder, order, predefined)
+    except InputError as error:
+        raise InputError(f"{tree.path(folder)!r}: {error}") from error
 
 
 async def _read_manifest(files: TreeFiles, folder: int) -> bytes:

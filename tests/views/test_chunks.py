@@ -6,9 +6,11 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from PIL import Image
 from store.media.images import compressed_member
 from tests.mount.datasets import Cache, entries_of, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.revisions.projects import Project
 from tests.servers.nginx import nginx
 from tests.store.media.sources import BytesSource
 from tests.store.media.videos import Videos, full_decode, md5_of
@@ -52,6 +55,15 @@ def deep() -> bytes:
     return file.getvalue()
 
 
+def bomb() -> bytes:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+
+
 CAMERA = {
     "cam/1.png": picture(1),
     "cam/2.jpg": turned(2),
@@ -75,6 +87,7 @@ BROKEN = {
     "broken/1.png": b"no picture at all",
     "broken/2.png": picture(15),
     "broken/text.mp4": b"This is no video.\n" * 99,
+    "bomb/a.png": bomb(),
     "hostile/a.png": picture(16),
     "hostile/manifest.jsonl": HEAD + b'{"name":"../cam/1","extension":".png"}\n',
     "empty/readme.txt": b"nothing here",
@@ -102,7 +115,7 @@ def seen(mount: Mount, recipe: str, path: str = "") -> Path:
 
 def told(mount: Mount, *lines: str) -> None:
     """Wait until the log says all this: it is written behind the answers."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + SECONDS / 3
     while missing := [line for line in lines if line not in mount.log.read_text()]:
         assert time.monotonic() < end, f"{missing} not in {mount.log.read_text()}"
         time.sleep(0.05)
@@ -187,7 +200,10 @@ def test_a_predefined_order(mount: Mount) -> None:
     names = [json.loads(line)["name"] for line in (folder / "manifest.jsonl").read_bytes().splitlines()[2:]]
     assert names == ["b", "a", "b", "a"]
     assert [json.loads(line)["name"] for line in PREDEFINED.splitlines()[2:]] == names
-    for place, reason in (("cam", "has no manifest.jsonl"), ("hostile", "path that is none in its folder")):
+    for place, reason in (
+        ("cam", "'cam' has no manifest.jsonl"),
+        ("hostile", "'hostile': manifest.jsonl names"),
+    ):
         with pytest.raises(OSError, match="Input/output"):
             os.listdir(seen(mount, "3,order=predefined", f"{place}/compressed"))
         told(mount, reason)
@@ -226,6 +242,11 @@ def test_what_is_broken_is_told_and_nothing_else_suffers(mount: Mount) -> None:
         BROKEN["broken/1.png"],
     ]
     assert members(folder / "compressed" / "1.zip") == {"000000.jpeg": compressed(BROKEN["broken/2.png"])}
+    for recipe in ("auto", "9"):
+        for name in ("manifest.jsonl", "compressed/0.zip"):
+            with pytest.raises(OSError, match="Input/output"):
+                seen(mount, recipe, f"bomb/{name}").read_bytes()
+    told(mount, "bomb/a.png has more than", "'bomb/a.png' is no image")
     last = seen(mount, "2,start=2", "broken")
     assert (last / "manifest.jsonl").read_bytes().splitlines()[2:4] == [b"{}", b"{}"]
     video = folder / "text.mp4"
@@ -332,25 +353,35 @@ def products(cache: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in derived.rglob("*") if path.is_file()}
 
 
-def test_listing_makes_nothing_and_what_was_made_is_found_again(mounter: Mounter) -> None:
+def test_listing_makes_nothing_and_what_was_made_is_found_again(mounter: Mounter, videos: Videos) -> None:
+    """Also where there are no sources any more; without either it is made again."""
     cache = Cache(mounter.home / "shared")
-    oid = cache.put_dataset({**CAMERA, **MANY})
+    clip = videos.path("constant").read_bytes()
+    sources = {**CAMERA, **MANY, "clip.mp4": clip}
+    oid = cache.put_dataset(sources)
     first = mounter.mount(oid, "--cache", cache.root)
     for directory, _, _ in os.walk(seen(first, "50")):
         os.listdir(directory)
-    assert products(cache.root) == {}
+    assert len(products(cache.root)) <= 1  # the index of the video, which says how many chunks there are
     wanted = {
         path: seen(first, "50", path).read_bytes()
-        for path in ("many/compressed/1.zip", "cam/compressed/0.zip", "cam/manifest.jsonl")
+        for path in (
+            *("many/compressed/1.zip", "cam/compressed/0.zip", "cam/manifest.jsonl"),
+            *("clip.mp4/compressed/0.mp4", "clip.mp4/original/1.zip", "clip.mp4/index.json"),
+        )
     }
     first.umount()
     kept = products(cache.root)
-    assert len(kept) >= 3
+    assert len(kept) >= 6
+    for content in set(sources.values()):
+        cache.remove(md5(content))
     second = mounter.mount(oid, "--cache", cache.root)
     assert {path: seen(second, "50", path).read_bytes() for path in wanted} == wanted
     second.umount()
     assert products(cache.root) == kept
     shutil.rmtree(cache.root / "fusefs" / "derived")
+    for content in sources.values():
+        cache.put(content)
     third = mounter.mount(oid, "--cache", cache.root)
     assert {path: seen(third, "50", path).read_bytes() for path in wanted} == wanted
 
@@ -392,3 +423,35 @@ def test_as_a_mount_of_its_own(mounter: Mounter) -> None:
         CAMERA[path] for path in ("cam/2.jpg", "cam/sub/3.PNG")
     ]
     assert sorted(os.listdir(mount.path / "cam" / "sub")) == NAMES
+
+
+def test_a_switch_takes_the_names_along(mounter: Mounter, project: Project) -> None:
+    for tag, files in (("v1", CAMERA), ("v2", {"sub/compressed/x.png": picture(20), "notes.txt": b"two"})):
+        project.track("data", files)
+        project.commit(tag)
+    mount = mounter.mount("data@v1", "--view", "chunks:2", cwd=project.root)
+    assert sorted(os.listdir(mount.path)) == ["cam", *NAMES]
+    assert len(os.listdir(mount.path / "original")) == 2
+    with (mount.path / "original" / "0.zip").open("rb", buffering=0) as opened:
+        assert mounter.run("switch", mount.path, "v2").returncode == 0
+        assert os.listdir(mount.path / "original") == ["0.zip"]
+        assert list(members(mount.path / "original" / "0.zip").values()) == [picture(20)]
+        assert sorted(os.listdir(mount.path / "sub")) == ["compressed", "compressed-chunks", *NAMES[1:]]
+        with zipfile.ZipFile(io.BytesIO(opened.read())) as archive:
+            assert archive.read("000001.png") == CAMERA["cam/10.png"]
+
+
+def test_a_size_that_was_wrong_is_corrected(mounter: Mounter) -> None:
+    """A file in the cache told it, and the object that came in its place is another length's."""
+    files = {"a.png": picture(21), "b.png": picture(22)}
+    cache = Cache(mounter.home / "own")
+    cache.put(b"short", md5(files["a.png"]))
+    cache.put(files["b.png"])
+    mount = mounter.mount(cache.put_manifest(entries_of(files)), "--cache", cache.root)
+    chunk = seen(mount, "2", "original/0.zip")
+    before = chunk.stat()
+    cache.remove(md5(files["a.png"]))
+    cache.put(files["a.png"])
+    assert list(members(chunk).values()) == list(files.values())
+    assert chunk.stat().st_ino == before.st_ino
+    assert chunk.stat().st_size == before.st_size + len(files["a.png"]) - len(b"short")
