@@ -81,6 +81,11 @@ class TreeFiles:
         return self._sizes.unknown
 
     @property
+    def remotes(self) -> RemoteSet | None:
+        """Those that may be asked."""
+        return self._remotes
+
+    @property
     def has_remotes(self) -> bool:
         """May what the caches lack be fetched?"""
         return bool(self._remotes)

@@ -26,7 +26,8 @@ from store.making.frame_chunks import FrameChunks
 from store.making.indexes import index_task
 from store.making.makers import MAKERS, Registered
 from store.making.products import MOST_PIECES, Damaged, Entry, Product, Products, Refused
-from store.making.tasks import Origin, Series, Task
+from store.making.remote_products import RemoteProducts
+from store.making.tasks import Origin, Series, Task, remotes_of
 from store.making.workers import DEADLINE, Workers
 from store.media.index import VideoIndex
 from store.media.index_file import from_bytes
@@ -79,6 +80,7 @@ class Maker:
         self._may_keep = may_keep
         self._note_kept = note_kept
         self._workers = Workers(nursery, self._settle, makers, workers, deadline)
+        self._remote_products = RemoteProducts(self._products, threads)
         self._failures = Failures()
         self._open: OrderedDict[str, Product] = OrderedDict()
         self._finding: dict[str, trio.Event] = {}
@@ -259,10 +261,12 @@ class Maker:
                 continue
             self._beginning[key] = trio.Event()
             try:
-                needs = [await self.product(need) for need in task.needs]
                 product = await self._find(task)
+                if product is None:
+                    product = await self._find_elsewhere(task)
                 if product is not None and product.is_whole:
                     return None
+                needs = [await self.product(need) for need in task.needs]
                 product = await self._growing(task, product)
                 self._keep_open(product)
                 flight = self._flights[key] = Flight(task, product, needs, is_ahead=is_ahead)
@@ -270,6 +274,19 @@ class Maker:
                 self._beginning.pop(key).set()
             self._workers.submit(flight)
         return flight
+
+    async def _find_elsewhere(self, task: Task) -> Product | None:
+        """A product that a remote has, whole. It is kept from now on."""
+        remotes = remotes_of(task)
+        if not remotes or trio.current_time() < self._no_room_until:
+            return None
+        product = await self._remote_products.find(task.key, task.pieces, remotes)
+        if product is not None:
+            self._keep_open(product)
+            if product.path is not None:
+                self._publishing += 1
+                self._nursery.start_soon(self._publish, product)
+        return product
 
     async def _growing(self, task: Task, product: Product | None) -> Product:
         """A product that pieces can be written to, with those that there are."""

@@ -18,6 +18,7 @@ import stat
 import struct
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,8 @@ BELOW: Final = "fusefs/derived"
 VERSION: Final = 1
 MOST_PIECES: Final = 1 << 20
 LARGEST_TABLE: Final = 64 << 20
+LONGEST_REASON: Final = 1000
+"""Characters, in what comes from elsewhere."""
 MARKED_SECONDS: Final = 3600.0
 """A product that is used is marked so at most so often, for whoever evicts."""
 
@@ -116,6 +119,17 @@ class Product:
         found = [self.entries.get(number) for number in range(self.count)]
         return [entry.length if isinstance(entry, Entry) else -1 for entry in found]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file, of a product that is kept."""
+        return os.fstat(self.descriptor).st_size
+
+    def parts(self) -> Iterator[bytes]:
+        """The file of a product that is kept. Blocking; any thread. Raises `Damaged`."""
+        size = self.size
+        for begin in range(0, size, _AT_ONCE):
+            yield _read_at(self.descriptor, begin, min(size - begin, _AT_ONCE), 0)
+
     def read_now(self, entry: Entry) -> bytes:
         """A piece, if the kernel has it in memory. Raises `BlockingIOError`, `Damaged`."""
         if entry.length > _AT_ONCE:
@@ -197,7 +211,7 @@ class Products:
         try:
             _write_fully(product.descriptor, table + foot, product.end)
             os.ftruncate(product.descriptor, size)  # a worker that was killed may have written more
-            self._arrivals.put(_place(product.key), path, product.descriptor)
+            self._arrivals.put(place(product.key), path, product.descriptor)
         except (OSError, CacheUnusable) as error:
             self._arrivals.discard(path)
             if isinstance(error, CacheUnusable):
@@ -205,6 +219,49 @@ class Products:
             raise CacheUnusable(f"a product cannot be kept: {error.strerror}") from None
         hold(product.descriptor)
         return size
+
+    def receive(self, key: str, count: int, parts: Iterable[bytes], largest: int) -> Product:
+        """A product from elsewhere, of at most so many bytes: its file in parts. All of it is verified; it
+        can be read, and published.
+
+        Raises `Damaged` for what is not a whole product of that key and of `count` pieces (0: any number),
+        `CacheUnusable`, and what iterating raises.
+        """
+        product = self.new(key, count)
+        try:
+            size = 0
+            for part in parts:
+                size += len(part)
+                if size > largest:
+                    raise Damaged
+                _write_fully(product.descriptor, part, size - len(part))
+            _read_table(product, 0)
+            if not product.is_whole or not self.is_sound(product):
+                raise Damaged
+        except OSError as error:
+            self.discard(product)
+            raise CacheUnusable(f"there is no room for a product: {error.strerror}") from None
+        except BaseException:
+            self.discard(product)
+            raise
+        product.grows = False
+        return product
+
+    def is_sound(self, product: Product) -> bool:
+        """Are all pieces what their hashes say, and no more than the file? Blocking; any thread."""
+        entries = [entry for entry in product.entries.values() if isinstance(entry, Entry)]
+        if sum(entry.length for entry in entries) > product.end:
+            return False
+        try:
+            for entry in entries:
+                product.read(entry)
+        except Damaged:
+            return False
+        return all(
+            len(entry.reason) <= LONGEST_REASON
+            for entry in product.entries.values()
+            if isinstance(entry, Refused)
+        )
 
     def discard(self, product: Product) -> None:
         """It will not be published. It can be read as long as it is open."""
@@ -218,7 +275,7 @@ class Products:
         if self._directory < 0:
             raise BlockingIOError
         try:
-            descriptor = open_beneath(self._directory, os.fsencode(f"{BELOW}/{_place(key)}"), cached=True)
+            descriptor = open_beneath(self._directory, os.fsencode(f"{BELOW}/{place(key)}"), cached=True)
         except FileNotFoundError:
             return None
         except OSError:
@@ -229,7 +286,7 @@ class Products:
         """A product of `count` pieces, 0 for any number, that is kept; None where there is none, or a damaged
         one, which is dropped."""
         try:
-            descriptor = open_beneath(self._open_root(), os.fsencode(f"{BELOW}/{_place(key)}"))
+            descriptor = open_beneath(self._open_root(), os.fsencode(f"{BELOW}/{place(key)}"))
         except OSError:
             return None
         return self._read(key, count, descriptor, 0)
@@ -237,7 +294,7 @@ class Products:
     def drop(self, key: str) -> None:
         """Delete a product that is damaged."""
         with contextlib.suppress(OSError):
-            (self._root / BELOW / _place(key)).unlink()
+            (self._root / BELOW / place(key)).unlink()
 
     def prepare(self) -> None:
         """Clear away what dead processes left of products. Raises `CacheUnusable`."""
@@ -277,7 +334,8 @@ class Products:
         return product
 
 
-def _place(key: str) -> str:
+def place(key: str) -> str:
+    """Where the product of a key lies below `BELOW`."""
     return f"{key[:2]}/{key[2:]}"
 
 

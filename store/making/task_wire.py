@@ -45,6 +45,10 @@ class OidOrigin:
     """Bytes, or `UNKNOWN`."""
     home: Home = field(compare=False, repr=False)
 
+    @property
+    def remotes(self) -> RemoteSet | None:
+        return self.home.remotes
+
     async def size(self) -> int:
         if self.length != UNKNOWN:
             return self.length

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from store.media.key import product_key, sources_id
 from store.oid import Oid
 
 if TYPE_CHECKING:  # makers describe tasks beside their work, and a worker has no loop
     from store.content_store import OpenObject
+    from store.fetching.remote_set import RemoteSet
     from store.tree_files import TreeFiles
 
 
@@ -40,6 +41,14 @@ class Origin(Protocol):
         """Bytes of it, as `ContentStore.read` returns them. Raises `StoreError`."""
 
 
+@runtime_checkable
+class HasRemotes(Protocol):
+    """An origin of a version that has remotes, which may have products, too."""
+
+    @property
+    def remotes(self) -> RemoteSet | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class RowOrigin:
     """A row of a tree."""
@@ -50,6 +59,10 @@ class RowOrigin:
     @property
     def oid(self) -> Oid:
         return self.files.tree.oid(self.row)
+
+    @property
+    def remotes(self) -> RemoteSet | None:
+        return self.files.remotes
 
     @property
     def name(self) -> str:
@@ -118,6 +131,12 @@ class Task:
         if len(self.origins) > 1:
             of += f" and {len(self.origins) - 1} more"
         return f"{self.maker} {self.recipe or '-'} {self.chunk} of {of!r}"
+
+
+def remotes_of(task: Task) -> RemoteSet | None:
+    """The remotes of the version that a task's files are of; None for none."""
+    found = (origin.remotes for origin in task.origins if isinstance(origin, HasRemotes))
+    return next(found, None)
 
 
 def _name(oid: Oid) -> str:
