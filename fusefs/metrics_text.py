@@ -60,7 +60,8 @@ def _of_mount(status: Status) -> Iterator[Metric]:
         ("fusefs_prefetched_files", "Files fetched ahead of readers.", ahead.fetched if ahead else 0),
         ("fusefs_prefetch_hits", "Opens of files that had been fetched ahead.", ahead.hits if ahead else 0),
     ):
-        yield CounterMetricFamily(name, help_text, count or 0)
+        if count is not None:
+            yield CounterMetricFamily(name, help_text, count)
     for name, help_text, value in (
         ("fusefs_mounted_timestamp_seconds", "When it was mounted, since the epoch.", status.since),
         ("fusefs_resident_memory_bytes", "The daemon's resident memory.", status.rss_bytes),

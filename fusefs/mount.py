@@ -268,6 +268,8 @@ async def serve(
             if endpoint is not None:
                 background.start_soon(endpoint.serve)
             log.info("serving %s on %s", plan.target, plan.mountpoint)
+            if plan.why_fuse:
+                log.info("in fuse mode: %s", plan.why_fuse)
             if plan.order_unknown:
                 log.warning("%d paths of --order are not in %s", plan.order_unknown, plan.target)
             if attacher is None:

@@ -82,13 +82,13 @@ class Status:
     bytes: int | None
     """What the version's files have together; `None` until every size is known."""
     hits: int | None
-    """Opens answered from the cache."""
+    """Opens answered from the cache; `None` in native mode, where the kernel answers them by itself."""
     misses: int | None
     """Opens and sizes that the cache could not answer."""
     errors: int | None
     """Requests that ended with an error of ours."""
     bytes_cache: int | None
-    """Bytes read from the cache for readers."""
+    """Bytes read from the cache for readers; `None` in native mode."""
     bytes_remote: int | None
     cache_bytes: int | None
     """What the objects of this version that are in the cache have together."""
@@ -107,6 +107,8 @@ class Status:
     """The address where Prometheus' text is served, too."""
     limits: LimitsStatus | None = None
     prefetch: PrefetchStatus | None = None
+    why_fuse: str | None = None
+    """Why it is not in native mode, which was preferred; `None` where nothing is to be said."""
     view: str | None = None
     """How the version is shown, `KIND:RECIPE`; `None` for as it is."""
 

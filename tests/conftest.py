@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from fusefs import kernel_mount, mountinfo
+from fusefs.kernel_mount import MountFailed
+from fusefs.native.layers import try_layers
 
 SECONDS = 60.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,10 +62,23 @@ class Fusefs:
         return [sys.executable, "-m", "fusefs.cli", *map(str, arguments)]
 
 
-@pytest.fixture(scope="session", params=os.environ.get("FUSEFS_TEST_MODES", "fuse").split(","))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that mount do so in the modes that their marker `modes` names, or else in fuse mode."""
+    if "mode" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("modes")
+        metafunc.parametrize("mode", marker.args if marker else ["fuse"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def mode(request: pytest.FixtureRequest) -> str:
-    """How to mount: every mount test passes in every mode that there is."""
-    return str(request.param)
+    """How to mount. A test is skipped in a mode that this machine does not have."""
+    wanted = str(request.param)
+    if wanted == "native":
+        try:
+            try_layers([])
+        except MountFailed as error:
+            pytest.skip(f"no native mode here: {error}")
+    return wanted
 
 
 def private_fusefs(directory: Path) -> Fusefs:

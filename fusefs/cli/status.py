@@ -129,7 +129,7 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         ("fetching", _settings(status)),
         *([("ahead", _prefetch(status.prefetch))] if status.prefetch else []),
         ("kept from gc", _pins(status.pins)),
-        ("mounted", f"{_when(status.since)}, mode {status.mode}"),
+        ("mounted", f"{_when(status.since)}, mode {status.mode}{_reason(status.why_fuse)}"),
         ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
         ("log", status.log or "standard error"),
         *([("metrics", status.metrics)] if status.metrics else []),
@@ -177,6 +177,10 @@ def _pins(pins: PinStatus | None) -> str:
         return "nothing (pin=no)"
     so_far = {"making": " so far", "complete": "", "partial": ", not all", "refused": ""}.get(pins.state, "")
     return f"{_count(pins.objects)} objects{so_far}" + (f": {pins.reason}" if pins.reason else "")
+
+
+def _reason(text: str | None) -> str:
+    return f" ({text})" if text else ""
 
 
 def _count(number: float | None) -> str:

@@ -20,6 +20,7 @@ from store.ownership import make_root
 
 NATIVE: Final = "native"
 FUSE: Final = "fuse"
+NOT_ASKED_FOR: Final = "native mode is taken where --mode native asks for it"
 _NEW_CACHE_MODE: Final = 0o777
 
 
@@ -40,7 +41,7 @@ def choose(dataset: Dataset, options: MountOptions) -> Choice:
 def prefer(dataset: Dataset, options: MountOptions) -> Choice:
     """The mode in which to mount if the kernel allows it. Raises as `settle`."""
     if options.mode != NATIVE:
-        return Choice(FUSE)
+        return Choice(FUSE, why_fuse="" if options.mode == FUSE else NOT_ASKED_FOR)
     try:
         _check_options(options)
         return Choice(NATIVE, layers=find_layers(dataset))

@@ -23,6 +23,8 @@ from tests.mount.mounts import Mount, Mounter
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
+
 FILES = {f"{number % 3}/{number}.bin": filler(20_000, number) for number in range(63)}
 FILES["large.bin"] = filler(IN_MEMORY + 20_000, 64)
 SECONDS = 30.0
@@ -109,6 +111,7 @@ def test_64_readers_of_one_missing_file_cause_one_request(mounter: Mounter, serv
     assert served.incoming() == []
 
 
+@pytest.mark.modes("fuse")
 def test_two_daemons_that_share_a_cache_fetch_each_object_once(mounter: Mounter, served: Served) -> None:
     mounts = [served.mount(mounter) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
@@ -120,6 +123,7 @@ def test_two_daemons_that_share_a_cache_fetch_each_object_once(mounter: Mounter,
     assert served.incoming() == []
 
 
+@pytest.mark.modes("fuse")
 def test_a_second_mount_asks_for_nothing(mounter: Mounter, served: Served) -> None:
     mount = served.mount(mounter)
     read_all(mount)
@@ -255,6 +259,7 @@ def test_offline_is_said_and_what_is_here_works(mounter: Mounter, served: Served
     assert served.gets() == {}
 
 
+@pytest.mark.modes("fuse")
 def test_credentials_that_are_put_right_are_taken_without_a_new_mount(
     mounter: Mounter, pushed: Pushed, tmp_path: Path
 ) -> None:

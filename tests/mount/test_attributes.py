@@ -12,7 +12,7 @@ import pytest
 from tests.mount.datasets import varied_files
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 FILES = varied_files()
 YEAR_2000 = 946_684_800
@@ -75,12 +75,13 @@ def test_a_directory_has_two_links_and_one_for_each_below(root: Path) -> None:
         assert os.stat(here).st_nlink == 2 + len(directories)
 
 
-def test_files_have_one_link_and_whole_blocks(root: Path) -> None:
+def test_files_have_one_link_and_whole_blocks(root: Path, mode: str) -> None:
     for path, data in FILES.items():
         status = (root / path).stat()
         assert status.st_nlink == 1
         assert status.st_size == len(data)
-        assert status.st_blocks == -(-len(data) // 512)
+        unit = 512 if mode == "fuse" else 4096
+        assert status.st_blocks * 512 == -(-len(data) // unit) * unit
         assert status.st_blksize >= 4096
 
 
@@ -120,18 +121,19 @@ def test_reading_does_not_change_times(root: Path) -> None:
     assert (root / "text.txt").stat() == before
 
 
-def test_who_mounts_owns(root: Path) -> None:
-    for path, mode in ((".", 0o755), ("deep", 0o755), ("text.txt", 0o644)):
+def test_who_mounts_owns(root: Path, mode: str) -> None:
+    at_root = 0o755 if mode == "fuse" else 0o700  # what keeps others out
+    for path, bits in ((".", at_root), ("deep", 0o755), ("text.txt", 0o644)):
         status = (root / path).stat()
         assert (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
-        assert stat.S_IMODE(status.st_mode) == mode
+        assert stat.S_IMODE(status.st_mode) == bits
 
 
 def test_owner_group_and_umask_can_be_chosen(mounter: Mounter) -> None:
-    by_flags = mounter.mount_files(
-        {"below/file": b"1"}, "--uid", "1234", "--gid", "4321", "--umask", "027"
-    ).path
-    by_options = mounter.mount_files({"below/file": b"1"}, "-o", "uid=1234,gid=4321,umask=027").path
+    files = {"below/file": b"1"}
+    flags = ("--uid", "1234", "--gid", "4321", "--umask", "027", "--allow-other")
+    by_flags = mounter.mount_files(files, *flags).path
+    by_options = mounter.mount_files(files, "-o", "uid=1234,gid=4321,umask=027,allow_other").path
     for root in (by_flags, by_options):
         for path, mode in ((".", 0o750), ("below", 0o750), ("below/file", 0o640)):
             status = (root / path).stat()

@@ -13,12 +13,12 @@ import pytest
 from tests.mount.datasets import Cache, md5, tree_of
 from tests.mount.mounts import Mounter, unmount
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 FIELDS = [
     *("mountpoint", "target", "oid", "rev", "mode", "pid", "since", "files", "bytes", "hits", "misses"),
     *("errors", "bytes_cache", "bytes_remote", "cache_bytes", "rss_bytes", "log", "control", "pins"),
-    *("remotes", "offline", "verify", "metrics", "limits", "prefetch", "view"),
+    *("remotes", "offline", "verify", "metrics", "limits", "prefetch", "why_fuse", "view"),
 ]
 FILES = {"one": b"1", "two": b"22" * 5000, "below/three": b"333"}
 WAIT_SECONDS = 20.0
@@ -62,6 +62,7 @@ def test_the_status_has_every_field(mounter: Mounter) -> None:
     assert Path(f"/proc/{status['pid']}/stat").exists()
 
 
+@pytest.mark.modes("fuse")  # the kernel answers hits by itself
 def test_the_status_counts(mounter: Mounter) -> None:
     cache = Cache(mounter.home / "objects")
     mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, "--no-pin")
@@ -100,7 +101,7 @@ def test_a_reader_in_small_steps_sees_one_moment(mounter: Mounter) -> None:
         first = file.read(10)
         (root / "two").read_bytes()
         rest = b"".join(iter(lambda: file.read(7), b""))
-    assert json.loads(first + rest)["hits"] == 0
+    assert json.loads(first + rest)["misses"] == 0
 
 
 def test_tools_read_it_although_it_shows_no_size(mounter: Mounter) -> None:

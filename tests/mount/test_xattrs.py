@@ -12,7 +12,7 @@ import pytest
 from tests.mount.datasets import Cache, md5
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 FILES = {"one": b"1", "below/two": b"22", "empty": b""}
 
