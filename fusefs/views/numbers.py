@@ -17,7 +17,7 @@ from store.errors import StoreError
 
 FIRST_VIEW: Final = 1 << 21
 """Behind all other spaces (`fusefs.spaces`)."""
-END_OF_NUMBERS: Final = 1 << 31
+END_OF_NUMBERS: Final = (1 << 31) - 1
 """With 32 bits of rows, an inode stays within 63 bits."""
 
 

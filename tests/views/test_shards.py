@@ -28,6 +28,7 @@ pytestmark = pytest.mark.fuse
 
 SECONDS = 30.0
 BLOCK = 1 << 20
+MOST_VIEWS = 1000
 RECORD = 10240
 PAGE = 4096
 SAMPLES = {
@@ -225,6 +226,18 @@ def test_what_is_no_shard_is_not_there(samples: Mount) -> None:
 def test_a_version_without_files(mounter: Mounter) -> None:
     mount = mounter.mount_files({})
     assert read_shards(served_in(mount, "1")) == {}
+
+
+def test_a_mount_has_only_so_many_views(mounter: Mounter) -> None:
+    mount = mounter.mount_files({"a": b"a"})
+    for samples in range(1, MOST_VIEWS + 1):
+        os.stat(served_in(mount, str(samples)))
+    with pytest.raises(OSError) as failed:
+        os.stat(served_in(mount, str(MOST_VIEWS + 1)))
+    assert failed.value.errno == errno.EIO
+    assert read_shards(served_in(mount, "1")) == {"a": b"a"}
+    assert len(os.listdir(mount.path / ".fusefs" / "shards")) == MOST_VIEWS
+    assert "mount it anew" in mount.umount()
 
 
 def test_data_that_is_called_like_the_control_directory(mounter: Mounter) -> None:
