@@ -14,7 +14,7 @@ from typing import Final
 from store.errors import InputError, MediaInvalid, ObjectCorrupt
 from store.making.cvat_images import sizes_of
 from store.making.cvat_tasks import ImageChunks, VideoChunks, measuring
-from store.making.gathering import gather
+from store.making.gathering import make_each
 from store.making.maker import Maker
 from store.making.tasks import RowOrigin
 from store.media.folders import Rows, frame_rows, path_below, related_rows
@@ -132,10 +132,11 @@ async def measure(maker: Maker, files: TreeFiles, rows: list[int]) -> list[tuple
 
     Raises `MediaInvalid` for one that cannot be read, and as `Maker.piece` does.
     """
-    sizes: list[tuple[int, int]] = []
+    tasks, begin = [], 0
     for task, count in measuring([RowOrigin(files, row) for row in rows]):
-        await gather(maker, task, files, rows[len(sizes) : len(sizes) + count])
-        sizes += sizes_of(await maker.piece(task, 0))
+        tasks.append((task, rows[begin : begin + count]))
+        begin += count
+    sizes = [size for piece in await make_each(maker, files, tasks) for size in sizes_of(piece)]
     if len(sizes) != len(rows):
         raise MediaInvalid("what was kept of images does not belong to them")
     if (0, 0) in sizes:

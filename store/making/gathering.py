@@ -17,6 +17,7 @@ from store.making.tasks import Task
 from store.tree_files import TreeFiles
 
 AT_ONCE: Final = 16
+MADE_AT_ONCE: Final = 4
 LARGEST: Final = WHOLE_LIMIT
 """Bytes. What is larger is fetched as it is read: of a header, some of it."""
 
@@ -42,3 +43,31 @@ async def gather(maker: Maker, task: Task, files: TreeFiles, rows: Sequence[int]
     async with trio.open_nursery() as nursery:
         for _ in range(AT_ONCE):
             nursery.start_soon(bring)
+
+
+async def make_each(
+    maker: Maker, files: TreeFiles, tasks: Sequence[tuple[Task, Sequence[int]]]
+) -> list[bytes]:
+    """The one piece of each of these tasks, which are made of these rows; some are made at a time.
+
+    Raises as `Maker.piece`, for the first that fails.
+    """
+    made: dict[int, bytes] = {}
+    errors: list[StoreError] = []
+    waiting = iter(enumerate(tasks))
+
+    async def make() -> None:
+        for number, (task, rows) in waiting:
+            try:
+                await gather(maker, task, files, rows)
+                made[number] = await maker.piece(task, 0)
+            except StoreError as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(MADE_AT_ONCE):
+            nursery.start_soon(make)
+    if errors:
+        raise errors[0]
+    return [made[number] for number in range(len(tasks))]
