@@ -82,10 +82,12 @@ class FrameFiles:
         store: FrameStore,
         mirror: MirrorSpace,
         surroundings: Surroundings,
+        told: set[range],
     ) -> None:
         self._origin = origin
         self.recipe = recipe
         self.store = store
+        self._told = told
         self._rev = mirror.rev
         self._first = mirror.first_inside(origin.row)
         self._entry = _blank(surroundings)
@@ -100,11 +102,13 @@ class FrameFiles:
 
     async def frame(self, place: int) -> bytes:
         """A frame's bytes; raises as `FrameStore.frame`."""
-        return await self.store.frame(await self.video(), place)
+        video = await self.video()
+        self.note(video, place)
+        return await self.store.frame(video, place)
 
-    async def count(self) -> int:
-        """How many files there are. Raises as `video` does."""
-        return FIRST_FRAME + len((await self.video()).frames)
+    def note(self, video: Video, place: int) -> None:
+        """Remember that something was told of a frame, or of one that is made with it."""
+        self._told.add(video.chunks.places(video.chunks.find(place)[0]))
 
     def fill(self, row: int, size: int | None) -> pyfuse3.EntryAttributes:
         """The attributes of a row; the same object every time."""
@@ -124,6 +128,7 @@ class FrameFiles:
         if row == TABLE_ROW:
             return self.fill(row, video.table.size)
         place = row - FIRST_FRAME
+        self.note(video, place)
         size = self.store.size(video, place)
         return self.fill(row, len(await self.store.frame(video, place)) if size is None else size)
 
@@ -180,6 +185,7 @@ class FramesInside:
         if number not in video.frames or name != frame_name(number, form).encode():
             return absent()
         place = video.frames.index(number)
+        self._files.note(video, place)
         return self._files.fill(FIRST_FRAME + place, self._files.store.size(video, place))
 
     async def list(self, start: int, base: int, token: pyfuse3.ReaddirToken) -> None:
@@ -194,6 +200,8 @@ class FramesInside:
         while first < count:
             places = range(first, min(first + LISTED_AT_ONCE, count))
             for place, size in zip(places, self._files.store.sizes(video, places), strict=True):
+                if size is not None and video.exact is None:
+                    self._files.note(video, place)
                 entry = self._files.fill(FIRST_FRAME + place, size)
                 name = frame_name(video.frames[place], form).encode()
                 if not pyfuse3.readdir_reply(token, name, entry, base + FIRST_FRAME + place + 1):

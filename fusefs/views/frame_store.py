@@ -136,8 +136,8 @@ class FrameStore:
         dropped = self._videos.pop((origin, recipe), None)
         if dropped is not None:
             self._packets -= dropped.packets
-            self._frames.clear()
-            self._bytes = 0
+        self._frames.clear()
+        self._bytes = 0
 
     def _hold(self, key: Key, video: Video) -> Video:
         self._videos[key] = video

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Final
 
 from fusefs.spaces import Space
 from fusefs.tree_space import TreeSpace
-from fusefs.views.frame_files import FrameFiles, FramesInside
+from fusefs.views.frame_files import FIRST_FRAME, TABLE_ROW, FrameFiles, FramesInside
 from fusefs.views.frame_store import FrameStore
 from fusefs.views.mirror import Inside, MirrorSpace
 from fusefs.views.view import Surroundings
@@ -62,8 +61,8 @@ class Videos:
         self._recipe = recipe
         self._surroundings = surroundings
         self._files = lru_cache(FILES_KEPT)(self._make_files)
-        self._entered: dict[int, int] = {}
-        """How many files there are inside of a row: of those that anybody has looked into."""
+        self._told: dict[int, set[range]] = {}
+        """By rows that anybody has looked into: the frames, in runs of places, that something was said of."""
 
     def shows(self, row: int) -> bool:
         """By the name's extension."""
@@ -83,7 +82,7 @@ class Videos:
         if self._mirror.tree.is_directory(row):
             return None
         files = self._files(row)
-        self._entered[row] = await files.count()
+        await files.video()
         return FramesInside(files)
 
     def space(self, row: int) -> Space:
@@ -91,16 +90,20 @@ class Videos:
         return self._files(row)
 
     def _make_files(self, row: int) -> FrameFiles:
-        origin = RowOrigin(self._mirror.files, row)
-        return FrameFiles(origin, self._recipe, self._store, self._mirror, self._surroundings)
+        origin, told = RowOrigin(self._mirror.files, row), self._told.setdefault(row, set())
+        return FrameFiles(origin, self._recipe, self._store, self._mirror, self._surroundings, told)
 
     def inodes_of(self, rows: Sequence[int]) -> Sequence[int]:
-        """All files of the videos among the rows that anybody has looked into."""
-        entered = [row for row in rows if row in self._entered]
-        for row in entered:
-            self._store.forget(RowOrigin(self._mirror.files, row), self._recipe)
-        firsts = ((self._mirror.first_inside(row), self._entered[row]) for row in entered)
-        return list(chain.from_iterable(range(first, first + count) for first, count in firsts))
+        """See `ViewSpace`: of any other frame at most the name was told, and a size by the index."""
+        inodes: list[int] = []
+        for row in rows:
+            told = self._told.get(row)
+            if told is not None:
+                self._store.forget(RowOrigin(self._mirror.files, row), self._recipe)
+                first = self._mirror.first_inside(row)
+                inodes.append(first + TABLE_ROW)
+                inodes += (first + FIRST_FRAME + place for places in told for place in places)
+        return inodes
 
 
 @lru_cache(maxsize=1024)
