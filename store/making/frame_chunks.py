@@ -112,7 +112,7 @@ def _cut(index: VideoIndex, recipe: FramesRecipe, frames: range) -> tuple[list[i
     ends = np.minimum(places + most, np.searchsorted(read, read + MOST_READ, "right"))
     ends = np.maximum(ends, places + 1)
     aligned = groups[np.searchsorted(groups, ends, "right") - 1]
-    following = np.minimum(np.where(aligned > places, aligned, ends), count).tolist()
+    following = np.where(ends >= count, count, np.where(aligned > places, aligned, ends)).tolist()
     starts = [0]
     while following[starts[-1]] < count:
         starts.append(following[starts[-1]])

@@ -188,6 +188,7 @@ class Maker:
 
     def close(self) -> None:
         """End the workers and let go of everything. Blocking, not for long."""
+        self._is_draining = True
         self._workers.close()
         for flight in self._flights.values():
             self._products.discard(flight.product)
