@@ -53,6 +53,7 @@ class Surroundings:
         caches: Sequence[Path],
         git_dirs: Sequence[Path],
         remotes: Sequence[RemoteSpec],
+        push: RemoteSpec | None = None,
         *,
         offline: bool,
     ) -> Surroundings:
@@ -61,6 +62,7 @@ class Surroundings:
                 "caches": [str(cache) for cache in caches],
                 "git_dirs": [str(git_dir) for git_dir in git_dirs],
                 "remotes": [spec.to_wire() for spec in remotes],
+                "push": push.to_wire() if push is not None else None,
                 "offline": offline,
                 "environment": environment(),
             }
@@ -89,19 +91,23 @@ def make_piece(surroundings: Surroundings, task: Mapping[str, Any]) -> bytes | O
 class _Opened:
     """An engine on a loop of this process."""
 
-    def __init__(self, loop: LoopThread, engine: Engine, home: Home) -> None:
+    def __init__(self, loop: LoopThread, engine: Engine, home: Home, push: RemoteSpec | None) -> None:
         self.loop = loop
         self.users = 0
         """Threads that are using it."""
         self._engine = engine
-        self._maker = TaskMaker(engine)
+        self._maker = TaskMaker(engine, push)
+        self._pushes = push is not None
         self._home = home
 
     async def run(self, tasks: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         return [await self._maker.make(task_from_wire(task, self._home)) for task in tasks]
 
     async def piece(self, task: Mapping[str, Any]) -> bytes:
-        return await self._engine.maker.piece(task_from_wire(task, self._home), 0)
+        made = task_from_wire(task, self._home)
+        if self._pushes:
+            await self._maker.make(made)
+        return await self._engine.maker.piece(made, 0)
 
 
 _lock = threading.Lock()
@@ -149,7 +155,8 @@ def _start(fields: Mapping[str, Any]) -> _Opened:
                 git_dirs = [Path(git_dir) for git_dir in fields["git_dirs"] if Path(git_dir).is_dir()]
                 source = BlobSource(git_dirs, settings.blobs) if git_dirs else None
                 remotes = engine.remote_set([RemoteSpec.from_wire(spec) for spec in fields["remotes"]])
-                found.append(_Opened(loop, engine, Home(engine.store, source, remotes)))
+                push = RemoteSpec.from_wire(fields["push"]) if fields["push"] is not None else None
+                found.append(_Opened(loop, engine, Home(engine.store, source, remotes), push))
                 ready.set()
                 await trio.sleep_forever()
         finally:
@@ -161,11 +168,12 @@ def _start(fields: Mapping[str, Any]) -> _Opened:
     return found[0]
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """Let go of every engine of this process."""
     with _lock:
         while _engines:
             _engines.popitem()[1].loop.close()
 
 
 # Unlike `atexit` it is heeded by processes that `multiprocessing` has started, too.
-multiprocessing.util.Finalize(None, _close_all, exitpriority=10)
+multiprocessing.util.Finalize(None, close_all, exitpriority=10)

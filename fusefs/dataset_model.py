@@ -31,6 +31,8 @@ class Request:
     """The repository's configuration counts like that of one's own."""
     offline: bool = False
     """The network must not be used."""
+    push_to: str = field(default="", repr=False)
+    """Name, URL or absolute path of the remote that something is to be put on; nobody is asked there."""
     speaks: bool = True
     """Lines may go to standard error: what is waited for, and what of the remotes is not followed where that
     may be why the dataset cannot be opened."""

@@ -18,7 +18,7 @@ from store.dvc.files import Files
 from store.dvc.imports import Hop
 from store.dvc.index import TrackedOutput
 from store.dvc.project import Project
-from store.dvc.remotes import RemoteHome, add_remote, push_remotes, settle_remotes
+from store.dvc.remotes import RemoteHome, add_remote, push_remote, settle_remotes
 from store.dvc.versioned import Wanted
 from store.errors import InputError, ObjectMissing, StoreError
 from store.local_cache import LocalCache
@@ -39,7 +39,7 @@ class DatasetRemotes:
 
     def __init__(self, request: Request, cache: Path) -> None:
         self._warnings: dict[str, None] = {}
-        self.push_remotes: Mapping[str, RemoteSpec] = {}
+        self.push_remotes: dict[str, RemoteSpec] = {}
         """As `Dataset.push_remotes`; known when all is settled."""
         self.brought: dict[Oid, bytes] = {}
         """Manifests that the cache could not take."""
@@ -86,9 +86,7 @@ class DatasetRemotes:
         roots = dict.fromkeys(one.root for one in located.wanted) or ([] if located.beyond else [""])
         works = [(self._home(root), [w for w in located.wanted if w.root == root]) for root in roots]
         if works:
-            home, wanted = works[0]
-            names = {"", *(one.output.remote for one in wanted), *self._request.remotes}
-            self.push_remotes = push_remotes(home, names, self._all.own)
+            self._find_push_remotes(*works[0])
         for beyond in located.beyond:
             roots = dict.fromkeys(one.root for one in beyond.wanted)
             works += [
@@ -105,6 +103,18 @@ class DatasetRemotes:
         if refusals and len(refusals) == len(works):
             raise refusals[0]
         return tuple(remotes)
+
+    def _find_push_remotes(self, home: RemoteHome, wanted: Sequence[Wanted]) -> None:
+        """Raises `InputError` for what the user chose and cannot be used."""
+        for name in {"", *(one.output.remote for one in wanted), self._request.push_to}:
+            try:
+                spec = push_remote(home, name, self._all.own)
+            except InputError:
+                if name and name == self._request.push_to:
+                    raise
+                continue
+            if spec is not None:
+                self.push_remotes[name] = spec
 
     def bring(self, root: str, outputs: Sequence[TrackedOutput]) -> Mapping[Oid, StoreError]:
         """As `store.revision.Bring`."""

@@ -15,7 +15,7 @@ from store.dvc.versioned import Wanted
 from store.errors import InputError
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
-from store.remotes.spec import DVC_LAYOUT, RemoteSpec
+from store.remotes.spec import RemoteSpec
 from store.revision import told_manifests
 
 
@@ -62,7 +62,7 @@ def plan_push(dataset: Dataset, chosen: str) -> Plan:
     for name, oid in named:
         assert oid is not None  # the others were left out
         found.setdefault(chosen or name, []).append(oid)
-    errands = tuple(Errand(_remote(dataset, name, chosen), tuple(oids)) for name, oids in found.items())
+    errands = tuple(Errand(_remote(dataset, name), tuple(oids)) for name, oids in found.items())
     return Plan(errands, told_manifests(wanted.output for wanted in dataset.wanted), tuple(notes))
 
 
@@ -81,12 +81,10 @@ def _pushable(wanted: Sequence[Wanted], notes: list[str]) -> list[Wanted]:
     return kept
 
 
-def _remote(dataset: Dataset, name: str, chosen: str) -> RemoteSpec:
+def _remote(dataset: Dataset, name: str) -> RemoteSpec:
     """The remote that an output goes to that names `name`, or none. Raises `InputError`."""
     spec = dataset.push_remotes.get(name)
-    if spec is None and chosen:
-        spec = dataset.remotes[0]  # a URL or a path
-    if spec is not None and spec.layout == DVC_LAYOUT:
+    if spec is not None:
         return spec
     if not name:
         raise InputError(

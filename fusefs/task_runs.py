@@ -5,6 +5,7 @@ Callers: `fusefs materialize`, in its own process or in those of a cluster (`fus
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -13,13 +14,20 @@ import trio
 
 from fusefs.fetching import kind_of
 from store.engine import Engine
-from store.errors import MediaFailed, MediaInvalid, StoreError
+from store.errors import MediaFailed, MediaInvalid, RemoteSlow, RemoteUnreachable, StoreError
+from store.making.indexes import index_task
 from store.making.products import Products
+from store.making.remote_products import push
 from store.making.tasks import Origin, Task
 from store.media.index import VideoIndex
+from store.remotes.remote import Remote
+from store.remotes.spec import RemoteSpec
 
 KEPT_SECONDS: Final = 10.0
 KEPT_TICK: Final = 0.02
+PUSHES: Final = 3
+"""Tries to put a product on a remote."""
+PUSH_SECONDS: Final = 600.0
 NO_ROOM: Final = "no room"
 NO_ROOM_HELP: Final = "the cache cannot be written to, is full, or at the limit that was given"
 
@@ -81,23 +89,50 @@ def failure(error: StoreError) -> Outcome:
 
 
 class TaskMaker:
-    """Makes products and waits until they are kept."""
+    """Makes products and waits until they are kept; `push` is the remote that they are put on, too."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, push: RemoteSpec | None = None) -> None:
         self._engine = engine
+        self._remote = engine.pool.members([push])[0].remote if push is not None else None
         self._products = Products(engine.settings.caches[0])
 
     async def make(self, task: Task) -> Outcome:
         """One product. Raises nothing for what cannot be made."""
         try:
-            kept = await self._look(task)
-            if kept is not None:
-                return replace(kept, kept=True)
-            await self._engine.maker.product(task)
-            made = await self._await_kept(task)
+            outcome = await self._look(task)
+            if outcome is not None:
+                outcome = replace(outcome, kept=True)
+            else:
+                await self._engine.maker.product(task)
+                outcome = await self._await_kept(task)
+            if outcome is not None and self._remote is not None:
+                outcome = replace(outcome, pushed=await self._put(task, self._remote))
         except StoreError as error:
             return failure(error)
-        return made or Outcome(kind=NO_ROOM, message=f"{task} was made and could not be kept: {NO_ROOM_HELP}")
+        return outcome or Outcome(
+            kind=NO_ROOM, message=f"{task} was made and could not be kept: {NO_ROOM_HELP}"
+        )
+
+    async def index(self, origin: Origin) -> VideoIndex:
+        """The index of a video, which is put on the remote, too: whoever looks for products there needs it
+        first. Raises `StoreError`."""
+        if self._remote is not None:
+            await self.make(index_task(origin))  # what goes wrong with the remote shows with what follows
+        return await self._engine.maker.index(origin)
+
+    async def _put(self, task: Task, remote: Remote) -> bool:
+        """Put a product on the remote; False where it is there. Raises `StoreError`."""
+        threads = self._engine.threads
+        for attempt in range(PUSHES):
+            try:
+                return await threads.on_remote(
+                    push, remote, self._products, task.key, task.pieces, deadline=PUSH_SECONDS
+                )
+            except (RemoteSlow, RemoteUnreachable):
+                if attempt == PUSHES - 1:
+                    raise
+                await trio.sleep(random.uniform(0.5, 1.5) * 4**attempt)
+        raise AssertionError("it returned or raised")
 
     async def _await_kept(self, task: Task) -> Outcome | None:
         """It is kept behind the back of those who wait for it."""
@@ -125,16 +160,15 @@ class TaskMaker:
 class LocalRunner:
     """See `Runner`: the workers of this process's own maker."""
 
-    def __init__(self, engine: Engine, jobs: int) -> None:
+    def __init__(self, engine: Engine, jobs: int, push: RemoteSpec | None = None) -> None:
         self.lanes = jobs
-        self._engine = engine
-        self._maker = TaskMaker(engine)
+        self._maker = TaskMaker(engine, push)
 
     async def run(self, tasks: Sequence[Task]) -> Sequence[Outcome]:
         return [await self._maker.make(task) for task in tasks]
 
     async def index(self, origin: Origin) -> VideoIndex:
-        return await self._engine.maker.index(origin)
+        return await self._maker.index(origin)
 
     def close(self) -> None:
         self._maker.close()

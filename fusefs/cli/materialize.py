@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,9 +18,10 @@ from fusefs.cli import print_error
 from fusefs.cli.remote_flags import add_remote_flags, make_request
 from fusefs.dataset import open_dataset
 from fusefs.logs import escape
-from fusefs.mount_options import argument_type
+from fusefs.mount_options import argument_type, parse_remote
 from fusefs.opened_version import read_version
 from fusefs.views.kinds import parse_view
+from store.errors import InputError
 from store.tree import Tree
 
 MOST_JOBS: Final = 64
@@ -39,7 +41,7 @@ Exit status 1 where something could not be made.
 examples:
   fusefs materialize data@v1.0 --view frames:jpg
   fusefs materialize data --view frames:npy,scale=224x224 --only 'train/*.mp4' --jobs 8
-  fusefs materialize data --view chunks:auto --dask tls://scheduler:8786
+  fusefs materialize data --view chunks:auto --dask tls://scheduler:8786 --push backup
 """
 
 
@@ -86,6 +88,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
     parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
     add_remote_flags(parser)
+    parser.add_argument(
+        "--push",
+        metavar="NAME|URL",
+        default="",
+        type=argument_type(parse_push),
+        help="put what is made, or was here, on this remote, too: others find it there before they make it",
+    )
     parser.add_argument("--json", action="store_true", help="print one object about it")
 
 
@@ -93,6 +102,11 @@ def _parse_jobs(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
         raise ValueError(f"{text!r} is not a number from 1 to {MOST_JOBS}")
     return int(text)
+
+
+def parse_push(text: str) -> str:
+    """Raises `ValueError`."""
+    return parse_remote(text) if text else ""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,8 +118,10 @@ def run(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     recipe = parse_recipe(options.view)
-    request = make_request(options, options.target, options.rev)
+    request = replace(make_request(options, options.target, options.rev), push_to=options.push)
     dataset = open_dataset(request)
+    if options.push and options.push not in dataset.push_remotes:
+        raise InputError(f"nothing can be put on the remote {options.push!r}: it keeps files by their paths")
     for warning in dataset.warnings:
         print_error(f"warning: {warning}")
     assert dataset.tree is not None  # only revisions side by side have none

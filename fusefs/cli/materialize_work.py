@@ -66,14 +66,15 @@ class Work:
             nursery.cancel_scope.cancel()
 
     def _runner(self, engine: Engine, files: TreeFiles) -> Runner:
+        spec = self._dataset.push_remotes[self._options.push] if self._options.push else None
         if self._cluster is None:
-            return LocalRunner(engine, self._options.jobs)
+            return LocalRunner(engine, self._options.jobs, spec)
         from fusefs.cluster import DaskRunner
         from fusefs.cluster_worker import Surroundings
 
         dataset = self._dataset
         surroundings = Surroundings.of(
-            dataset.caches, dataset.git_dirs, dataset.remotes, offline=self._options.offline
+            dataset.caches, dataset.git_dirs, dataset.remotes, spec, offline=self._options.offline
         )
         return DaskRunner(*self._cluster, surroundings, files.tree)
 
@@ -99,6 +100,7 @@ class Work:
             "made": tally.made,
             "bytes": tally.bytes,
             "kept": tally.kept,
+            "pushed": tally.pushed,
             "pieces": tally.pieces,
             "refused": tally.refused,
             "failures": {
@@ -118,6 +120,8 @@ class Work:
             f" ({format_size(tally.bytes)})",
             f"{tally.kept} {'was' if tally.kept == 1 else 'were'} here",
         ]
+        if self._options.push:
+            parts.append(f"pushed {_count(tally.pushed, 'product')}")
         if tally.refused:
             parts.append(f"{_count(tally.refused, what)} damaged")
         if tally.failed:

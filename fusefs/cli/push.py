@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         cache=options.cache,
         rev=options.rev,
         repo=options.repo,
-        remotes=(options.remote,) if options.remote else (),
+        push_to=options.remote or "",
         trust=options.trust,
     )
     dataset = open_dataset(request)

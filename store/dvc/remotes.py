@@ -11,7 +11,7 @@ Callers: `fusefs.dataset_remotes`. Reads nothing but where links of local remote
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -91,21 +91,21 @@ def settle_remotes(
     return Settled(tuple(work.remotes), tuple(dict.fromkeys(work.warnings)))
 
 
-def push_remotes(home: RemoteHome, names: Iterable[str], own: Config) -> dict[str, RemoteSpec]:
-    """Where outputs go that name one of `names`; the empty one is the default remote's. Today's configuration
-    counts before the revision's. What cannot be used is left out, and what keeps files by their paths."""
-    found = {}
-    for name in names:
-        for config in reversed(home.configs):
-            default = _default(config)
-            wanted = name.lower() or (default[0] if default is not None else "")
-            work = _Settling(home, own, {})
-            if wanted in config.remotes:
-                work.add(wanted, config)
-            if work.remotes:
-                found[name] = work.remotes[0]
-                break
-    return found
+def push_remote(home: RemoteHome, name: str, own: Config) -> RemoteSpec | None:
+    """Where goes what is put on the remote of that name, URL or path; of an empty one, on the default remote.
+
+    Today's configuration counts before the revision's. None for a remote that keeps files by their paths, and
+    where there is no default one. Raises `InputError` for what cannot be used.
+    """
+    configs = tuple(reversed(home.configs))
+    work = _Settling(replace(home, configs=configs), own, {})
+    if not name:
+        found = next(filter(None, map(_default, configs)), None)
+        if found is None:
+            return None
+        name = found[0]
+    work.choose(name)
+    return work.remotes[0] if work.remotes else None
 
 
 def _in_order(home: RemoteHome, wanted: Sequence[Wanted], work: _Settling) -> Iterator[tuple[str, Config]]:
