@@ -22,7 +22,7 @@ from fusefs.launch import Launch, end_daemon, start_background
 from fusefs.logs import default_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountinfo import Mount
-from fusefs.native.choice import Choice, prefer, settle
+from fusefs.native.choice import NATIVE, Choice, prefer, settle
 from fusefs.native.layers import make_layers
 from fusefs.plan import MountPlan
 from fusefs.private_mount import OURS, Child, Command, NamespaceRefused, forward_signals
@@ -176,6 +176,8 @@ class _Run:
         except NamespaceRefused as refusal:
             child.kill()
             self._child = None
+            if options.mode == NATIVE:  # which needs the rights that a namespace gives
+                raise
             with held_back():
                 mounted, choice = mount_here()
                 self._mount_here = mounted.mount

@@ -20,6 +20,7 @@ from tests.conftest import SECONDS, Fusefs, SmallDataset, small_dataset
 from tests.process.conftest import await_end, list_daemons
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
+BOTH_MODES = pytest.mark.modes("fuse", "native")
 
 
 def is_mounted(path: Path) -> bool:
@@ -40,6 +41,7 @@ def mount(fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, mode: str) ->
     return mount_it
 
 
+@BOTH_MODES
 def test_mount_returns_with_a_readable_tree(
     mount: Callable[..., int], dataset: SmallDataset, mountpoint: Path
 ) -> None:
@@ -48,8 +50,9 @@ def test_mount_returns_with_a_readable_tree(
         assert (mountpoint / path).read_bytes() == data
 
 
+@BOTH_MODES
 def test_the_kernel_shows_type_source_and_flags(
-    mount: Callable[..., int], dataset: SmallDataset, mountpoint: Path
+    mount: Callable[..., int], dataset: SmallDataset, mountpoint: Path, mode: str
 ) -> None:
     mount()
     (line,) = [
@@ -58,11 +61,16 @@ def test_the_kernel_shows_type_source_and_flags(
         if str(mountpoint) in line
     ]
     source, _, fstype, options = line.split()[:4]
-    assert (source, fstype) == (dataset.oid, "fuse.fusefs")
-    assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(options.split(","))
+    if mode == "native":
+        assert (source, fstype) == (f"fusefs:{dataset.oid}", "overlay")
+    else:
+        assert (source, fstype) == (dataset.oid, "fuse.fusefs")
+        assert "default_permissions" in options.split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(options.split(","))
     assert "allow_other" not in options
 
 
+@BOTH_MODES
 def test_the_daemon_has_nothing_of_the_caller(mount: Callable[..., int], tmp_path: Path) -> None:
     held = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(held, True)
@@ -86,6 +94,7 @@ def test_read_ahead_is_raised(mount: Callable[..., int], mountpoint: Path) -> No
     assert Path(f"/sys/class/bdi/{found.device}/read_ahead_kb").read_text().strip() == "512"
 
 
+@BOTH_MODES
 def test_umount_returns_when_the_daemon_is_gone(
     mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path
 ) -> None:
@@ -95,12 +104,14 @@ def test_umount_returns_when_the_daemon_is_gone(
     assert pid not in list_daemons(mountpoint)
 
 
+@BOTH_MODES
 def test_plain_umount_ends_the_daemon(mount: Callable[..., int], mountpoint: Path) -> None:
     pid = mount()
     subprocess.run(["umount", mountpoint], check=True, timeout=SECONDS)
     assert await_end(pid)
 
 
+@BOTH_MODES
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unmounts(mount: Callable[..., int], mountpoint: Path, number: signal.Signals) -> None:
     pid = mount()
@@ -123,6 +134,7 @@ def test_hangup_opens_the_log_anew(mount: Callable[..., int], tmp_path: Path) ->
     assert "ended after" in log.read_text()
 
 
+@BOTH_MODES
 @pytest.mark.parametrize("clear", ["umount", "mount"])
 def test_a_killed_daemon_leaves_a_dead_mount_that_is_cleared(
     mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path, clear: str
@@ -144,6 +156,7 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_is_cleared(
         assert sorted(path.name for path in mountpoint.iterdir()) == ["a", "b"]
 
 
+@BOTH_MODES
 def test_a_hung_daemon_hangs_nobody(mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path) -> None:
     pid = mount()
     os.kill(pid, signal.SIGSTOP)
@@ -167,6 +180,7 @@ sys.stdin.read()
 """
 
 
+@BOTH_MODES
 def test_a_busy_mount_names_its_holders(mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path) -> None:
     daemon = mount()
     with subprocess.Popen(
@@ -189,6 +203,7 @@ def test_a_busy_mount_names_its_holders(mount: Callable[..., int], fusefs: Fusef
     assert await_end(daemon)
 
 
+@BOTH_MODES
 def test_the_foreground_speaks_to_its_service_manager(
     fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path, mode: str
 ) -> None:
@@ -218,6 +233,7 @@ def test_the_foreground_speaks_to_its_service_manager(
     assert not is_mounted(mountpoint)
 
 
+@BOTH_MODES
 def test_the_daemons_error_is_the_commands_own(
     fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path
 ) -> None:
@@ -233,6 +249,7 @@ def test_the_daemons_error_is_the_commands_own(
     assert not is_mounted(mountpoint)
 
 
+@BOTH_MODES
 def test_a_signal_while_it_starts_leaves_nothing(
     fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path
 ) -> None:
@@ -264,12 +281,13 @@ def test_data_cannot_pass_for_the_status(fusefs: Fusefs, mountpoint: Path, tmp_p
     fusefs("umount", mountpoint, check=True)
 
 
+@BOTH_MODES
 def test_status_of_a_path_in_the_mount(
-    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path
+    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, mode: str
 ) -> None:
     pid = mount()
     status = json.loads(fusefs("status", "--json", mountpoint / "a", check=True).stdout)
-    assert (status["pid"], status["oid"], status["mode"]) == (pid, dataset.oid, "fuse")
+    assert (status["pid"], status["oid"], status["mode"]) == (pid, dataset.oid, mode)
     assert (status["mountpoint"], status["state"]) == (str(mountpoint), "ok")
     shown = fusefs("status", mountpoint, check=True).stdout
     assert f"process {pid}" in shown
