@@ -154,7 +154,7 @@ class ChunksListing:
                 return
         for number in range(max(start - len(DOTS), 0), shown.chunked.numbering.chunk_count):
             row = chunk_row(number, self._directory)
-            entry = files.fill(row, files.contents.size_now(shown, row))
+            entry = files.fill(row, shown.sizes.get(row))  # what `stat` says of others is asked then
             name = files.chunk_name(number, self._directory)
             if not pyfuse3.readdir_reply(token, name, entry, len(DOTS) + number + 1):
                 return
