@@ -104,7 +104,8 @@ def _cut(index: VideoIndex, recipe: FramesRecipe, frames: range) -> tuple[list[i
     if not count:
         return [], []
     keys = np.clip(-(-(index.key_frames() - frames.start) // frames.step), 0, count)
-    groups = np.unique(np.append(keys, 0))  # where groups of pictures begin
+    keys = np.concatenate([[0], keys])
+    groups = keys[np.diff(keys, prepend=-1) > 0]  # where groups of pictures begin
     picture = 3 * max(index.width * index.height, 1)
     most = max(1, min(MOST_FRAMES, MOST_DECODED // picture, MOST_PASSED // frames.step))
     places = np.arange(count, dtype=np.int64)

@@ -191,6 +191,8 @@ class WorkerProcess:
         return self._last_words
 
     async def _await_end(self, seconds: float) -> None:
+        if self._process.poll() is not None:
+            return
         with trio.move_on_after(seconds), contextlib.suppress(OSError):
             watched = os.pidfd_open(self._process.pid)
             try:
