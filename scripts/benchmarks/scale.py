@@ -33,6 +33,7 @@ class Scale:
     lazy_readers: int
     shared_bytes: int
     """Of a large object that many readers want at once."""
+    video_frames: int
     calibrated_bytes: int
     calibrated_reads: int
     cold: bool
@@ -58,6 +59,7 @@ FULL: Final = Scale(
     lazy_bytes=20_000,
     lazy_readers=64,
     shared_bytes=64 << 20,
+    video_frames=3_000,
     calibrated_bytes=256 << 20,
     calibrated_reads=5_000,
     cold=True,
@@ -81,6 +83,7 @@ QUICK: Final = Scale(
     lazy_bytes=2_000,
     lazy_readers=8,
     shared_bytes=8 << 20,
+    video_frames=60,
     calibrated_bytes=8 << 20,
     calibrated_reads=200,
     cold=False,

@@ -12,6 +12,7 @@ from benchmarks.cases.lazy_large import compare_lazy_large
 from benchmarks.cases.lazy_many import measure_lazy_many
 from benchmarks.cases.lazy_small import compare_lazy_small
 from benchmarks.cases.many_entries import measure_many_entries
+from benchmarks.cases.materialize import measure_materialize
 from benchmarks.cases.revisions_first import compare_first_access
 from benchmarks.cases.revisions_many import measure_many_revisions
 from benchmarks.cases.shards import compare_shards
@@ -30,6 +31,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "revisions-many": measure_many_revisions,
     "switch": measure_switch,
     "shards": compare_shards,
+    "materialize": measure_materialize,
     "lazy-small": compare_lazy_small,
     "lazy-large": compare_lazy_large,
     "lazy-many": measure_lazy_many,
