@@ -212,8 +212,6 @@ def test_attributes(shown: Shown) -> None:
     assert (
         os.getxattr(frame, "user.fusefs.source") == os.getxattr(table, "user.fusefs.source") == oid.encode()
     )
-    key = os.getxattr(frame, "user.fusefs.key").decode()
-    assert any(path.parent.name + path.name == key for path in derived(shown.cache))
     for path in (clip, frame):
         with pytest.raises(OSError, match="No data"):
             os.getxattr(path, "user.fusefs.nothing")
@@ -293,18 +291,30 @@ def failing(path: Path) -> int:
     return caught.value.errno
 
 
+def thousand_streams(data: bytes) -> bytes:
+    """An MP4 with its one track a thousand times."""
+    begin, end = find_box(data, b"moov", b"trak")
+    at, stop = find_box(data, b"moov")
+    length = (stop - at + 999 * (end - begin)).to_bytes(4, "big")
+    return data[:at] + length + data[at + 4 : end] + data[begin:end] * 999 + data[end:]
+
+
 def test_what_only_looks_like_a_video(mounter: Mounter, videos: Videos) -> None:
-    mount = mounter.mount_files({f"{name}.mp4": videos.path(name).read_bytes() for name in BAD})
+    files = {f"{name}.mp4": videos.path(name).read_bytes() for name in BAD}
+    good = videos.path("constant").read_bytes()
+    mount = mounter.mount_files(files | {"many.mp4": thousand_streams(good), "good.mp4": good})
     place = mount.path / ".fusefs/frames/jpg"
-    assert names_in(place) == sorted(f"{name}.mp4" for name in BAD)
-    for name in BAD:
-        assert failing(place / f"{name}.mp4") == errno.EIO
+    assert names_in(place) == sorted([*files, "many.mp4", "good.mp4"])
+    for name in (*files, "many.mp4"):
+        assert failing(place / name) == errno.EIO
         with pytest.raises(OSError, match="Input/output"):
-            (place / f"{name}.mp4/000000.jpg").stat()
+            (place / name / "000000.jpg").stat()
+    assert len(names_in(place / "good.mp4")) == 61
     log = mount.umount()
-    for name in BAD:
-        assert f"{name}.mp4" in log
+    for name in files:
+        assert name in log
     assert "no-video.mp4 has no video stream" in log
+    assert "many.mp4 has 1000 streams; at most 100 are read" in log
     assert "Traceback" not in log
 
 
@@ -315,49 +325,38 @@ def test_a_video_by_another_name(shown: Shown) -> None:
     assert npy_of(shown.place("npy,scale=8x8", "sub/deep/resized.mjpeg/000019.npy")).shape == (8, 8, 3)
 
 
-def test_pictures_that_grow(mounter: Mounter, videos: Videos) -> None:
-    """No size that was told is wrong: a frame of another size than the video's is an error."""
-    mount = mounter.mount_files({"a.mjpeg": videos.path("resized").read_bytes()})
-    full = full_decode(videos.path("resized"))
-    place = mount.path / ".fusefs/frames"
-    assert md5_of(npy_of(place / "npy/a.mjpeg/000009.npy")) == full[9].rgb
-    assert failing(place / "npy/a.mjpeg/000010.npy") == errno.EIO
-    assert failing(place / "bmp/a.mjpeg/000019.bmp") == errno.EIO
-    assert md5_of(picture_of(place / "png/a.mjpeg/000010.png")) == full[10].rgb
-    log = mount.umount()
-    assert "frame 10 is of another size than the video says" in log
-    assert "scale=" in log
-
-
-def test_a_damaged_frame_is_an_error_of_its_own(mounter: Mounter, videos: Videos) -> None:
-    data = videos.path("b-frames").read_bytes()
+def with_damage(data: bytes, number: int) -> bytes:
+    """A video whose frame of that number is garbage."""
     index = build_index(BytesSource(data))
-    packet = int(index.order[59])
+    packet = int(index.order[number])
     at, size = int(index.packets.offsets[packet]), int(index.packets.sizes[packet])
+    return data[:at] + b"\xff" * size + data[at + size :]
+
+
+def test_frames_that_cannot_be_had(mounter: Mounter, videos: Videos) -> None:
+    """A damaged one, and those of another size than was told, are errors; their neighbours are not."""
     damaged = mounter.home / "damaged.mp4"
-    damaged.write_bytes(data[:at] + b"\xff" * size + data[at + size :])
-    mount = mounter.mount_files({"a.mp4": damaged.read_bytes()})
+    damaged.write_bytes(with_damage(videos.path("b-frames").read_bytes(), 59))
+    files = {"damaged.mp4": damaged.read_bytes(), "grows.mjpeg": videos.path("resized").read_bytes()}
+    mount = mounter.mount_files(files)
+    frames = mount.path / ".fusefs/frames"
     full = full_decode(damaged)
-    place = mount.path / ".fusefs/frames/npy/a.mp4"
     for number in (58, 60, 99):
-        assert md5_of(npy_of(place / f"{number:06d}.npy")) == full[number - (number > 59)].rgb
-    assert failing(place / "000059.npy") == errno.EIO
-    assert (place / "000059.npy").stat().st_size == (place / "000058.npy").stat().st_size
-    assert failing(mount.path / ".fusefs/frames/jpg/a.mp4/000059.jpg") == errno.EIO
+        shown = npy_of(frames / f"npy/damaged.mp4/{number:06d}.npy")
+        assert md5_of(shown) == full[number - (number > 59)].rgb
+    assert failing(frames / "npy/damaged.mp4/000059.npy") == errno.EIO
+    assert (frames / "npy/damaged.mp4/000059.npy").stat().st_size == 128 * 72 * 3 + 128
+    assert failing(frames / "jpg/damaged.mp4/000059.jpg") == errno.EIO
+    full = full_decode(videos.path("resized"))
+    assert md5_of(npy_of(frames / "npy/grows.mjpeg/000009.npy")) == full[9].rgb
+    assert failing(frames / "npy/grows.mjpeg/000010.npy") == errno.EIO
+    assert failing(frames / "bmp/grows.mjpeg/000019.bmp") == errno.EIO
+    assert md5_of(picture_of(frames / "png/grows.mjpeg/000010.png")) == full[10].rgb
     log = mount.umount()
     assert "frame 59 is damaged" in log
+    assert "frame 10 is of another size than the video says" in log
+    assert "scale=" in log
     assert "Traceback" not in log
-
-
-def test_a_thousand_streams(mounter: Mounter, videos: Videos) -> None:
-    data = videos.path("constant").read_bytes()
-    begin, end = find_box(data, b"moov", b"trak")
-    at, stop = find_box(data, b"moov")
-    length = (stop - at + 999 * (end - begin)).to_bytes(4, "big")
-    many = data[:at] + length + data[at + 4 : end] + data[begin:end] * 999 + data[end:]
-    mount = mounter.mount_files({"many.mp4": many})
-    assert failing(mount.path / ".fusefs/frames/jpg/many.mp4") == errno.EIO
-    assert "has 1000 streams; at most 100 are read" in mount.umount()
 
 
 def test_strange_names(mounter: Mounter, videos: Videos) -> None:
@@ -384,8 +383,10 @@ def test_products_outlive_their_source_and_the_mount(mounter: Mounter, videos: V
     mount = mounter.mount(oid, "--cache", objects.root, "--no-pin")
     place = Path(".fusefs/frames/jpg/a.mp4")
     first = {path.name: path.read_bytes() for path in (mount.path / place).iterdir()}
+    key = os.getxattr(mount.path / place / "000007.jpg", "user.fusefs.key").decode()
     times = {path.name: path.stat().st_mtime for path in (mount.path / place).iterdir()}
     mount.umount()
+    assert any(path.parent.name + path.name == key for path in derived(objects.root))
     objects.remove(md5(data))
     mount = mounter.mount(oid, "--cache", objects.root, "--no-pin")
     assert {path.name: path.read_bytes() for path in (mount.path / place).iterdir()} == first
