@@ -1,0 +1,301 @@
+"""What is particular to native mode: the kernel reads by itself, and what it cannot know it is kept from."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fusefs import mountinfo
+from tests.mount.datasets import Cache, filler, md5, tree_of
+from tests.mount.mounts import Mounter
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
+
+FILES = {"a": b"first", "sub/b": filler(30_000, 1), "sub/c": filler(5_000_000, 2), "empty": b""}
+NOBODY = 65534
+SECONDS = 60.0
+
+
+@pytest.fixture
+def cache(mounter: Mounter) -> Cache:
+    return Cache(mounter.home / "objects")
+
+
+def errno_of(path: Path) -> int:
+    """The errno with which reading fails; 0 where it does not."""
+    try:
+        path.read_bytes()
+    except OSError as error:
+        assert error.errno
+        return error.errno
+    return 0
+
+
+def remote_with(mounter: Mounter, files: dict[str, bytes]) -> Cache:
+    """A directory that can be fetched from."""
+    remote = Cache(mounter.home / "remote")
+    for data in files.values():
+        remote.put(data)
+    return remote
+
+
+def test_only_the_mountpoint_is_to_be_seen(mounter: Mounter, cache: Cache) -> None:
+    before = mountinfo.read_mounts()
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    (new,) = [one for one in mountinfo.read_mounts() if one.mountpoint.startswith(str(mounter.home))]
+    assert (new.mountpoint, new.fstype) == (str(mount.path), "overlay")
+    assert new not in before
+    assert tree_of(mount.path) == FILES
+    status = mount.status()
+    assert (status["mode"], status["hits"], status["bytes_cache"], status["misses"]) == (
+        "native",
+        None,
+        None,
+        0,
+    )
+
+
+def test_the_daemon_does_not_see_what_is_cached(mounter: Mounter, cache: Cache) -> None:
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    assert tree_of(mount.path) == FILES
+    signal.pidfd_send_signal(mount.ended, signal.SIGSTOP)
+    try:
+        assert (mount.path / "sub" / "b").read_bytes() == FILES["sub/b"]
+    finally:
+        signal.pidfd_send_signal(mount.ended, signal.SIGCONT)
+
+
+def test_what_was_read_is_read_on_when_the_daemon_has_died(mounter: Mounter, cache: Cache) -> None:
+    oid = cache.put_dataset(FILES)
+    cache.remove(md5(FILES["a"]))
+    mount = mounter.mount(oid, "--cache", cache.root)
+    assert (mount.path / "sub" / "b").read_bytes() == FILES["sub/b"]
+    with open(mount.path / "sub" / "c", "rb") as held:
+        signal.pidfd_send_signal(mount.ended, signal.SIGKILL)
+        mount.await_end()
+        assert held.read() == FILES["sub/c"]
+    assert (mount.path / "sub" / "b").read_bytes() == FILES["sub/b"]
+    assert errno_of(mount.path / "a") == errno.ENOTCONN
+    assert mounter.run("umount", mount.path).returncode == 0
+    assert not os.path.ismount(mount.path)
+
+
+def test_only_open_fetches(mounter: Mounter, cache: Cache) -> None:
+    """Small objects come into the cache with the first open, large ones as they are read."""
+    remote = remote_with(mounter, FILES)
+    oid = cache.put_dataset(FILES)
+    for data in FILES.values():
+        cache.remove(md5(data))
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root)
+    subprocess.run(["ls", "-lR", mount.path], check=True, capture_output=True, timeout=SECONDS)
+    subprocess.run(["du", "-s", mount.path], check=True, capture_output=True, timeout=SECONDS)
+    for path in FILES:
+        os.getxattr(mount.path / path, "user.fusefs.cached")
+    assert not any(cache.place(md5(data)).exists() for data in FILES.values())
+    with open(mount.path / "sub" / "b", "rb"):
+        assert cache.place(md5(FILES["sub/b"])).read_bytes() == FILES["sub/b"]
+    inode = (mount.path / "sub" / "c").stat().st_ino
+    with open(mount.path / "sub" / "c", "rb") as large:
+        assert large.read(100) == FILES["sub/c"][:100]
+        assert os.fstat(large.fileno()).st_ino == inode
+    assert tree_of(mount.path) == FILES
+    assert (mount.path / "sub" / "c").stat().st_ino == inode
+    assert mount.status()["misses"] == 4
+
+
+def test_a_miss_is_asked_for_again_by_the_next_open(mounter: Mounter, cache: Cache) -> None:
+    oid = cache.put_dataset(FILES, sizes=True)
+    cache.remove(md5(FILES["a"]))
+    mount = mounter.mount(oid, "--cache", cache.root, "--no-pin")
+    assert [errno_of(mount.path / "a") for _ in range(3)] == [errno.EIO] * 3
+    cache.put(FILES["a"])
+    assert (mount.path / "a").read_bytes() == FILES["a"]
+
+
+@pytest.mark.parametrize("wrong", [b"", FILES["sub/b"][:-1], FILES["sub/b"] + b"!"])
+def test_an_object_of_another_length_is_never_read(mounter: Mounter, cache: Cache, wrong: bytes) -> None:
+    """Fetched again where there is a remote; `cp` would fill up what is too short."""
+    remote = remote_with(mounter, FILES)
+    oid = cache.put_dataset(FILES, sizes=True)
+    cache.remove(md5(FILES["sub/b"]))
+    cache.put(wrong, md5(FILES["sub/b"]))
+    alone = mounter.mount(oid, "--cache", cache.root).path
+    assert errno_of(alone / "sub" / "b") == errno.EIO
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root).path
+    copied = mounter.home / "copied"
+    subprocess.run(["cp", mount / "sub" / "b", copied], check=True, timeout=SECONDS)
+    assert copied.read_bytes() == FILES["sub/b"]
+
+
+def test_a_cache_that_was_replaced_is_not_looked_for_in_circles(mounter: Mounter, cache: Cache) -> None:
+    """The kernel holds on to the directory that it was given; what comes to its successor is read through us."""
+    oid = cache.put_dataset(FILES)
+    mount = mounter.mount(oid, "--cache", cache.root, "--no-pin").path
+    cache.root.rename(mounter.home / "moved")
+    for data in FILES.values():
+        cache.put(data)
+    shutil.rmtree(mounter.home / "moved")
+    assert tree_of(mount) == FILES
+
+
+@pytest.mark.parametrize(
+    "name", ["with:colon", "with,comma", "with space", "new\nline", "back\\slash", "a::b"]
+)
+def test_odd_names_of_caches_and_mountpoints(mounter: Mounter, name: str) -> None:
+    odd = Cache(mounter.home / name)
+    place = mounter.home / f"{name} too"
+    place.mkdir()
+    oid = odd.put_dataset(FILES)
+    done = mounter.run("mount", "--mode", "native", "--cache", odd.root, oid, place)
+    try:
+        assert done.returncode == 0, done.stderr
+        assert tree_of(place) == FILES
+    finally:
+        assert mounter.run("umount", place).returncode == 0
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_who_else_may_enter(mounter: Mounter, cache: Cache, others: bool) -> None:
+    mounter.home.chmod(0o755)
+    for above in mounter.home.parents[:2]:
+        above.chmod(0o755)
+    flags = ["--allow-other"] if others else []
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, *flags).path
+    assert stat.S_IMODE(mount.stat().st_mode) == (0o755 if others else 0o700)
+    read = subprocess.run(
+        ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "cat", mount / "a"],
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert read.stdout == (FILES["a"] if others else b"")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--revs", "*"], "side by side"),
+        (["--view", "shards:10"], "a view"),
+    ],
+)
+def test_what_there_is_not_in_native_mode(mounter: Mounter, flags: Sequence[str], reason: str) -> None:
+    root = mounter.home / "project"
+    root.mkdir()
+    environment = {**mounter.environment, "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b"}
+    environment |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    (root / ".dvc").mkdir()
+    oid = Cache(root / ".dvc" / "cache").put_dataset(FILES)
+    (root / "data.dvc").write_text(f"outs:\n- md5: {oid}\n  path: data\n  hash: md5\n")
+    for words in (["init", "-q"], ["add", "data.dvc"], ["commit", "-q", "-m", "data"]):
+        subprocess.run(["git", *words], cwd=root, env=environment, check=True, timeout=SECONDS)
+    line = mounter.refuse("data", *flags, cwd=root)
+    assert line.startswith("fusefs: native mode is not possible: ")
+    assert reason in line
+
+
+def test_it_says_why_it_is_in_fuse_mode(mounter: Mounter, cache: Cache) -> None:
+    automatic = Mounter(mounter.home, "auto")
+    mount = automatic.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    status = mount.status()
+    assert (status["mode"], "--mode native" in status["why_fuse"]) == ("fuse", True)
+    assert f"in fuse mode: {status['why_fuse']}" in mount.umount()
+
+
+ON = """
+set -e
+mount -t tmpfs scratch "$1"
+cd "$1"
+mkdir lower upper work stacked upper2 work2 twice
+cp -r "$2" lower/objects
+case $3 in
+tmpfs) cache=lower ;;
+overlay) mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work it stacked; cache=stacked ;;
+twice) mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work it stacked
+       mount -t overlay -o lowerdir=stacked,upperdir=upper2,workdir=work2 it twice; cache=twice ;;
+esac
+shift 3
+exec "$@" --cache "$PWD/$cache/objects" "$OID" -- sh -c 'grep mode {}/.fusefs/status; cat {}/a'
+"""
+"""In a mount namespace of its own: a scratch directory, the cache, and what it is to lie on."""
+
+
+@pytest.mark.parametrize("below", ["tmpfs", "overlay", "twice"])
+def test_what_the_cache_lies_on(mounter: Mounter, cache: Cache, below: str) -> None:
+    oid = cache.put_dataset(FILES)
+    scratch = mounter.home / "scratch"
+    scratch.mkdir()
+    words = [sys.executable, "-m", "fusefs.cli", "run", "--mode", "native", "--no-pin"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", ON, "sh", scratch, cache.root, below, *words],
+        env={**mounter.environment, "OID": oid},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if below == "twice":  # more than the kernel stacks
+        assert done.returncode == 125
+        assert done.stderr.count("\n") == 1 and "native mode is not possible" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        mode, content = done.stdout.split("\n", 1)
+        assert ("native" in mode, content) == (True, FILES["a"].decode())
+
+
+SHARED = """
+set -e
+mount -t tmpfs parent "$1"
+mount --make-shared "$1"
+mkdir "$1/mnt"
+cd "$2"
+shift 2
+"$@" mount --mode native data@v1 "$PARENT/mnt"
+"$@" switch "$PARENT/mnt" v2 > /dev/null
+cat "$PARENT/mnt/a"
+grep -c "$PARENT/mnt " /proc/self/mountinfo
+"$@" umount "$PARENT/mnt"
+"""
+
+
+def test_a_switch_where_mounts_are_shared(mounter: Mounter) -> None:
+    root = mounter.home / "project"
+    (root / ".dvc").mkdir(parents=True)
+    names = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b"}
+    names |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    environment = {**mounter.environment, **names, "PARENT": str(mounter.home / "parent")}
+    subprocess.run(["git", "init", "-q"], cwd=root, env=environment, check=True, timeout=SECONDS)
+    for tag in ("v1", "v2"):
+        oid = Cache(root / ".dvc" / "cache").put_dataset({"a": tag.encode()})
+        (root / "data.dvc").write_text(f"outs:\n- md5: {oid}\n  path: data\n  hash: md5\n")
+        for words in (["add", "data.dvc"], ["commit", "-q", "-m", tag], ["tag", tag]):
+            subprocess.run(["git", *words], cwd=root, env=environment, check=True, timeout=SECONDS)
+    (mounter.home / "parent").mkdir()
+    command = [sys.executable, "-m", "fusefs.cli"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", SHARED, "sh", mounter.home / "parent", root, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "v21\n"), done.stderr
+
+
+def test_the_status_of_a_foreign_overlay_is_not_ours() -> None:
+    line = "36 35 0:9 / /mnt ro - overlay data ro,lowerdir=/a:/b"
+    (mount,) = mountinfo.parse_mountinfo(line.encode())
+    assert not mount.is_ours
+    (mount,) = mountinfo.parse_mountinfo(line.replace("overlay data", "overlay fusefs:data@v1").encode())
+    assert (mount.is_ours, mount.target) == (True, "data@v1")
+    assert json.dumps(mount.target) == '"data@v1"'
