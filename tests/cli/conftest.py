@@ -16,6 +16,7 @@ import pytest
 
 from fusefs.cli import main
 from store.commit import CommitOptions, commit
+from tests.store.media.videos import Videos
 
 
 def isolation(home: Path) -> dict[str, str]:
@@ -172,3 +173,8 @@ def history(tmp_path: Path, command: Command, _made_history: Project) -> Project
     """Three versions of `data`: v1, v2 (tagged one commit later) and v3. A test's own copy."""
     shutil.copytree(_made_history.root, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project", _made_history.time)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
+    return Videos(tmp_path_factory.mktemp("videos"))
