@@ -44,11 +44,16 @@ class VideoChunks:
         self.numbering = Numbering(index.frame_count, recipe.size or VIDEO_CHUNK, recipe.selection)
         canonical = replace(recipe, size=self.numbering.chunk_size, order=LEXICOGRAPHICAL, zipped=False)
         self.compressed: Series = _VideoSeries(self, origin, canonical, JPEGS if recipe.zipped else MP4)
-        starts = [index.start_of(self.numbering.chunk(n)[0]) for n in range(self.numbering.chunk_count)]
-        self.runs: list[int] = np.unique(starts, return_inverse=True)[1].tolist()
-        """The run of every chunk: those for which decoding begins at the same packet are one."""
+        frames = self.numbering.frames[:: self.numbering.chunk_size]
+        packets = index.order[frames.start : frames.stop : frames.step]
+        groups = np.searchsorted(index.starts, packets, "right")
+        self._runs = np.unique(groups, return_inverse=True)[1].astype(np.int32)
         lossless = replace(canonical, quality=DEFAULT_CHUNK_QUALITY)
         self.original: Series = _VideoSeries(self, origin, lossless, PNGS)
+
+    def run_of(self, chunk: int) -> int:
+        """See `Series`: chunks that begin in the same group of pictures are a run."""
+        return int(self._runs[chunk])
 
     def extensions(self, chunk: int, *, original: bool) -> tuple[str, ...]:
         """Of the members of a chunk's zip, without dot. Raises `IndexError`."""
@@ -81,7 +86,7 @@ class _VideoSeries:
 
     def run_of(self, chunk: int) -> int:
         """See `Series`."""
-        return self.chunks.runs[chunk]
+        return self.chunks.run_of(chunk)
 
 
 class ImageChunks:

@@ -17,6 +17,8 @@ from store.media.numbering import Numbering
 from store.media.recipe import Selection, parse_chunks
 from store.media.source import open_source_file
 from store.oid import Oid
+from tests.store.media.long_videos import with_frames
+from tests.store.media.sources import BytesSource
 from tests.store.media.videos import Videos
 
 
@@ -37,9 +39,13 @@ def origin(name: str, number: int = 0) -> Origin:
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    path = Videos(tmp_path_factory.mktemp("videos")).path("b-frames")
-    with open_source_file(path) as source:
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
+    return Videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="module")
+def index(videos: Videos) -> VideoIndex:
+    with open_source_file(videos.path("b-frames")) as source:
         return build_index(source)  # 100 frames, a key frame every 24
 
 
@@ -80,6 +86,19 @@ def test_runs_are_of_chunks_that_one_decoder_serves(index: VideoIndex) -> None:
     chunks = VideoChunks(origin("clip.mp4"), index, parse_chunks("10"))
     runs = [chunks.compressed.run_of(n) for n in range(10)]
     assert runs == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
+
+
+def test_two_million_frames(videos: Videos) -> None:
+    content = with_frames(videos.path("constant").read_bytes(), 2_000_000)
+    long = build_index(BytesSource(content))
+    chunks = VideoChunks(origin("clip.mp4"), long, parse_chunks("1"))
+    assert chunks.numbering.chunk_count == 2_000_000
+    assert [chunks.original.run_of(n) for n in (0, 49, 50, 1_999_999)] == [0, 0, 1, 39_999]
+    last = chunks.compressed.task(1_999_999)
+    assert last is not None and last.arguments["frames"] == [1_999_999, 2_000_000, 1]
+    assert VideoChunks(origin("clip.mp4"), long, parse_chunks("auto")).numbering.chunk_count == 55_556
+    beyond = VideoChunks(origin("clip.mp4"), long, parse_chunks("auto,start=2000000"))
+    assert beyond.numbering.chunk_count == 0 and beyond.compressed.task(0) is None
 
 
 def images(count: int, *, shift: int = 0, chunk: int = 4) -> ImageChunks:
