@@ -25,6 +25,7 @@ from store.making.flight import Flight
 from store.making.frame_chunks import FrameChunks
 from store.making.indexes import index_task
 from store.making.makers import MAKERS, Registered
+from store.making.open_products import OpenProducts
 from store.making.products import MOST_PIECES, Damaged, Entry, Product, Products, Refused
 from store.making.remote_products import RemoteProducts
 from store.making.tasks import Origin, Series, Task, remotes_of
@@ -34,13 +35,6 @@ from store.media.index_file import from_bytes
 from store.media.recipe import FramesRecipe
 from store.threads import Threads
 
-MOST_OPEN: Final = 96
-"""Products."""
-OPEN_BYTES: Final = 1 << 30
-MEMORY_BYTES: Final = 256 << 20
-"""Of products that are in memory only."""
-OPEN_SECONDS: Final = 30.0
-"""After so long, or twice that, a product that nobody reads is closed."""
 NO_ROOM_SECONDS: Final = 10.0
 """For so long products are made in memory when the cache has taken no more."""
 DRAIN_STEP: Final = 0.02
@@ -82,16 +76,14 @@ class Maker:
         self._workers = Workers(nursery, self._settle, makers, workers, deadline)
         self._remote_products = RemoteProducts(self._products, threads)
         self._failures = Failures()
-        self._open: OrderedDict[str, Product] = OrderedDict()
         self._finding: dict[str, trio.Event] = {}
         self._flights: dict[str, Flight] = {}
+        self._open = OpenProducts(nursery, self._flights.__contains__)
         self._indexes: OrderedDict[str, VideoIndex] = OrderedDict()
         self._beginning: dict[str, trio.Event] = {}
         self._ahead: set[str] = set()
         self._publishing = 0
         self._no_room_until = 0.0
-        self._turn = 0
-        self._is_letting_go = False
         self._is_draining = False
         nursery.start_soon(self._prepare)
 
@@ -151,7 +143,7 @@ class Maker:
             except BlockingIOError:
                 return None
             if product is not None:
-                self._keep_open(product)
+                self._open.keep(product)
         return product.sizes if product is not None and product.entries else None
 
     async def index(self, origin: Origin) -> VideoIndex:
@@ -245,7 +237,7 @@ class Maker:
                 finally:
                     self._finding.pop(key).set()
             if product is not None:
-                self._keep_open(product)
+                self._open.keep(product)
             return product
 
     async def _fly(self, task: Task, *, is_ahead: bool = False) -> Flight | None:
@@ -269,7 +261,7 @@ class Maker:
                     return None
                 needs = [await self.product(need) for need in task.needs]
                 product = await self._growing(task, product)
-                self._keep_open(product)
+                self._open.keep(product)
                 flight = self._flights[key] = Flight(task, product, needs, is_ahead=is_ahead)
             finally:
                 self._beginning.pop(key).set()
@@ -283,7 +275,7 @@ class Maker:
             return None
         product = await self._remote_products.find(task.key, task.pieces, remotes)
         if product is not None:
-            self._keep_open(product)
+            self._open.keep(product)
             if product.path is not None:
                 self._publishing += 1
                 self._nursery.start_soon(self._publish, product)
@@ -312,7 +304,7 @@ class Maker:
         product.grows = False
         if isinstance(error, CacheUnusable):
             self._no_room_until = trio.current_time() + NO_ROOM_SECONDS
-            self._open.pop(flight.key, None)
+            self._open.forget(flight.key, product)
         elif error is not None and not self._is_draining:
             self._failures.note(flight.task, error)
             if isinstance(error, MediaFailed):
@@ -341,41 +333,12 @@ class Maker:
     async def _drop(self, product: Product) -> None:
         """Have a damaged product made anew."""
         log.warning("a product in the cache, %s, is damaged; it is made again", product.key)
-        if self._open.get(product.key) is product:
-            del self._open[product.key]
+        self._open.forget(product.key, product)
         await self._threads.on_disk(self._products.drop, product.key)
-
-    def _keep_open(self, product: Product) -> None:
-        self._open[product.key] = product
-        product.used = self._turn
-        count, size, memory = len(self._open), 0, 0
-        for other in self._open.values():
-            size += other.end
-            memory += other.end if other.in_memory else 0
-        for key, other in list(self._open.items()):
-            if count <= MOST_OPEN and size <= OPEN_BYTES and memory <= MEMORY_BYTES:
-                break
-            if key not in self._flights and other is not product:
-                del self._open[key]
-                count, size = count - 1, size - other.end
-                memory -= other.end if other.in_memory else 0
-        if not self._is_letting_go:
-            self._is_letting_go = True
-            self._nursery.start_soon(self._let_go)
-
-    async def _let_go(self) -> None:
-        """Close what nobody has read for a while: what is open cannot be evicted."""
-        while self._open:
-            await trio.sleep(OPEN_SECONDS)
-            self._turn += 1
-            for key, product in list(self._open.items()):
-                if product.used < self._turn - 1 and key not in self._flights:
-                    del self._open[key]
-        self._is_letting_go = False
 
     def _note_read(self, task: Task, product: Product, number: int) -> None:
         """A piece was read: a reader who goes straight on is served ahead."""
-        product.used = self._turn
+        self._open.used(product)
         if number == product.next:
             product.streak += 1
             if number == 0 and task.series is not None:
@@ -389,7 +352,7 @@ class Maker:
         if task.series is None or product.streak < STREAK:
             return
         if product.streak == STREAK or number % LOOK_EVERY == 0 or number == product.count - 1:
-            self._open.move_to_end(product.key, last=True)
+            self._open.renew(product)
             self._look_ahead(task, task.series, product)
 
     def _look_ahead(self, task: Task, series: Series, product: Product) -> None:
@@ -405,7 +368,7 @@ class Maker:
             size += piece * following.pieces
             if size > AHEAD_BYTES and chunk > task.chunk + 1:
                 break
-            if following.key not in self._open and following.key not in self._ahead:
+            if self._open.get(following.key) is None and following.key not in self._ahead:
                 self._ahead.add(following.key)
                 self._nursery.start_soon(self._make_ahead, following)
 

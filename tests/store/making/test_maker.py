@@ -11,7 +11,7 @@ import trio
 
 from store.errors import MediaInvalid
 from store.keeping.kinds import kinds_of_cache
-from store.making import maker as maker_module
+from store.making import open_products
 from store.making.maker import Maker
 from store.making.products import BELOW
 from tests.store.making.bad_makers import word
@@ -177,12 +177,12 @@ def test_evicted_products_are_made_again_and_those_in_use_stay(
             await settled(made)
             (item,) = derived.items()
             assert derived.drop(item).value == "open"
-            monkeypatch.setattr(maker_module, "OPEN_SECONDS", 0.05)
+            monkeypatch.setattr(open_products, "OPEN_SECONDS", 0.05)
         (item,) = derived.items()
         assert derived.drop(item).value == "free"
         async with maker_at(cache) as made:
             await pieces(made, 3, file)
-            while made._open:  # let go of after a while
+            while len(made._open):  # let go of after a while
                 await trio.sleep(0.02)
             (item,) = derived.items()
             assert derived.drop(item).value == "free"
