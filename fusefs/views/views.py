@@ -7,6 +7,7 @@ on the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import stat
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from fusefs.views.numbers import Numbers
 from fusefs.views.view import Surroundings, View, ViewSpace, make_view
 from store.engine import Engine
 from store.errors import InputError, StoreError
+from store.making.used_views import note_view
 from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,11 @@ class Views:
                 if kind not in self._kinds:
                     self._kinds[kind] = await make_view(kind, self._surroundings)
                 space = self._opened[key] = await self._kinds[kind].open(version, recipe)
+                if kind != "shards":  # of which nothing is kept
+                    engine = self._surroundings.engine
+                    with contextlib.suppress(StoreError):
+                        cache = engine.settings.caches[0]
+                        await engine.threads.on_disk(note_view, cache, f"{kind}:{recipe}")
         return space
 
     def shown(self) -> TreeSpace | None:
