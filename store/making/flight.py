@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from store.errors import StoreError, StoreTimeout
-from store.making.products import MOST_PIECES, Entry, Product, Refused
+from store.making.products import LONGEST_REASON, MOST_PIECES, Entry, Product, Refused
 from store.making.tasks import Task
 from store.making.wire import WireBroken
 
@@ -112,7 +112,7 @@ class Flight:
 
     def refused(self, number: int, reason: str) -> None:
         """The content does not allow a piece. Raises as `made`."""
-        self._note(number, Refused(reason))
+        self._note(number, Refused(reason[:LONGEST_REASON]))
 
     def _note(self, number: int, entry: Entry | Refused) -> None:
         if not 0 <= number < (self.product.count or MOST_PIECES):

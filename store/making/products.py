@@ -36,7 +36,7 @@ VERSION: Final = 1
 MOST_PIECES: Final = 1 << 20
 LARGEST_TABLE: Final = 64 << 20
 LONGEST_REASON: Final = 1000
-"""Characters, in what comes from elsewhere."""
+"""Characters."""
 MARKED_SECONDS: Final = 3600.0
 """A product that is used is marked so at most so often, for whoever evicts."""
 

@@ -40,6 +40,8 @@ DONE: Final = 7
 FAILED: Final = 8
 
 PACKET: Final = 64 << 10
+LARGEST_READ: Final = 4 << 20
+"""Bytes that are asked for at a time."""
 LARGEST: Final = 64 << 20
 """Bytes of a message."""
 _MORE: Final = b"+"

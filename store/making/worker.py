@@ -140,8 +140,12 @@ class WorkerSource:
         if self._local is not None:
             self._sources.parent.is_alive()
             return self._local.read_at(self._begin + offset, length)
-        (_, data), _ = self._sources.parent.ask(wire.READ, self._handle, offset, length)
-        return bytes(data)
+        parts = []
+        for begin in range(offset, offset + length, wire.LARGEST_READ):
+            asked = min(offset + length - begin, wire.LARGEST_READ)
+            (_, data), _ = self._sources.parent.ask(wire.READ, self._handle, begin, asked)
+            parts.append(bytes(data))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """Let the parent close it as well. It is opened anew where it is read again."""

@@ -33,7 +33,6 @@ from store.making.wire import PACKET, Assembly, WireBroken, ancillary, packets_o
 MODULE: Final = "store.making.worker"
 PROCESSOR_SECONDS: Final = 1800
 """For one task; who hangs without a use of the processor is found earlier."""
-LARGEST_READ: Final = 32 << 20
 GRACE: Final = 0.5
 """Seconds in which one that ends by itself may do so, so that it is known how."""
 _TOLD: Final = 300
@@ -133,7 +132,7 @@ class WorkerProcess:
         if kind == wire.READ:
             handle, begin, length = map(int, asked)
             origin, opened = self._handles[handle]
-            if not 0 <= length <= LARGEST_READ or begin < 0:
+            if not 0 <= length <= wire.LARGEST_READ or begin < 0:
                 raise WireBroken("it asks for too much")
             data = bytes(await origin.read(opened, begin, length))
             if len(data) != length:

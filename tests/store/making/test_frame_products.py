@@ -12,10 +12,11 @@ import pytest
 import trio
 from PIL import Image
 
-from store.errors import MediaInvalid, RemoteUnreachable
+from store.errors import MediaInvalid, RemoteUnreachable, StoreError
 from store.making import failures, frame_chunks
 from store.making.frame_chunks import FrameChunks
 from store.making.maker import Maker
+from store.making.tasks import Task
 from store.media.index import VideoIndex, build_index
 from store.media.packets import Packets
 from store.media.recipe import FramesRecipe, parse_frames
@@ -108,13 +109,23 @@ def test_a_damaged_frame_is_an_error_and_its_neighbours_are_good(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["text", "empty", "no-video", "half-without-moov"])
 def test_what_is_no_video_is_told_and_not_tried_again_at_once(
-    tmp_path: Path, videos: Videos, name: str
+    tmp_path: Path, videos: Videos, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried: list[str] = []
+    note = failures.Failures.note
+
+    def count(self: failures.Failures, task: Task, error: StoreError) -> None:
+        tried.append(task.key)
+        note(self, task, error)
+
+    monkeypatch.setattr(failures.Failures, "note", count)
+
     async def main() -> None:
         async with maker_at(tmp_path / "cache") as made:
             for _ in range(50):
                 with pytest.raises(MediaInvalid, match=name):
                     await made.index(FileOrigin(videos.path(name)))
+            assert len(tried) < 10
 
     trio.run(main)
 

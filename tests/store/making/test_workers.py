@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from store.errors import MediaFailed, MediaInvalid, RemoteUnreachable
-from store.making import failures, workers
+from store.making import failures, wire, workers
 from tests.store.making.bad_makers import word
 from tests.store.making.origins import FarOrigin, FileOrigin, Task, maker_at, task_of
 
@@ -199,11 +199,11 @@ def test_a_worker_that_says_more_than_it_should_is_ended(tmp_path: Path, file: P
 def test_local_files_and_far_ones_give_the_same(tmp_path: Path, file: Path) -> None:
     async def main() -> None:
         async with maker_at(tmp_path / "cache") as made:
-            far = FarOrigin(os.urandom(90_000))
+            far = FarOrigin(os.urandom(2 * wire.LARGEST_READ + 1))
             for origin, content in ((FileOrigin(file), file.read_bytes()), (far, far.data)):
-                task = Task("copy", "1", "", (origin,), 0, {"pieces": 3}, 3)
-                assert b"".join([await made.piece(task, number) for number in range(3)]) == content
-            assert far.read_bytes == [90_000]
+                task = Task("copy", "1", "", (origin,), 0, {"pieces": 1}, 1)
+                assert await made.piece(task, 0) == content
+            assert far.read_bytes == [len(far.data)]
 
     trio.run(main)
 
