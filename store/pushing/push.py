@@ -27,6 +27,7 @@ from store.errors import (
     RemoteError,
     RemoteFull,
     RemoteMissing,
+    RemoteSlow,
     StoreError,
 )
 from store.manifest import check_manifest, parse_manifest
@@ -34,6 +35,7 @@ from store.oid import Oid
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.pushing.lacking import NOT_HERE, Item, Part, Survey
+from store.pushing.lanes import Lanes
 from store.pushing.sources import verified
 from store.remotes.remote import Remote
 from store.remotes.storage import CHUNK_BYTES
@@ -101,6 +103,7 @@ class Push:
         self._jobs = jobs
         self._crew = Crew(tick)
         self._patience = Patience(self._crew)
+        self._lanes = Lanes(self._crew, jobs + LARGE_JOBS)
         self._lock = threading.Lock()
         self._failed: set[Oid] = set()
         self._in_a_row = 0
@@ -191,7 +194,7 @@ class Push:
     def _put(self, item: Item, put: Callable[[Item], None]) -> None:
         """Raises `RemoteError` where no other object will do better."""
         try:
-            self._patience.run(lambda: put(item))
+            self._patience.run(lambda: self._put_in_lane(item, put))
         except (ObjectMissing, ObjectCorrupt, CacheUnusable) as error:
             self._fail(item.oid, error)
         except RemoteError as error:
@@ -206,6 +209,19 @@ class Push:
                 self._in_a_row = 0
                 self.tally.pushed += 1
                 self.tally.bytes += item.size
+
+    def _put_in_lane(self, item: Item, put: Callable[[Item], None]) -> None:
+        """Put it, in as narrow a lane as it takes."""
+        while True:
+            with self._lanes.lane() as limit:
+                try:
+                    put(item)
+                except RemoteSlow as error:
+                    if error.retry_after or not self._lanes.narrow(limit):
+                        raise
+                else:
+                    self._lanes.went_well()
+                    return
 
     def _put_object(self, item: Item) -> None:
         descriptor, size = self._caches.open(item.oid)

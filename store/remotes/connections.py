@@ -33,6 +33,7 @@ from store.remotes.storage import Limits
 
 CONNECTIONS: Final = 96
 """Kept open, at most, to one server: as many as there are threads that may ask it."""
+SENT_BYTES: Final = 256 << 10
 ORIGINS: Final = 16
 """Servers to which connections are kept, where redirects lead to many."""
 LOOK_UPS: Final = threading.BoundedSemaphore(32)
@@ -83,11 +84,12 @@ def _left(end: float) -> float:
 
 
 def sending(parts: Iterable[bytes], seconds: float, answer: float) -> Iterator[bytes]:
-    """`parts` for a request's body: each must be taken within `seconds`, and the answer's head come within
-    `answer` after the last of them."""
+    """`parts` for a request's body: every `SENT_BYTES` must be taken within `seconds`, and the answer's head
+    come within `answer` after the last of them."""
     for part in parts:
-        _phase.end = time.monotonic() + seconds
-        yield part
+        for start in range(0, len(part), SENT_BYTES):
+            _phase.end = time.monotonic() + seconds
+            yield part[start : start + SENT_BYTES]
     _phase.end = time.monotonic() + answer
 
 

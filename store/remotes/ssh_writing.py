@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LARGEST_PART: Final = 255 << 10
 """What OpenSSH takes in one request, which others say by their limits."""
-AHEAD_BYTES: Final = 4 << 20
+AHEAD_BYTES: Final = 1 << 20
 AHEAD: Final = 64
 """Writes under way at a time."""
 REMOVAL_SECONDS: Final = 2.0

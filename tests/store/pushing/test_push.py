@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -216,6 +217,34 @@ def test_what_passes_is_tried_again(case: Case) -> None:
     work.run([case.oid])
     assert case.check() == len(FILES) + 1
     assert not work.tally.failures
+
+
+def test_a_link_that_bears_few_gets_few(case: Case) -> None:
+    lock = threading.Lock()
+    under_way = 0
+    slow = 0
+
+    class Narrow(Watched):
+        def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+            nonlocal under_way, slow
+            with lock:
+                under_way += 1
+                too_many = under_way > 1
+            try:
+                time.sleep(0.02)  # so that others are under way, too
+                if too_many:
+                    slow += 1
+                    raise RemoteSlow("far is slow")
+                return super().put(key, parts, size, if_absent=if_absent)
+            finally:
+                with lock:
+                    under_way -= 1
+
+    storage = Narrow(open_remote(RemoteSpec("far", str(case.root)), LIMITS).storage, nothing)
+    work = Push(CacheChain(LocalCache(case.cache.root)), Remote("far", storage), jobs=8)
+    work.run([case.oid])
+    assert not work.tally.failures and slow
+    assert case.check() == len(FILES) + 1
 
 
 def test_a_remote_that_stays_away_is_given_up(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
