@@ -61,9 +61,10 @@ def connect(address: str, workers: int) -> Iterator[tuple[concurrent.futures.Exe
             else:
                 client = stack.enter_context(distributed.Client(address, timeout=CONNECT_SECONDS))
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             raise StoreError(f"no Dask cluster with workers answers at {address}: {error}") from None
-        executor = stack.enter_context(client.get_executor(pure=False, retries=1))
+        executor = client.get_executor(pure=False, retries=1)
+        stack.callback(executor.shutdown, wait=False)
         yield executor, sum(client.nthreads().values())
 
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -33,6 +33,8 @@ from store.tree_glob import find_files
 AT_ONCE: Final = 8
 """Videos whose frames are counted at a time."""
 TABLE: Final = "frames.json"
+CONTROLS: Final = (".fusefs", ".fusefs-control")
+"""What a mount's own directory is called: the second, where the version has the first."""
 _FRAMES: Final = '"frames": ['
 
 
@@ -62,22 +64,34 @@ class MountFrames:
     def __init__(self, mountpoint: str | os.PathLike[str], recipe: FramesRecipe) -> None:
         """Raises ValueError where nothing is mounted that has this view."""
         self._mountpoint = Path(mountpoint).absolute()
-        self._root = self._mountpoint / ".fusefs" / "frames" / str(recipe)
         self._recipe = recipe
-        if not self._root.is_dir():
+        places = (self._mountpoint / control / "frames" / str(recipe) for control in CONTROLS)
+        found = next((place for place in places if place.is_dir()), None)
+        if found is None:
             raise ValueError(f"{mountpoint} is no mount of fusefs that shows frames")
+        self._root = found
 
     def videos(self, only: Sequence[str]) -> list[tuple[str, range]]:
         found: dict[str, None] = {}
         for pattern in only or [""]:
-            tops = list(self._root.glob(pattern)) if pattern else [self._root]
-            if not tops:
-                raise FileNotFoundError(f"nothing matches {pattern!r} in {self._mountpoint}")
-            for top in tops:
+            for top in self._match(pattern):
                 found.update((path, None) for path in self._walk(top))
         paths = sorted(found, key=os.fsencode)
         with ThreadPoolExecutor(AT_ONCE) as threads:
             return list(zip(paths, threads.map(self._count, paths), strict=True))
+
+    def _match(self, pattern: str) -> list[Path]:
+        """A path that is there is taken as it is, whatever is in it."""
+        relative = PurePosixPath(pattern)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise ValueError(f"{pattern!r} is not a path in the version")
+        if (self._root / relative).is_dir():
+            return [self._root / relative]
+        tops = [top for top in self._root.glob(pattern) if top.is_dir()]
+        # What is there and has no video has no directory here.
+        if not tops and not any(self._mountpoint.glob(pattern)):
+            raise FileNotFoundError(f"nothing matches {pattern!r} in {self._mountpoint}")
+        return tops
 
     def _walk(self, top: Path) -> Iterator[str]:
         """The directories that stand for videos."""

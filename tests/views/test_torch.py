@@ -133,6 +133,9 @@ def test_what_cannot_be_is_named(source: Any, shown: Shown, tmp_path: Path) -> N
         FrameDataset(tmp_path)
     with pytest.raises(FileNotFoundError):
         FrameDataset(source, only="nothing*")
+    for outside in ("/etc", "../other"):
+        with pytest.raises((FileNotFoundError, ValueError)):
+            FrameDataset(source, only=outside)
     assert len(FrameDataset(source, only="other")) == 0
     frames = FrameDataset(source, recipe="jpg,stop=9")
     with pytest.raises((FileNotFoundError, ValueError)):
