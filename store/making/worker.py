@@ -231,6 +231,7 @@ def main() -> None:
     parent, stop = map(int, sys.argv[1:3])
     confinement.bind_to_parent(parent)
     connected = socket.socket(fileno=0)
+    os.set_blocking(sys.stderr.fileno(), False)  # nobody reads it before this process has ended
     confinement.limit_resources()
     confinement.give_up_rights()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -61,6 +62,14 @@ def raise_bug(arguments: Arguments, sources: Sources) -> Iterator[Made]:
     """One piece, then an error that nobody expects."""
     yield word(0)
     raise ZeroDivisionError("a bug")
+
+
+def chatter(arguments: Arguments, sources: Sources) -> Iterator[Made]:
+    """More on standard error than anybody reads, as some libraries have it, and then a piece."""
+    for _ in range(100):
+        with contextlib.suppress(BlockingIOError):
+            os.write(2, b"deprecated pixel format used\n" * 1000)
+    yield word(0)
 
 
 def refuse(arguments: Arguments, sources: Sources) -> Iterator[Made]:

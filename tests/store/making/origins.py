@@ -37,6 +37,7 @@ ALL_MAKERS: Mapping[str, Registered] = {
             "escape",
             "copy",
             "flood",
+            "chatter",
         )
     },
 }

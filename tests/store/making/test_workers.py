@@ -196,6 +196,14 @@ def test_a_worker_that_says_more_than_it_should_is_ended(tmp_path: Path, file: P
     trio.run(main)
 
 
+def test_a_worker_may_say_more_than_anybody_listens_to(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            assert await made.piece(task_of("chatter", file, pieces=1), 0) == word(0)
+
+    trio.run(main)
+
+
 def test_local_files_and_far_ones_give_the_same(tmp_path: Path, file: Path) -> None:
     async def main() -> None:
         async with maker_at(tmp_path / "cache") as made:
