@@ -253,6 +253,7 @@ async def serve(
         limits=Limits(plan.cache_size, plan.cache_free),
         offline=plan.offline,
         verify=plan.verify,
+        courier=True,
     )
     async with open_engine(settings, open_remote) as engine:
         repository = _hold_clone(plan.repo)

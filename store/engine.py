@@ -21,6 +21,7 @@ from store.content_store import ContentStore
 from store.errors import StoreError
 from store.fetcher import Fetcher
 from store.fetching.arrivals import OURS, Arrivals
+from store.fetching.courier import Courier
 from store.fetching.download import Downloader
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.flights import Flights
@@ -67,6 +68,8 @@ class Settings:
     """How much is kept of what was fetched."""
     offline: bool = False
     """Only remotes that are directories are asked."""
+    courier: bool = False
+    """May there be a process beside ours that brings small objects? For whoever brings many."""
     verify: Verify = "blocks"
     """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
     workers: int = 0
@@ -95,6 +98,7 @@ class Engine:
         self.window = Window(settings.limits, lambda: self.metrics.flights())
         """How much may be brought ahead of readers."""
         self._known = KnownRemotes(settings.caches[0], self._alone)
+        self._courier: Courier | None = None
         self._publisher: Publisher | None = None
         self._locks: FlightLocks | None = None
         self._arrivals: Arrivals | None = None
@@ -155,6 +159,16 @@ class Engine:
             self._index.note(Learnt(oid.raw, size, How.HASHED), oid.algorithm)
 
         downloader = Downloader(places, verify=verify != "off", may_keep=keeper.may_keep)
+        if self.settings.courier:
+            self._courier = Courier(
+                self.threads,
+                self.nursery,
+                root,
+                downloader,
+                below=UNVERIFIED if verify == "off" else "",
+                verify=verify != "off",
+                may_keep=keeper.may_keep,
+            )
         self._publisher = publisher = Publisher(
             self.threads,
             self.nursery,
@@ -162,8 +176,19 @@ class Engine:
             downloader,
             locks,
             note_arrival if verify != "off" else _ignore,
+            self._courier,
         )
-        flights = Flights(self.threads, self.nursery, self.caches, downloader, publisher, locks, self.metrics)
+        flights = Flights(
+            self.threads,
+            self.nursery,
+            self.caches,
+            downloader,
+            publisher,
+            locks,
+            self.metrics,
+            pace=self.store.pace,
+            courier=self._courier,
+        )
         self.metrics.flights = flights.__len__
         ranged = RangedObjects(
             self.threads,
@@ -219,6 +244,8 @@ class Engine:
             with trio.move_on_after(DRAIN_SECONDS):
                 await self._publisher.drain()
             self._publisher.stop()
+        if self._courier is not None:
+            self._courier.stop()
 
     def disown(self) -> None:
         """In a forked child, which must not use or close what its parent has open: leave the locks to it."""
@@ -227,6 +254,8 @@ class Engine:
 
     def close(self) -> None:
         """Let go of everything. Blocking."""
+        if self._courier is not None:
+            self._courier.close()
         if self._maker is not None:
             self._maker.close()
         self.pool.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
@@ -19,6 +19,7 @@ from store.errors import StoreError, StoreTimeout
 from store.metrics import Queue
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 DISK_THREADS: Final = 16
 DISK_DEADLINE: Final = 60.0
@@ -56,6 +57,16 @@ class _Result(Generic[T]):
     def _clean_up(self) -> None:
         if self._abandoned and self._returned and self._discard is not None:
             self._discard(self._returned.pop())
+
+
+class Job(Protocol[T_co]):
+    """Work under way somewhere else, for a waiter who waits for other things as well. Belongs to the loop."""
+
+    def value(self) -> T_co:
+        """What the work returned. Raises what it raised. Only when it has ended."""
+
+    def abandon(self) -> None:
+        """Nobody waits for it any longer: what it brings is discarded."""
 
 
 class Call(Generic[T]):
@@ -186,6 +197,17 @@ class Threads:
             limiter.release_on_behalf_of(call)
             raise
         return call
+
+    async def occupy_remote(self, holder: object) -> None:
+        """Take a thread's place for work that is done elsewhere, until `vacate_remote`; waits for it."""
+        try:
+            self._remote.acquire_on_behalf_of_nowait(holder)
+        except trio.WouldBlock:
+            await self._remote.acquire_on_behalf_of(holder)
+
+    def vacate_remote(self, holder: object) -> None:
+        """What `holder` stood for has ended."""
+        self._remote.release_on_behalf_of(holder)
 
     @property
     def remote_is_idle(self) -> bool:

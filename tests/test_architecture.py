@@ -53,6 +53,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/fetching/flights.py",
         "store/fetching/publisher.py",
         "store/fetching/block_flights.py",
+        "store/fetching/courier.py",
         "store/fetching/completion.py",
         "store/fetching/ranged_object.py",
         "store/fetching/remote_set.py",

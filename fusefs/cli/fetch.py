@@ -144,6 +144,7 @@ class Fetch:
             own=cache_directory(),
             limits=self._limits,
             offline=self._request.offline,
+            courier=True,
         )
         async with open_engine(settings, open_remote) as engine:
             assert dataset.tree is not None

@@ -30,9 +30,11 @@ from store.errors import (
 from store.fetching.remote_pool import Member
 from store.oid import Oid
 from store.remotes.remote import Remote
-from store.threads import Call, Threads
+from store.threads import Job
 
 T = TypeVar("T")
+Begin = Callable[[Remote, Callable[[Job[T]], object]], Awaitable[Job[T]]]
+"""Begins to ask a remote; what is given is to be called on the loop with the job when that has ended."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,10 @@ _PASSING: Final = (RemoteSlow, RemoteUnreachable)
 """After these a remote may answer if it is asked again soon."""
 _ORDER: Final = (RangeRefused, RemoteSlow, RemoteUnreachable, RemoteDenied, RemoteCorrupt, RemoteError)
 """Of what remotes said, the first of these is what the reader is told."""
+
+
+class CallLost(Exception):
+    """Whoever worked for us has ended: that tells nothing of the remote, which is to be asked once more."""
 
 
 class NotAsked(Exception):
@@ -61,7 +67,7 @@ class _Attempt(Generic[T]):
     began: float
     hedge_at: float
     """When another is to be asked beside this one."""
-    call: Call[T]
+    call: Job[T]
 
 
 class Asking(Generic[T]):
@@ -69,26 +75,22 @@ class Asking(Generic[T]):
 
     def __init__(
         self,
-        threads: Threads,
         oid: Oid,
-        work: Callable[[Remote], T],
+        begin: Begin[T],
         *,
         until: float,
         question: bool,
         hedge: bool,
-        discard: Callable[[T], object] | None,
         renew: Callable[[float], Awaitable[Sequence[Member]]],
     ) -> None:
-        self._threads = threads
         self._oid = oid
-        self._work = work
+        self._begin_call = begin
         self._until = until
         self._question = question
         self._hedge = hedge
-        self._discard = discard
         self._renew = renew
         self._running: list[_Attempt[T]] = []
-        self._ended: deque[Call[T]] = deque()
+        self._ended: deque[Job[T]] = deque()
         self._bell = trio.Event()
         self._said: dict[str, RemoteError] = {}
         """By the remote's name, what it said last."""
@@ -165,9 +167,7 @@ class Asking(Generic[T]):
             return
         with trio.move_on_at(self._until):
             shared.health.begin()
-            call = await self._threads.call_remote(
-                self._work, member.remote, ended=self._ring, discard=self._discard, question=self._question
-            )
+            call = await self._begin_call(member.remote, self._ring)
             now = trio.current_time()
             hedge_at = now + shared.health.hedge_after if self._hedge else self._until
             self._running.append(_Attempt(member, now, hedge_at, call))
@@ -175,11 +175,11 @@ class Asking(Generic[T]):
         shared.health.withdraw()
         self._say(name, RemoteSlow("every thread for remotes waits for an answer"))
 
-    def _ring(self, call: Call[T]) -> None:
+    def _ring(self, call: Job[T]) -> None:
         self._ended.append(call)
         self._bell.set()
 
-    async def _next(self, due: float) -> Call[T] | None:
+    async def _next(self, due: float) -> Job[T] | None:
         """The next call that has ended; None when it is `due` before."""
         if not self._ended:
             self._bell = trio.Event()
@@ -187,7 +187,7 @@ class Asking(Generic[T]):
                 await self._bell.wait()
         return self._ended.popleft() if self._ended else None
 
-    async def _settle(self, call: Call[T]) -> Member | None:
+    async def _settle(self, call: Job[T]) -> Member | None:
         """Take what a call brought. Returns a member that is to be asked again at once."""
         attempt = next(attempt for attempt in self._running if attempt.call is call)
         self._running.remove(attempt)
@@ -199,6 +199,9 @@ class Asking(Generic[T]):
             shared.health.withdraw()
             self._answers.append(shortcut.value)
             return None
+        except CallLost:
+            shared.health.withdraw()
+            return member
         except RemoteError as error:
             shared.metrics.called(seconds, error, question=self._question)
             return await self._settle_failure(attempt, error)

@@ -40,6 +40,9 @@ _HASHED_AT_ONCE: Final = 2047
 """Bytes that `hashlib` hashes without letting go of the interpreter, which takes longer to have back."""
 
 
+NO_ERRAND: Final = -1
+
+
 class Large(NamedTuple):
     """An object that is too large to be brought whole."""
 
@@ -56,12 +59,14 @@ class Wanted(NamedTuple):
     """Is it to come into the cache?"""
     until: float
     """On the clock of `time.monotonic`; nobody waits for it any longer."""
+    in_memory: int = IN_MEMORY
+    """If it has no more bytes, it comes into memory, where that has room."""
 
 
 class Fetched:
     """The bytes of an object, in an open file or in memory. Closed when nobody holds it any more."""
 
-    __slots__ = ("_spare", "_spared", "data", "descriptor", "keep", "oid", "path", "remote", "size")
+    __slots__ = ("_spare", "_spared", "data", "descriptor", "errand", "keep", "oid", "path", "remote", "size")
 
     def __init__(
         self,
@@ -83,6 +88,8 @@ class Fetched:
         """What there is instead of a file; then `descriptor` is -1."""
         self.remote = remote
         """Where it came from; None for a cache."""
+        self.errand = NO_ERRAND
+        """The courier's number for it, where that has it, too."""
         self._spare: Spare | None = None
         self._spared = 0
 
@@ -149,7 +156,7 @@ class Downloader:
         self._arrivals = arrivals
         self._verify = verify
         self._may_keep = may_keep
-        self._spare = Spare()
+        self.spare = Spare()
         self._has_failed = False
 
     def download(self, remote: Remote, wanted: Wanted) -> Fetched | Large:
@@ -161,7 +168,7 @@ class Downloader:
             length = body.length
             if length > wanted.limit:
                 return Large(length)
-            if 0 <= length <= IN_MEMORY and self._spare.take(length):
+            if 0 <= length <= wanted.in_memory and self.spare.take(length):
                 return self._receive_in_memory(remote, wanted, body)
             sink = self._sink(length, keep=wanted.keep)
             try:
@@ -195,10 +202,10 @@ class Downloader:
         Otherwise on an empty file: they get an error instead of what the disk may have lost.
         """
         try:
-            spare, in_memory = self._spare.new_file(fetched.size)
+            spare, in_memory = self.spare.new_file(fetched.size)
         except OSError:
             spare, in_memory = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0
-        fetched.charge(self._spare, in_memory)
+        fetched.charge(self.spare, in_memory)
         try:
             hasher = Hasher(fetched.oid.algorithm)
             copied = 0
@@ -219,10 +226,10 @@ class Downloader:
         try:
             data = b"".join(body)
         except BaseException:
-            self._spare.give_back(length)
+            self.spare.give_back(length)
             raise
         keep = wanted.keep and self._may_keep(length)
-        fetched = Fetched.in_memory(wanted.oid, data, remote, self._spare, keep=keep)
+        fetched = Fetched.in_memory(wanted.oid, data, remote, self.spare, keep=keep)
         if self._verify:
             hasher = Hasher(wanted.oid.algorithm)
             for start in range(0, length, _HASHED_AT_ONCE):
@@ -260,7 +267,7 @@ class Downloader:
         return sink.finish(oid, size, remote)
 
     def _sink(self, size: int, *, keep: bool) -> _Sink:
-        sink = _Sink(self._arrivals, self._spare, size, self._complain)
+        sink = _Sink(self._arrivals, self.spare, size, self._complain)
         if not keep or not self._may_keep(max(size, 0)):
             sink.leave_the_cache()
         else:

@@ -9,23 +9,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from store.cache_chain import ObjectCache
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetching.asking import NotAsked
-from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
+from store.fetching.courier import Courier
+from store.fetching.download import IN_MEMORY, WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.publisher import Publisher
 from store.fetching.remote_set import WHOLE_SECONDS, RemoteSet
 from store.metrics import Metrics
 from store.oid import Oid
+from store.pace import DiskPace
 from store.remotes.remote import Remote
-from store.threads import Threads
+from store.threads import Job, Threads
 from store.tree import UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,18 @@ class _Busy:
 
 
 _BUSY: Final = _Busy()
+Answer = Fetched | Large | _Busy
+Bring = Callable[[Remote], Answer]
+
+
+class _Looked(NamedTuple):
+    """What there is of an object, under its lock."""
+
+    holds: bool
+    """Has this process the lock?"""
+    found: Fetched | None
+    seconds: float
+    """How long the disk took to tell."""
 
 
 class Flights:
@@ -87,6 +102,9 @@ class Flights:
         publisher: Publisher,
         locks: FlightLocks,
         metrics: Metrics,
+        *,
+        pace: DiskPace | None = None,
+        courier: Courier | None = None,
     ) -> None:
         self._threads = threads
         self._nursery = nursery
@@ -95,6 +113,8 @@ class Flights:
         self._publisher = publisher
         self._locks = locks
         self._metrics = metrics
+        self._pace = pace or DiskPace(is_local=False)
+        self._courier = courier
         self._flights: dict[Oid, _Flight] = {}
 
     def __len__(self) -> int:
@@ -156,15 +176,15 @@ class Flights:
         result: Fetched | Large | _Busy = _BUSY
         try:
             while result is _BUSY:
+                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds, _memory_for(known))
                 alone = trio.current_time() >= patience
-                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds)
-                result = await remotes.run(
-                    oid,
-                    partial(self._bring, known=known, wanted=wanted, hold=hold, alone=alone),
-                    deadline=seconds,
-                    hedge=known <= WHOLE_LIMIT,
-                    discard=self._discard,
-                )
+                bring = partial(self._bring, known=known, wanted=wanted, hold=hold, alone=alone)
+                if self._courier is not None and limit <= WHOLE_LIMIT and self._courier.is_ready():
+                    result = await self._send(self._courier, bring, wanted, known, remotes, hold, alone=alone)
+                else:
+                    result = await remotes.run(
+                        oid, bring, deadline=seconds, hedge=known <= WHOLE_LIMIT, discard=self._discard
+                    )
                 if result is _BUSY:
                     await trio.sleep(poll)
                     poll = min(2 * poll, LONGEST_POLL)
@@ -177,6 +197,42 @@ class Flights:
             if is_kept:
                 self._publisher.add(result)
         return result
+
+    async def _send(
+        self,
+        courier: Courier,
+        bring: Bring,
+        wanted: Wanted,
+        known: int,
+        remotes: RemoteSet,
+        hold: _Hold,
+        *,
+        alone: bool,
+    ) -> Fetched | Large | _Busy:
+        """As `_bring`, by the courier as far as it can; it is asked only for what is not here."""
+        if self._pace.is_quick(time.monotonic()):
+            looked = self._look_first(hold, wanted.oid, known)
+        else:
+            looked = await self._threads.on_disk(self._look_first, hold, wanted.oid, known)
+        self._pace.took(looked.seconds, time.monotonic())
+        if looked.found is not None:
+            return looked.found
+        if not looked.holds and not alone:
+            return _BUSY
+
+        async def begin(remote: Remote, ended: Callable[[Job[Answer]], object]) -> Job[Answer]:
+            errand = await courier.call(remote, wanted, ended) if courier.is_ready() else None
+            if errand is not None:
+                return errand
+            return await self._threads.call_remote(bring, remote, ended=ended, discard=self._discard)
+
+        return await remotes.run(wanted.oid, bring, begin=begin)
+
+    def _look_first(self, hold: _Hold, oid: Oid, known: int) -> _Looked:
+        began = time.monotonic()
+        holds = hold.take()
+        found = self._look(oid, known)
+        return _Looked(holds, found, time.monotonic() - began)
 
     def _bring(
         self, remote: Remote, *, known: int, wanted: Wanted, hold: _Hold, alone: bool
@@ -202,3 +258,8 @@ class Flights:
     def _discard(self, result: Fetched | Large | _Busy) -> None:
         if not isinstance(result, _Busy):
             self._downloader.discard(result)
+
+
+def _memory_for(known: int) -> int:
+    """Bytes of memory that an object may take, of a length that may not be known."""
+    return IN_MEMORY if known == UNKNOWN else min(known, IN_MEMORY)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
-from store.errors import CacheUnusable, StoreError
-from store.fetching.arrivals import Arrival, Arrivals
+from store.errors import StoreError, StoreTimeout
+from store.fetching.arrivals import Arrivals
+from store.fetching.asking import CallLost
+from store.fetching.courier import Courier
 from store.fetching.download import Downloader, Fetched
 from store.fetching.flight_locks import FlightLocks
+from store.fetching.publishing import publish
 from store.oid import Oid
 from store.threads import Threads
 
@@ -44,6 +47,7 @@ class Publisher:
         downloader: Downloader,
         locks: FlightLocks,
         on_arrival: OnArrival,
+        courier: Courier | None = None,
     ) -> None:
         self._threads = threads
         self._nursery = nursery
@@ -51,6 +55,7 @@ class Publisher:
         self._downloader = downloader
         self._locks = locks
         self._on_arrival = on_arrival
+        self._courier = courier
         self._pending: dict[Oid, Fetched] = {}
         self._queue: deque[Fetched] = deque()
         self._bytes = 0
@@ -108,7 +113,14 @@ class Publisher:
     async def _publish_batch(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
         try:
-            failure = await self._threads.on_disk(self._publish, batch)
+            courier = self._courier
+            carried = [fetched for fetched in batch if courier is not None and courier.holds(fetched)]
+            failure = ""
+            if courier is not None and carried:
+                failure = await self._have_published(courier, carried)
+            own = [fetched for fetched in batch if fetched not in carried]
+            if own:
+                failure = await self._threads.on_disk(self._publish, own) or failure
         except StoreError as error:
             failure = str(error)
         if failure and not self._has_failed:
@@ -120,30 +132,45 @@ class Publisher:
         self._progress.set()
         self._progress = trio.Event()
 
-    def _publish(self, batch: list[Fetched]) -> str:
+    async def _have_published(self, courier: Courier, batch: list[Fetched]) -> str:
+        try:
+            said = await courier.publish(batch)
+        except CallLost:
+            return await self._threads.on_disk(self._publish, batch)
+        except StoreTimeout:
+            await self._threads.on_disk(self._release, batch)
+            raise
+        return await self._threads.on_disk(self._settle, batch, said)
+
+    def _publish(self, batch: Sequence[Fetched]) -> str:
         """In a thread; what went wrong with one of them, if anything."""
         try:
-            said = ""
-            files: list[Fetched] = []
-            for fetched in batch:
-                try:
-                    files.append(fetched if fetched.data is None else self._downloader.write(fetched))
-                except CacheUnusable as failure:
-                    said = str(failure)
-            failures = self._arrivals.admit_all(
-                [Arrival(file.oid, file.path, file.descriptor) for file in files if file.path]
-            )
-            for file, refused in zip(files, failures, strict=True):
-                if refused is None:
-                    identity = file.remote.identity if file.remote is not None else ""
-                    self._on_arrival(file.oid, file.size, identity)
-                else:
-                    said = str(refused)
+            outcomes = publish(batch, self._downloader, self._arrivals)
+            said = [str(outcome.failure or "") for outcome in outcomes]
+            for file, failure in outcomes:
+                if file is not None and failure is not None:
                     self._downloader.rescue(file)
                     self._downloader.discard(file)
-            return said
+        except Exception as error:
+            self._release(batch)
+            return f"{type(error).__name__}: {error}"
+        return self._settle(batch, said, rescued=True)
+
+    def _settle(self, batch: Sequence[Fetched], said: Sequence[str], *, rescued: bool = False) -> str:
+        """In a thread: what is to be done when it is known what became of each."""
+        try:
+            for fetched, failure in zip(batch, said, strict=True):
+                if not failure:
+                    identity = fetched.remote.identity if fetched.remote is not None else ""
+                    self._on_arrival(fetched.oid, fetched.size, identity)
+                elif not rescued and fetched.path is not None:
+                    self._downloader.rescue(fetched)
+            return next(filter(None, said), "")
         except Exception as error:  # whoever is told of arrivals may have bugs: they end no mount
             return f"{type(error).__name__}: {error}"
         finally:
-            for fetched in batch:
-                self._locks.release(fetched.oid)
+            self._release(batch)
+
+    def _release(self, batch: Sequence[Fetched]) -> None:
+        for fetched in batch:
+            self._locks.release(fetched.oid)

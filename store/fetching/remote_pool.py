@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final
 
 from store.errors import InputError, RemoteError
 from store.fetching.breaker import Health
+from store.fetching.courier_messages import pack_map
 from store.fetching.suspicion import Suspicion
 from store.metrics import Metrics, RemoteMetrics, label_of
 from store.remotes.remote import Remote
@@ -81,6 +82,10 @@ class LazyStorage:
         self._opener = opener
         self._metrics = metrics
         self._lock = threading.Lock()
+        self.wire = pack_map(replace(spec, addresses={}).to_wire())
+        """What tells another process how to open it."""
+        self.generation = 0
+        """How often it is to be opened anew."""
         self._storage: WritableStorage | None = None
         self._former: WritableStorage | None = None
 
@@ -122,6 +127,11 @@ class LazyStorage:
             if self._former is not None:
                 self._former.close()
             self._former, self._storage = self._storage, None
+            self.generation += 1
+
+    def received(self, size: int) -> None:
+        """Another process has received so many bytes."""
+        self._metrics.received(size)
 
     def _open(self) -> WritableStorage:
         storage = self._storage

@@ -9,12 +9,12 @@ from typing import Final, TypeVar
 import trio
 
 from store.errors import ObjectMissing, Offline, StoreError
-from store.fetching.asking import Asking
+from store.fetching.asking import Asking, Begin
 from store.fetching.remote_pool import Member, RemotePool
 from store.oid import Oid
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
-from store.threads import Threads
+from store.threads import Job, Threads
 
 T = TypeVar("T")
 
@@ -88,8 +88,10 @@ class RemoteSet:
         question: bool = False,
         hedge: bool = True,
         discard: Callable[[T], object] | None = None,
+        begin: Begin[T] | None = None,
     ) -> T:
-        """The first result of the blocking `work(remote)`, called in a thread for one remote after another.
+        """The first result of the blocking `work(remote)`, called in a thread for one remote after another,
+        or of the jobs that `begin` begins instead.
 
         `deadline` is in seconds. With `hedge`, for work that usually takes about as long, `work` may run for
         two remotes at once; what the slower one returns goes to `discard`, in any thread. What it raises but
@@ -102,13 +104,11 @@ class RemoteSet:
             raise self._offline_error(oid)
         until = trio.current_time() + deadline
         asking = Asking(
-            self._threads,
             oid,
-            work,
+            begin or self._in_thread(work, discard, question=question),
             until=until,
             question=question,
             hedge=hedge,
-            discard=discard,
             renew=self._renew,
         )
         try:
@@ -117,6 +117,16 @@ class RemoteSet:
             if self._has_all:
                 raise
             raise self._offline_error(oid) from None
+
+    def _in_thread(
+        self, work: Callable[[Remote], T], discard: Callable[[T], object] | None, *, question: bool
+    ) -> Begin[T]:
+        async def begin(remote: Remote, ended: Callable[[Job[T]], object]) -> Job[T]:
+            return await self._threads.call_remote(
+                work, remote, ended=ended, discard=discard, question=question
+            )
+
+        return begin
 
     def _offline_error(self, oid: Oid) -> StoreError:
         if self._has_all:

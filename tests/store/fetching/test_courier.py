@@ -1,0 +1,200 @@
+"""The process that brings small objects: what it brings, what goes wrong, and what happens when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from store.engine import Engine, Settings, open_engine
+from store.errors import ObjectMissing, RemoteCorrupt
+from store.fetching import courier, courier_process
+from store.fetching import courier_messages as messages
+from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large
+from store.fetching.flights import Flights
+from store.layouts import object_path
+from store.metrics import RemoteMetrics
+from store.oid import Oid
+from store.remotes.opening import open_remote
+from store.remotes.remote import Remote
+from store.remotes.spec import RemoteSpec
+from store.tree import UNKNOWN
+from tests.store.fetching.scripted import oid_of, place_of, random_bytes
+
+SECONDS = 60
+MANY = 200
+
+
+def put(root: Path, data: bytes, *, instead: bytes | None = None) -> Oid:
+    oid = oid_of(data)
+    path = root / object_path(oid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if instead is None else instead)
+    return oid
+
+
+@contextlib.asynccontextmanager
+async def engine_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, threads: bool = False
+) -> AsyncIterator[Engine]:
+    """With a courier that is ready, and without `threads` that could do its work."""
+    monkeypatch.setattr(courier, "STARTS_AFTER", 0)
+    settings = Settings(
+        caches=[tmp_path / "cache"], blobs=tmp_path / "blobs", own=tmp_path / "own", courier=True
+    )
+    with trio.fail_after(SECONDS):
+        async with open_engine(settings, open_remote) as engine:
+            engine.remote_set([RemoteSpec("far", str(tmp_path / "far"))])
+            made = engine._courier
+            assert made is not None
+            while not made.is_ready():
+                await trio.sleep(0.01)
+            with monkeypatch.context() as patch:
+                if not threads:
+                    patch.setattr(Downloader, "download", _not_here)
+                yield engine
+
+
+def _not_here(*_: object) -> None:
+    raise AssertionError("a thread of this process asks the remote")
+
+
+def flights_of(engine: Engine) -> Flights:
+    flights = engine.store._flights
+    assert flights is not None
+    return flights
+
+
+async def fetch(engine: Engine, oid: Oid, known: int = UNKNOWN) -> Fetched | Large:
+    remotes = engine.remote_set([RemoteSpec("far", str(engine.settings.caches[0].parent / "far"))])
+    return await flights_of(engine).fetch(oid, known, remotes)
+
+
+def bytes_of(fetched: Fetched | Large) -> bytes:
+    assert isinstance(fetched, Fetched)
+    return fetched.data if fetched.data is not None else os.pread(fetched.descriptor, fetched.size + 1, 0)
+
+
+def process_of(engine: Engine) -> int:
+    assert engine._courier is not None
+    assert engine._courier._process is not None
+    return engine._courier._process.pid
+
+
+async def fetch_all(engine: Engine, wanted: dict[Oid, bytes]) -> None:
+    async def one(oid: Oid, data: bytes) -> None:
+        assert bytes_of(await fetch(engine, oid)) == data
+
+    async with trio.open_nursery() as nursery:
+        for oid, data in wanted.items():
+            nursery.start_soon(one, oid, data)
+
+
+def test_it_brings_objects_of_every_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        lengths = [0, 1, 20_000, messages.DATA_BYTES, messages.DATA_BYTES + 1, WHOLE_LIMIT]
+        wanted = {
+            put(tmp_path / "far", data): data for data in map(random_bytes, lengths, range(len(lengths)))
+        }
+        too_large = put(tmp_path / "far", bytes(WHOLE_LIMIT + 1))
+        async with engine_of(tmp_path, monkeypatch) as engine:
+            await fetch_all(engine, wanted)
+            assert await fetch(engine, too_large) == Large(WHOLE_LIMIT + 1)
+            assert engine.metrics.bytes_received() == sum(lengths)
+        for oid, data in wanted.items():
+            place = place_of(tmp_path / "cache", oid)
+            assert place.read_bytes() == data
+            assert place.stat().st_mode & 0o777 == 0o444
+        assert not list((tmp_path / "cache" / "fusefs" / "incoming").iterdir())
+
+    trio.run(check)
+
+
+def test_it_writes_down_what_it_has_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        oid = put(tmp_path / "far", b"known")
+        async with engine_of(tmp_path, monkeypatch) as engine:
+            await fetch(engine, oid)
+            await engine.drain()
+            assert engine.store.was_hashed(oid, 5)
+
+    trio.run(check)
+
+
+def test_what_is_wrong_is_told_as_threads_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        wrong = put(tmp_path / "far", b"right", instead=b"wrong")
+        async with engine_of(tmp_path, monkeypatch) as engine:
+            with pytest.raises(RemoteCorrupt, match="another hash"):
+                await fetch(engine, wrong)
+            with pytest.raises(ObjectMissing):
+                await fetch(engine, oid_of(b"nowhere"))
+        aside = tmp_path / "cache" / "fusefs" / "quarantine" / str(wrong)
+        assert aside.read_bytes() == b"wrong"
+
+    trio.run(check)
+
+
+def test_threads_go_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        objects = [random_bytes(1000, seed) for seed in range(MANY)]
+        wanted = {put(tmp_path / "far", data): data for data in objects}
+        async with engine_of(tmp_path, monkeypatch, threads=True) as engine:
+            pid = process_of(engine)
+            os.kill(pid, signal.SIGSTOP)  # so that errands are under way for certain
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fetch_all, engine, wanted)
+                while not engine.threads.queues()["remote"].busy:
+                    await trio.sleep(0.01)
+                os.kill(pid, signal.SIGKILL)
+        for oid, data in wanted.items():
+            assert place_of(tmp_path / "cache", oid).read_bytes() == data
+
+    trio.run(check)
+
+
+def test_it_ends_with_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        async with engine_of(tmp_path, monkeypatch) as engine:
+            pid = process_of(engine)
+            os.kill(pid, 0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    trio.run(check)
+
+
+def test_a_remote_is_opened_anew_for_fresh_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    class Stored:
+        def __init__(self) -> None:
+            opened.append(len(opened))
+
+        def size(self, _: object) -> int:
+            return opened[-1]
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    monkeypatch.setattr(courier_process, "open_remote", lambda spec: Remote(spec.name, Stored()))  # type: ignore[arg-type]
+    remotes = courier_process._Remotes(courier_process._Tally())
+    wire = messages.pack_map(RemoteSpec("far", "test://").to_wire())
+    oid = oid_of(b"")
+    for generation, expected in ((0, 0), (0, 0), (1, 1), (0, 1), (1, 1)):
+        order = messages.Bring(1, wire, generation, oid.digest, "md5", False, "key", "", 1, True, 1, 0.0)
+        assert remotes.get(order).size(oid) == expected
+
+
+def test_bytes_are_counted_for_the_thread_that_receives_them() -> None:
+    tally = courier_process._Tally()
+    assert isinstance(tally, RemoteMetrics)
+    tally.received(3)
+    tally.received(4)
+    assert tally.take() == 7
+    assert tally.take() == 0
