@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from fusefs import mountinfo
+from fusefs.fuse_control import connection_directory
 from fusefs.mountinfo import Mount
 from store.errors import StoreError
 
@@ -278,16 +279,20 @@ def tune(device: str, read_ahead: int) -> bool:
     whether the read-ahead is what was asked for.
     """
     minor = device.split(":")[1]
-    connection = f"/sys/fs/fuse/connections/{minor}"
     raised = _write_setting(f"/sys/class/bdi/{device}/read_ahead_kb", read_ahead // 1024)
-    _write_setting(f"{connection}/max_background", MAX_BACKGROUND)
-    _write_setting(f"{connection}/congestion_threshold", MAX_BACKGROUND * 3 // 4)
+    try:
+        with connection_directory(minor) as connection:
+            _write_setting("max_background", MAX_BACKGROUND, connection)
+            _write_setting("congestion_threshold", MAX_BACKGROUND * 3 // 4, connection)
+    except OSError as error:
+        _log.debug("the connection of %s has no settings: %s", device, error)
     return raised
 
 
-def _write_setting(path: str, value: int) -> bool:
+def _write_setting(path: str, value: int, directory: int | None = None) -> bool:
     try:
-        with open(path, "w") as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+        with open(descriptor, "w") as file:
             file.write(str(value))
     except OSError as error:
         _log.debug("cannot set %s to %d: %s", path, value, error.strerror)
