@@ -56,6 +56,14 @@ def publish(workshop: Workshop, root: Path, files: Sequence[Path]) -> LazyDatase
     return LazyDataset(root, repository, tuple(names), keys, size)
 
 
+def object_folders(root: Path) -> dict[str, list[Path]]:
+    """The objects by the prefix that lists them, for `write_listings`: a storage tells their sizes so."""
+    folders: dict[str, list[Path]] = {}
+    for path in (root / BUCKET / "files" / "md5").glob("*/*"):
+        folders.setdefault(f"files/md5/{path.parent.name}/", []).append(path)
+    return folders
+
+
 def make_metafile(workshop: Workshop, root: Path, manifest: bytes, files: int) -> Path:
     """Put a manifest on the server; a repository that names it."""
     oid = put_object(root, manifest, ".dir") + ".dir"

@@ -16,6 +16,7 @@ from benchmarks.lazy import (
     clone,
     forget_everything,
     get_with_obstore,
+    object_folders,
     publish,
     rclone_command,
     s3fs_command,
@@ -51,7 +52,8 @@ def compare_lazy_small(workshop: Workshop, scale: Scale) -> Results:
         TARGETS,
     )
     results.notes += [
-        "nginx with static files at unsigned S3 paths; its own rate is that of a client that only asks",
+        "nginx with static files at unsigned S3 paths; its own rate is that of a client that only asks;",
+        " it lists the objects as S3 does, by static files, too",
         f"{MILLISECONDS} ms away: every request waits so long in a proxy, whose own rate is given likewise",
         f"{BARE}: {scale.lazy_readers} requests in flight in one process, async; bytes are dropped;",
         f" {THREADS}: as many threads; fusefs: mounted before the clock starts, nothing in any cache",
@@ -64,7 +66,7 @@ def compare_lazy_small(workshop: Workshop, scale: Scale) -> Results:
     folders: dict[str, list[Path]] = {"": [], f"{DATA}/": []}
     for file in files:
         folders.setdefault(f"{DATA}/{file.parent.name}/", []).append(file)
-    write_listings(root, folders)
+    write_listings(root, folders | object_folders(root))
     peers = tuple(name for name, program in PEERS.items() if shutil.which(program, path=_path(workshop)))
     results.notes += [f"not installed, so not measured: {name}" for name in PEERS if name not in peers]
     with serving(workshop, root) as near, further_away(workshop, near, MILLISECONDS) as far:
