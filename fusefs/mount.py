@@ -30,6 +30,7 @@ from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
+from fusefs.relay import Relay
 from fusefs.revisions import RevisionsSpace
 from fusefs.spaces import CONTROL_SPACE, REVISIONS_SPACE, Space
 from fusefs.status_reporter import StatusReporter
@@ -259,11 +260,12 @@ async def serve(
         repository = _hold_clone(plan.repo)
         background = engine.nursery
         pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
-        mount = Mount(plan, fuse_fd, engine, pinner)
+        relay = Relay(fuse_fd)
+        mount = Mount(plan, relay.descriptor, engine, pinner)
         await mount.show_first()
         endpoint = mount.listen(plan.metrics) if plan.metrics else None
         shorten_waits()
-        pyfuse3.init(mount.operations, f"/dev/fd/{fuse_fd}", {"fsname=fusefs", "ro"})
+        pyfuse3.init(mount.operations, relay.mountpoint, {"fsname=fusefs", "ro"})
         try:
             background.start_soon(serve_control, mount.control_name, mount.handle)
             if endpoint is not None:
@@ -279,11 +281,12 @@ async def serve(
                 mount.native.attacher = attacher
                 background.start_soon(_attach, attacher, ready)
             background.start_soon(pinner.run)
-            await pyfuse3.main(min_tasks=1, max_tasks=MAX_TASKS)
+            await relay.serve(max_tasks=MAX_TASKS)
         finally:
             mount.stop_prefetching()
             mount.operations.close_all()
             pyfuse3.close(unmount=False)
+            relay.close()
             if mount.native is not None:
                 mount.native.close()
             pinner.remove()

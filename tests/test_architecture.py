@@ -97,6 +97,7 @@ def test_pyfuse3_stays_in_the_daemon() -> None:
         "mount",
         "kernel_caches",
         "operations",
+        "relay",
         "revisions",
         "spaces",
         "tree_space",
