@@ -272,6 +272,9 @@ class HttpStorage:
                 return False
             if answer.status in _REDIRECTED:
                 raise RemoteUnreachable(f"{self.who} redirects what is sent to it, which is not followed")
+            if answer.status in (405, 501):
+                hint = "; set the remote's `method` to PUT, if that is what it takes" * (method == "POST")
+                raise RemoteDenied(f"{self.who} takes no {method} (status {answer.status}){hint}")
             if answer.status not in _DONE:
                 raise self._refusal(answer, key, "write")
             self._drain(answer)

@@ -78,7 +78,6 @@ ANSWERS: list[tuple[str, Script, type[RemoteError]]] = [
     ("429", say("429 Too Many Requests"), RemoteSlow),
     ("503", say("503 Slow Down", xml("SlowDown")), RemoteSlow),
     ("500", say("500 Internal Server Error", xml("InternalError")), RemoteUnreachable),
-    ("405", say("405 Method Not Allowed"), RemoteUnreachable),
     ("302", say("302 Found", headers="Location: /again\r\n"), RemoteUnreachable),
     ("reset", reset, RemoteUnreachable),
     ("end", say_raw(""), RemoteUnreachable),
@@ -120,6 +119,15 @@ def test_a_server_that_takes_nothing_is_slow(
     server.script = server.stall()
     with closing(family(server)) as storage, pytest.raises(RemoteSlow):
         put(storage, KEY, bytes(4 * SENT_AT_ONCE))
+
+
+def test_a_server_that_takes_no_post_is_said(server: RawServer) -> None:
+    server.script = say("405 Method Not Allowed")
+    posting = open_remote(RemoteSpec("mine", server.url, {}), SHORT).storage
+    with closing(posting), pytest.raises(RemoteDenied, match="`method` to PUT"):
+        put(posting, KEY, DATA)
+    with closing(http(server)) as storage, pytest.raises(RemoteDenied, match="takes no PUT"):
+        put(storage, KEY, DATA)
 
 
 def test_a_denial_says_what_was_not_let(server: RawServer) -> None:
