@@ -1,5 +1,4 @@
-"""An image's size and format without decoding it, a small picture of it, and what chunks hold of it:
-`compressed_member`, `original_member`.
+"""An image's size and format without decoding it, a small picture of it, and its member of compressed chunks.
 
 The rules are CVAT's, with one difference: an original is the source's bytes, always. CVAT saves images whose
 EXIF orientation is not 1 again, turned, and every TIFF with LZW, and calls the result original as well.
@@ -30,9 +29,6 @@ from store.media.limits import LARGEST_PICTURE
 from store.media.source import MediaSource, SourceFile
 
 COMPRESSED_EXTENSION: Final = "jpeg"
-LARGEST_FILE: Final = 1 << 30
-"""Bytes of an image's file: originals are held whole."""
-
 _FORMATS: Final = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "SGI"),
     *("SUN", "TGA", "TIFF", "WEBP", "XBM"),
@@ -91,13 +87,6 @@ def compressed_member(source: MediaSource, quality: int) -> bytes:
         file = io.BytesIO()
         _to_8_bits(upright).save(file, "JPEG", quality=quality, optimize=True)
         return file.getvalue()
-
-
-def original_member(source: MediaSource) -> bytes:
-    """The source's bytes."""
-    if source.size > LARGEST_FILE:
-        raise MediaInvalid(f"{source.name} has {source.size} bytes, more than an image of a chunk may have")
-    return source.read_at(0, source.size)
 
 
 def original_extension(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which files of a folder are frames, in which order, and which images are related to them, by CVAT's rules.
+"""Which files of a folder are frames, and in which order, by CVAT's rules.
 
 Two-dimensional images only. Where this differs from CVAT: it takes any extension of its table for an image
 and fails on those that Pillow cannot read, while these are skipped here; and names that begin with a dot, and
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -79,25 +79,6 @@ def frames_of(paths: Iterable[str], order: str, predefined: Iterable[str] = ()) 
         if path not in known:
             raise InputError(f"manifest.jsonl names {path[:200]!r}, which is no image of this folder")
     return chosen
-
-
-def related_images(frames: Iterable[str], paths: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
-    """Frame → the images in `<folder>/related_images/<name, its last dot an underscore>/`, sorted.
-
-    Frames without any are left out.
-    """
-    folders: dict[str, list[str]] = {}
-    for path in paths:
-        parent = PurePosixPath(path).parent
-        if parent.parent.name == RELATED and kind_of(path) == IMAGE:
-            folders.setdefault(str(parent), []).append(path)
-    found: dict[str, tuple[str, ...]] = {}
-    for frame in frames:
-        parent, name = PurePosixPath(frame).parent, PurePosixPath(frame).name
-        images = folders.get(str(parent / RELATED / "_".join(name.rsplit(".", 1))))
-        if images:
-            found[frame] = tuple(sorted(images))
-    return found
 
 
 def _natural_key(path: str) -> Any:

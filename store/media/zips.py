@@ -7,7 +7,6 @@ and with the members' checksums, every byte that is not theirs. Pure; any thread
 from __future__ import annotations
 
 import struct
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,17 +126,6 @@ class Zip:
         )
         count = len(self._starts)
         return entries + _END.pack(0x06054B50, 0, 0, count, count, len(entries), self._end, 0)
-
-
-def build_zip(members: Sequence[tuple[str, bytes]]) -> bytes:
-    """The zip of members given by extension and bytes. Raises `InputError` as `ZipLayout` does."""
-    contents = [content for _, content in members]
-    layout = ZipLayout(tuple(extension for extension, _ in members), tuple(map(len, contents)))
-    whole = Zip(layout, [zlib.crc32(content) for content in contents])
-    return b"".join(
-        part if isinstance(part, bytes) else contents[part.number][part.offset : part.offset + part.length]
-        for part in whole.parts(0, whole.size)
-    )
 
 
 def pack_checksums(checksums: Sequence[int]) -> bytes:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ from store.media.manifest_jsonl import (
     predefined_paths,
     video_manifest,
 )
-from store.media.ordering import NATURAL, PREDEFINED, frames_of, kind_of, related_images
-from store.media.zips import Zip, ZipLayout, build_zip
+from store.media.ordering import NATURAL, PREDEFINED, frames_of, kind_of
+from store.media.zips import Zip, ZipLayout, checksums_of, pack_checksums
 
 HEAD = b'{"version":"1.1"}\n{"type":"images"}\n'
 
@@ -54,20 +55,6 @@ names = st.text("aAbBzéÉß019 _-", min_size=1, max_size=6).map(lambda name: f"
 def test_natural_order_is_that_of_natsort_without_a_locale(paths: list[str]) -> None:
     shuffled = random.Random(0).sample(paths, len(paths))
     assert frames_of(shuffled, NATURAL) == tuple(os_sorted(sorted(paths)))
-
-
-def test_related_images() -> None:
-    paths = [
-        *("d/000001.jpg", "d/related_images/000001_jpg/b.png", "d/related_images/000001_jpg/a.jpg"),
-        *("d/related_images/000001_jpg/deep/c.png", "d/related_images/000001_jpg/t.txt", "d/x.y.png"),
-        *("related_images/x.y_png/1.png", "d/related_images/x.y_png/1.png", "d/2.png", "top.png"),
-        "related_images/top_png/q.bmp",
-    ]
-    assert related_images(["d/000001.jpg", "d/x.y.png", "d/2.png", "top.png"], paths) == {
-        "d/000001.jpg": ("d/related_images/000001_jpg/a.jpg", "d/related_images/000001_jpg/b.png"),
-        "d/x.y.png": ("d/related_images/x.y_png/1.png",),
-        "top.png": ("related_images/top_png/q.bmp",),
-    }
 
 
 def test_a_manifest_of_images() -> None:
@@ -146,6 +133,18 @@ def test_other_versions() -> None:
     assert predefined_paths(HEAD.replace(b"1.1", b"1.0") + line) == ("a.png",)
     with pytest.raises(InputError, match="version"):
         predefined_paths(HEAD.replace(b"1.1", b"2.0") + line)
+
+
+def build_zip(members: Sequence[tuple[str, bytes]]) -> bytes:
+    """The zip of members given by extension and bytes, read in one piece."""
+    contents = [content for _, content in members]
+    whole = Zip(
+        ZipLayout(tuple(extension for extension, _ in members), tuple(map(len, contents))),
+        checksums_of(pack_checksums([zlib.crc32(content) for content in contents])),
+    )
+    return b"".join(
+        part if isinstance(part, bytes) else contents[part.number] for part in whole.parts(0, whole.size)
+    )
 
 
 members = st.lists(st.tuples(st.sampled_from(["jpeg", "png", "JPG"]), st.binary(max_size=99)), max_size=9)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store.errors import InputError
 from store.media.folders import directories_with_frames, frame_rows, path_below, related_rows
-from store.media.ordering import NATURAL, ORDERS, PREDEFINED, frames_of, is_frame, related_images
+from store.media.ordering import IMAGE, NATURAL, ORDERS, PREDEFINED, frames_of, is_frame, kind_of
 from store.tree import ROOT_ROW, SYMLINK, Tree
 from store.tree_compiler import Leaf, compile_tree, leaf_flags, write_tree
 
@@ -72,11 +72,37 @@ def test_frames_of_every_directory(
         wanted = sorted(filter(is_frame, below), reverse=True) * 2 if order == PREDEFINED else []
         rows = frame_rows(tree, folder, order, wanted).tolist()
         assert tuple(path_below(tree, folder, row) for row in rows) == frames_of(below, order, wanted)
-        related = related_images([path_below(tree, folder, row) for row in rows], below)
         for row in rows:
-            found = tuple(path_below(tree, folder, image) for image in related_rows(tree, row))
-            assert found == related.get(path_below(tree, folder, row), ())
+            found = [path_below(tree, folder, image) for image in related_rows(tree, row)]
+            parent, _, name = path_below(tree, folder, row).rpartition("/")
+            beside = f"{parent}/related_images/".lstrip("/") + "_".join(name.rsplit(".", 1)) + "/"
+            inside = (path for path in below if path.startswith(beside))
+            assert found == sorted(
+                path for path in inside if kind_of(path) == IMAGE and "/" not in path[len(beside) :]
+            )
     assert not any(flags[row] for row in range(tree.rows) if not tree.is_directory(row))
+
+
+def test_related_images(tmp_path: Path) -> None:
+    tree = make(
+        tmp_path,
+        [
+            *("d/000001.jpg", "d/related_images/000001_jpg/b.png", "d/related_images/000001_jpg/a.jpg"),
+            *("d/related_images/000001_jpg/deep/c.png", "d/related_images/000001_jpg/t.txt", "d/x.y.png"),
+            *("related_images/x.y_png/1.png", "d/related_images/x.y_png/1.png", "d/2.png", "top.png"),
+            "related_images/top_png/q.bmp",
+        ],
+    )
+    found = {
+        tree.path(row): [tree.path(image) for image in related_rows(tree, row)]
+        for row in frame_rows(tree, ROOT_ROW, NATURAL).tolist()
+    }
+    assert found == {
+        "d/000001.jpg": ["d/related_images/000001_jpg/a.jpg", "d/related_images/000001_jpg/b.png"],
+        "d/x.y.png": ["d/related_images/x.y_png/1.png"],
+        "d/2.png": [],
+        "top.png": ["related_images/top_png/q.bmp"],
+    }
 
 
 def test_a_frame_is_no_symlink(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from store.errors import MediaInvalid
-from store.media.images import compressed_member, image_size, original_extension, original_member
+from store.media.images import compressed_member, image_size, original_extension
 from store.media.source import LocalSource, open_source_file
 
 
@@ -72,7 +72,6 @@ def test_orientations(folder: Folder, form: str, orientation: int) -> None:
     assert member.getexif().get(274, 1) == 1
     wrong = np.abs(np.asarray(member).astype(int) - np.asarray(expected).astype(int))
     assert np.median(wrong) <= 8
-    assert original_member(source) == content
 
 
 def test_an_orientation_that_means_nothing(folder: Folder) -> None:
@@ -84,11 +83,11 @@ def test_an_orientation_that_means_nothing(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"),
+    ("pixels", "expected"),
     [("L", "L"), ("RGB", "RGB"), ("RGBA", "RGB"), ("P", "RGB"), ("1", "RGB"), ("LA", "RGB")],
 )
-def test_modes(folder: Folder, mode: str, expected: str) -> None:
-    source = folder.source(saved(corners().convert(mode), "PNG"))
+def test_modes(folder: Folder, pixels: str, expected: str) -> None:
+    source = folder.source(saved(corners().convert(pixels), "PNG"))
     assert decoded(compressed_member(source, 70)).mode == expected
 
 
@@ -131,7 +130,6 @@ def test_a_truncated_image_is_taken_as_far_as_it_goes(folder: Folder, form: str)
     content = saved(Image.fromarray(noise), form)
     source = folder.source(content[: len(content) * 2 // 3])
     assert decoded(compressed_member(source, 70)).size == (128, 128)
-    assert original_member(source) == content[: len(content) * 2 // 3]
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
