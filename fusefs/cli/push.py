@@ -18,9 +18,11 @@ from fusefs.interruption import Interrupted, interruptible
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_remote
 from fusefs.pushing import Errand, Plan, plan_push
+from fusefs.remote_logs import copy_to_others, open_journal, writer_of_dataset
 from store.cache_chain import CacheChain
 from store.errors import RemoteError
 from store.local_cache import LocalCache
+from store.oplog.push_log import PushLog
 from store.pushing.push import JOBS, MOST_JOBS, Push, Tally
 from store.remotes.opening import open_remote
 
@@ -96,6 +98,8 @@ def run(options: argparse.Namespace) -> int:
     except Interrupted as interrupted:
         outcome.interrupted = True
         status = interrupted.status
+    for line in outcome.notes:
+        print_error(f"warning: {line}")
     seconds = time.monotonic() - started
     if options.json:
         print(json.dumps(outcome.describe(seconds)))
@@ -115,8 +119,11 @@ class Outcome:
         self.interrupted = False
         self.refusals: list[RemoteError] = []
         """Why remotes were given up."""
+        self.notes: list[str] = []
+        """What has to be said of the remotes' logs."""
         self._dataset = dataset
         self._plan = plan
+        self._writer = writer_of_dataset(dataset)
         self._tallies: list[Tally] = []
 
     def push(self, jobs: int, progress: TerminalProgress | None) -> None:
@@ -130,12 +137,18 @@ class Outcome:
     def _push_one(self, caches: CacheChain, errand: Errand, jobs: int, tick: Any) -> None:
         remote = open_remote(errand.remote)
         with closing(remote.storage):
-            push = Push(caches, remote, told=self._plan.told, jobs=jobs, tick=tick)
+            journal = open_journal(errand.remote, remote.storage, self._dataset.cache, self._writer)
+            log = PushLog(journal)
+            push = Push(caches, remote, told=self._plan.told, log=log, jobs=jobs, tick=tick)
             self._tallies.append(push.tally)
             try:
-                push.run(errand.oids)
+                with log.running():
+                    push.run(errand.oids)
             except RemoteError as error:
                 self.refusals.append(error)
+            self.notes += dict.fromkeys(journal.notes)
+            journal.library.compile(journal.key)
+            copy_to_others(journal, journal.written, self._dataset.remotes)
 
     @contextmanager
     def _shown(self, progress: TerminalProgress | None) -> Iterator[Any]:

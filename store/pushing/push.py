@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from store.cache_chain import CacheChain
 from store.errors import (
@@ -81,6 +81,19 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
 
 
+class Log(Protocol):
+    """Who is told of a push; any thread. `store.oplog.push_log` writes the remote's log."""
+
+    def begin(self, items: Iterable[Item]) -> None:
+        """All objects that the push is about; nothing was asked yet. Raises `RemoteError`."""
+
+    def found(self, item: Item) -> None:
+        """The remote has the object."""
+
+    def put(self, item: Item) -> None:
+        """The object was put."""
+
+
 class Push:
     """One push to one remote."""
 
@@ -90,6 +103,7 @@ class Push:
         remote: Remote,
         *,
         told: Mapping[Oid, bytes] | None = None,
+        log: Log | None = None,
         jobs: int = JOBS,
         tick: Callable[[], object] = lambda: None,
     ) -> None:
@@ -100,6 +114,7 @@ class Push:
         self._caches = caches
         self._remote = remote
         self._told = told or {}
+        self._log = log
         self._jobs = jobs
         self._crew = Crew(tick)
         self._patience = Patience(self._crew)
@@ -125,7 +140,11 @@ class Push:
                 manifests[oid] = data
                 digests.setdefault(oid.algorithm, set()).update(_named(oid, data))
         self.tally.objects += sum(map(len, digests.values()))
-        lacking = self._survey(self._parts(digests))
+        parts = self._parts(digests)
+        if self._log is not None:
+            named = (Item(oid, len(data)) for oid, data in manifests.items())
+            self._log.begin(itertools.chain(*(part.items() for part in parts), named))
+        lacking = self._survey(parts)
         self._put_all(lacking, self._put_object)
         self._put_manifests(manifests)
 
@@ -155,6 +174,11 @@ class Push:
         """What the remote lacks, the largest first."""
         lacking = Survey(self._remote, self._crew, self._patience, self._jobs).find(parts)
         self.tally.there += sum(len(part.objects) for part in parts) - len(lacking)
+        if self._log is not None:
+            absent = {item.oid for item in lacking}
+            for item in itertools.chain(*(part.items() for part in parts)):
+                if item.oid not in absent:
+                    self._log.found(item)
         self.tally.lacking += len(lacking)
         self.tally.lacking_bytes += sum(max(item.size, 0) for item in lacking)
         return sorted(lacking, key=lambda item: (-item.size, item.oid))
@@ -205,6 +229,8 @@ class Push:
             if is_over:
                 raise
         else:
+            if self._log is not None:
+                self._log.put(item)
             with self._lock:
                 self._in_a_row = 0
                 self.tally.pushed += 1

@@ -1,0 +1,83 @@
+"""The logs of remotes, for commands: who writes them, and where their copies are.
+
+Callers: `fusefs push`, `fusefs remote`. Blocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from fusefs.dataset import Dataset
+from fusefs.directories import state_directory
+from fusefs.place import current_directory
+from store.dvc.project import Kind, find_project
+from store.errors import StoreError
+from store.git.clones import clone_directory, clones_directory
+from store.oplog import identities
+from store.oplog.identities import find_access, remote_key
+from store.oplog.library import Library
+from store.oplog.transactions import Journal, Writer, copy_log
+from store.remotes.opening import open_remote
+from store.remotes.spec import DVC_LAYOUT, RemoteSpec
+from store.remotes.storage import WritableStorage
+
+COPY_SECONDS: Final = 10.0
+"""For the copies of a log on all other remotes together."""
+
+
+def writer_of_dataset(dataset: Dataset) -> Writer:
+    """Who pushes a dataset. Raises `InputError` for a project's file that is none."""
+    below = dataset.wanted[0].root if dataset.wanted else ""
+    if dataset.origin is None:
+        return writer_of(current_directory())
+    repo = dataset.origin.repo
+    root = Path(repo) if repo.startswith("/") else clone_directory(repo, clones_directory(os.environ))
+    return _writer(root, below)
+
+
+def writer_of(directory: Path) -> Writer:
+    """Who works in the project around a directory. Raises `InputError`, `ConfigInvalid`."""
+    project = find_project(directory)
+    return _writer(project.root if project.kind is not Kind.NONE else directory, "")
+
+
+def _writer(root: Path, below: str) -> Writer:
+    state = state_directory()
+    access = find_access(state)
+    return Writer(identities.find_project(root, below, access), access, state)
+
+
+def open_journal(spec: RemoteSpec, storage: WritableStorage, cache: Path, writer: Writer) -> Journal:
+    """The logs of a remote, with their copies in `cache`."""
+    return Journal(Library(cache), remote_key(spec), spec.name, storage, writer)
+
+
+def copy_to_others(journal: Journal, logs: Sequence[tuple[str, bytes]], others: Sequence[RemoteSpec]) -> None:
+    """Copies of new logs on the other remotes, as far as they take them soon: those alone that have logs of
+    their own, for nothing is written to a remote that is only read. Raises nothing."""
+    wanted = {
+        remote_key(spec): spec
+        for spec in others
+        if spec.layout == DVC_LAYOUT and remote_key(spec) != journal.key
+        and journal.library.open(remote_key(spec)) is not None
+    }  # fmt: skip
+
+    def copy(spec: RemoteSpec) -> None:
+        with contextlib.suppress(StoreError):
+            remote = open_remote(spec)
+            with contextlib.closing(remote.storage):
+                for name, data in logs:
+                    copy_log(remote.storage, journal.key, name, data)
+
+    threads = [threading.Thread(target=copy, args=[spec], daemon=True) for spec in wanted.values()]
+    until = time.monotonic() + COPY_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(until - time.monotonic(), 0.0))

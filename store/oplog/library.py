@@ -1,0 +1,359 @@
+"""`Library`: the logs of remotes that a cache has copies of, and what is compiled of them.
+
+They lie in `<cache>/fusefs/logs/<remote>/`, a directory a remote, named by its place (`remote_key`), so that
+all who use the cache know what one of them has read. A refresh lists the remote's logs and reads those that
+are new. Logs that could not be written to their remote lie there, too, in `own/`, until they can be.
+
+What lies there is believed no more than a remote is: it saves requests, and a lie costs one. A library that
+cannot be written is none. Everything is reached through descriptors, never by a symlink. Blocking; any
+thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import xxhash
+
+from store.errors import CacheUnusable, RemoteAbsent, RemoteCorrupt, RemoteMissing
+from store.oplog.compiled import Compiled, Damaged, compile_holdings
+from store.oplog.holdings import Holdings, settle
+from store.oplog.logs import DIRECTORY, LARGEST, Log, LogName, read_log
+from store.ownership import OPEN_DIRECTORY, Ownership, make_root
+from store.remotes.storage import Address, Storage
+
+HOME: Final = ("fusefs", "logs")
+COPIES: Final = "META/copies/"
+"""On a remote: logs of other remotes, in a directory each."""
+OWN: Final = "own"
+COMPILED: Final = "holdings"
+NAME: Final = "name"
+MOST_LOGS: Final = 10_000
+"""Of one remote; `fusefs remote fsck` makes one of them."""
+MOST_BYTES: Final = 4 << 30
+"""Of one remote's logs."""
+MOST_REMOTES: Final = 256
+_KEY: Final = re.compile(r"[0-9a-f]{32}")
+_NEW_MODE: Final = 0o777
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh found."""
+
+    read: int
+    """Logs that were new."""
+    notes: tuple[str, ...] = ()
+    """A line for what was left out."""
+
+
+class Library:
+    """The logs in one cache. Its directory need not exist."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    def keys(self) -> list[str]:
+        """Of the remotes that something is known of."""
+        try:
+            with self._opened() as top, os.scandir(top) as entries:
+                found = sorted(entry.name for entry in entries if _KEY.fullmatch(entry.name))
+        except OSError:
+            return []
+        return found[:MOST_REMOTES]
+
+    def name(self, key: str) -> str:
+        """How the remote was called when something was learnt of it; empty where nobody said."""
+        try:
+            with self._opened(key) as place:
+                return _read(place, NAME, 1 << 10).decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
+    def refresh(self, key: str, name: str, storage: Storage) -> Refreshed:
+        """Read what is new of a remote's logs, forget what it has no more, and compile.
+
+        Raises `RemoteError`; `CacheUnusable` where nothing can be kept.
+        """
+        notes: list[str] = []
+        read = 0
+        for owner, logs in {key: {}, **_list(storage, key)}.items():
+            prefix = DIRECTORY if owner == key else f"{COPIES}{owner}/"
+            with self._told(), self._opened(owner, create=True) as place:
+                if owner == key and _peek(place, NAME) != name.encode():
+                    _write(place, NAME, name.encode())
+                here = _names(place)
+                for log in _wanted(logs, here, notes):
+                    with contextlib.suppress(RemoteMissing):  # a base took its place meanwhile
+                        _write(place, log, _fetch(storage, prefix + log))
+                        read += 1
+                if owner == key and storage.can_list:
+                    for gone in here.keys() - logs.keys():
+                        _remove(place, gone)
+            compiled = self.compile(owner)
+            torn = [] if compiled is None else _plans_of_torn(compiled.summary.faults, logs)
+            if torn:
+                with self._told(), self._opened(owner, create=True) as place:
+                    for log in torn:
+                        with contextlib.suppress(RemoteMissing):
+                            _write(place, log, _fetch(storage, prefix + log))
+                self.compile(owner)
+        return Refreshed(read, tuple(notes))
+
+    def forgets(self, key: str, storage: Storage) -> bool:
+        """Whether a refresh would find something new: one listing. Raises `RemoteError`."""
+        for owner, logs in _list(storage, key).items():
+            try:
+                with self._opened(owner) as place:
+                    here = _names(place)
+            except OSError:
+                return True
+            if _wanted(logs, here, []):
+                return True
+        return False
+
+    def add(self, key: str, log: str, data: bytes) -> None:
+        """Keep a copy of a log that the remote has. Raises `CacheUnusable`."""
+        with self._told(), self._opened(key, create=True) as place:
+            _write(place, log, data)
+
+    def forget(self, key: str, logs: Iterable[str]) -> None:
+        """Remove the copies of logs that the remote has no more. Raises `CacheUnusable`."""
+        with self._told(), self._opened(key, create=True) as place:
+            for log in logs:
+                _remove(place, log)
+
+    def add_own(self, key: str, log: str, data: bytes) -> None:
+        """Keep a log that its remote did not take. Raises `CacheUnusable`."""
+        with self._told(), self._opened(key, OWN, create=True) as place:
+            if len(_names(place)) < MOST_LOGS:
+                _write(place, log, data)
+
+    def own(self, key: str) -> dict[str, bytes]:
+        """The logs that their remote has not taken yet."""
+        try:
+            with self._opened(key, OWN) as place:
+                return {name: _read(place, name, LARGEST) for name in _names(place)}
+        except OSError:
+            return {}
+
+    def drop_own(self, key: str, log: str) -> None:
+        """The remote has it now. Raises `CacheUnusable`."""
+        with self._told(), self._opened(key, OWN, create=True) as place:
+            _remove(place, log)
+
+    def logs(self, key: str) -> Iterator[Log]:
+        """All logs of a remote that there are copies of, read."""
+        for below in ((key,), (key, OWN)):
+            try:
+                with self._opened(*below) as place:
+                    for text in _names(place):
+                        name = LogName.parse(text)
+                        if name is not None:
+                            yield _read_log(place, name)
+            except OSError:
+                continue
+
+    def settle(self, key: str) -> Holdings:
+        """What the logs say that the remote holds."""
+        return settle(self.logs(key))
+
+    def since(self, key: str, log: str) -> float:
+        """When a log first came here, in seconds since the epoch. Raises OSError."""
+        with self._opened(key) as place:
+            return os.stat(log, dir_fd=place, follow_symlinks=False).st_mtime
+
+    def compile(self, key: str) -> Compiled | None:
+        """What the logs say, compiled anew if there are others than before; None where there is nothing."""
+        wanted = self._fingerprint(key)
+        compiled = self.open(key)
+        if wanted is None or (compiled is not None and compiled.summary.logs == wanted):
+            return compiled
+        data = compile_holdings(self.settle(key), wanted)
+        try:
+            with self._opened(key) as place:
+                _write(place, COMPILED, data)
+        except OSError:
+            return None
+        return self.open(key)
+
+    def open(self, key: str) -> Compiled | None:
+        """What was compiled last, without a look at the logs; None where there is nothing whole."""
+        try:
+            with self._opened(key) as place:
+                descriptor = _open(place, COMPILED)
+                try:
+                    return Compiled.open(descriptor)
+                finally:
+                    os.close(descriptor)
+        except (OSError, Damaged):
+            return None
+
+    def stamp(self, key: str) -> tuple[int, int]:
+        """Changes when something is compiled anew."""
+        try:
+            with self._opened(key) as place:
+                status = os.stat(COMPILED, dir_fd=place, follow_symlinks=False)
+        except OSError:
+            return 0, 0
+        return status.st_ino, status.st_mtime_ns
+
+    def _fingerprint(self, key: str) -> int | None:
+        """Tells the logs that there are from others; None for none."""
+        parts = []
+        for below in ((key,), (key, OWN)):
+            with contextlib.suppress(OSError), self._opened(*below) as place:
+                parts += [f"{name} {size}" for name, size in sorted(_names(place).items())]
+        return xxhash.xxh3_64_intdigest("\n".join(parts).encode()) if parts else None
+
+    @contextmanager
+    def _opened(self, *below: str, create: bool = False) -> Iterator[int]:
+        """The library's directory, or one below. Raises `OSError`."""
+        if create:
+            make_root(self._cache, _NEW_MODE)
+        current = os.open(self._cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            ownership = Ownership.of_directory(current, shared_with_group=False) if create else None
+            for name in (*HOME, *below):
+                above = current
+                if ownership is not None:
+                    current = ownership.open_directory(name, above, create=True)
+                else:
+                    current = os.open(name, OPEN_DIRECTORY, dir_fd=above)
+                os.close(above)
+            yield current
+        finally:
+            os.close(current)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CacheUnusable(
+                f"logs cannot be kept in the cache {self._cache}: {(error.strerror or 'no').lower()}"
+            ) from None
+
+
+def _list(storage: Storage, key: str) -> dict[str, dict[str, int]]:
+    """The logs on a remote and their lengths, by whose they are. Raises `RemoteError`."""
+    found: dict[str, dict[str, int]] = {}
+    if storage.can_list:
+        with contextlib.suppress(RemoteAbsent, RemoteMissing):
+            for listed, size in storage.list("META/"):
+                place = _place_of(listed, key)
+                if place is not None and (place[0] in found or len(found) < MOST_REMOTES):
+                    found.setdefault(place[0], {})[place[1]] = size
+    return found
+
+
+def _place_of(found: str, key: str) -> tuple[str, str] | None:
+    """Whose log a key on a remote is, and its name; None for what is no log."""
+    if found.startswith(DIRECTORY):
+        owner, name = key, found.removeprefix(DIRECTORY)
+    elif found.startswith(COPIES):
+        owner, _, name = found.removeprefix(COPIES).partition("/")
+        if not _KEY.fullmatch(owner) or owner == key:
+            return None
+    else:
+        return None
+    return (owner, name) if LogName.parse(name) else None
+
+
+def _wanted(logs: Mapping[str, int], here: Mapping[str, int], notes: list[str]) -> Sequence[str]:
+    """Those that are to be read: new, of a bearable size, and no plans of what has ended."""
+    wanted: list[str] = []
+    total = 0
+    for log, size in sorted(logs.items(), reverse=True):  # ends before their begins
+        if here.get(log) == size or (log.startswith("begin==") and f"end=={log[7:]}" in logs):
+            continue
+        total += max(size, 0)
+        if size > LARGEST or total > MOST_BYTES or len(wanted) >= MOST_LOGS:
+            notes.append(f"{log} is left out: there are too many logs, or too large ones")
+            continue
+        wanted.append(log)
+    return wanted
+
+
+def _plans_of_torn(faults: Sequence[str], logs: Mapping[str, int]) -> list[str]:
+    """The begins of transactions whose end cannot be read: that is no end."""
+    ends = (fault.partition(": ")[0] for fault in faults if fault.startswith("end=="))
+    return [begin for end in ends if (begin := f"begin=={end[5:]}") in logs]
+
+
+def _fetch(storage: Storage, key: str) -> bytes:
+    """A log's bytes. Raises `RemoteError`."""
+    parts: list[bytes] = []
+    total = 0
+    with storage.read(Address(key)) as body:
+        for part in body:
+            parts.append(part)
+            total += len(part)
+            if total > LARGEST:
+                raise RemoteCorrupt(f"the log {key} is longer than any may be")
+    return b"".join(parts)
+
+
+def _names(place: int) -> dict[str, int]:
+    """The logs in a directory, and their lengths. Raises `OSError`."""
+    with os.scandir(place) as entries:
+        return {
+            entry.name: entry.stat(follow_symlinks=False).st_size
+            for entry in entries
+            if LogName.parse(entry.name) and entry.is_file(follow_symlinks=False)
+        }
+
+
+def _read_log(place: int, name: LogName) -> Log:
+    try:
+        return read_log(name, _read(place, str(name), LARGEST))
+    except OSError as error:
+        return Log(name, fault=f"it cannot be read: {error.strerror}")
+
+
+def _open(place: int, name: str) -> int:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(name)
+    return descriptor
+
+
+def _read(place: int, name: str, limit: int) -> bytes:
+    with open(_open(place, name), "rb") as file:
+        return file.read(limit)
+
+
+def _peek(place: int, name: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return _read(place, name, 1 << 10)
+    return b""
+
+
+def _write(place: int, name: str, data: bytes) -> None:
+    """A file whole or not at all. Raises `OSError`."""
+    temporary = f".{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o644, dir_fd=place)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=place)
+        raise
+
+
+def _remove(place: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=place)

@@ -1,0 +1,186 @@
+"""`Transaction`: what is done to a remote between a `begin` and an `end` under its `META/logs/`.
+
+The begin tells what is planned and is there before anything is done; the end tells what was done and comes
+when all is. Whoever is killed between the two leaves an open transaction, which says where to look. A log
+that a remote does not take is kept in the library, and put when the remote takes logs again: what is done
+there depends on no log.
+
+As long as a transaction runs a file of this machine is locked, so that nobody here takes it for a dead one.
+Blocking; any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from store.errors import CacheUnusable, RemoteDenied, RemoteError
+from store.oplog.compiled import Compiled
+from store.oplog.identities import new_transaction
+from store.oplog.library import COPIES, Library
+from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, write_log
+from store.pushing.asking import Patience
+from store.pushing.crew import Crew
+from store.remotes.storage import CHUNK_BYTES, WritableStorage
+
+RUNNING: Final = "transactions"
+"""Below the state directory: a locked file for each that runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes logs: the project, and the user on this machine."""
+
+    project: str
+    access: str
+    state: Path
+    """A directory of the user's own."""
+
+
+@dataclass(slots=True)
+class Journal:
+    """The logs of one remote, for whoever changes it."""
+
+    library: Library
+    key: str
+    """`remote_key` of the remote."""
+    name: str
+    storage: WritableStorage
+    writer: Writer
+    notes: list[str] = field(default_factory=list)
+    """A line for each log that is kept here because the remote did not take it, or was left out."""
+    written: list[tuple[str, bytes]] = field(default_factory=list)
+    """The ends and bases that the remote has taken."""
+
+    def refresh(self) -> Compiled | None:
+        """What is known of the remote, after reading the logs that are new, if they may be listed.
+
+        Raises `RemoteError`."""
+        try:
+            self._put_own()
+            refreshed = _patience().run(lambda: self.library.refresh(self.key, self.name, self.storage))
+            self.notes += refreshed.notes
+        except (CacheUnusable, RemoteDenied) as error:
+            self.notes.append(str(error))
+        return self.library.compile(self.key)
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """A new transaction's digits; within, it counts as one that runs."""
+        transaction = new_transaction()
+        with _locked(self.writer.state, transaction):
+            yield transaction
+
+    def begin(self, transaction: str, after: Sequence[str], planned: Sequence[Record]) -> None:
+        """Write a begin. Raises `RemoteError`, but not where the remote denies it."""
+        log = self._log("begin", transaction, after, planned)
+        data = write_log(log)
+        try:
+            self.put(str(log.name), data)
+        except RemoteDenied as error:
+            self._keep(str(log.name), data, error)
+
+    def end(self, transaction: str, after: Sequence[str], done: Sequence[Record]) -> None:
+        """Write an end. One that the remote does not take is kept here."""
+        log = self._log("end", transaction, after, done)
+        data = write_log(log)
+        try:
+            self.put(str(log.name), data)
+        except RemoteError as error:
+            self._keep(str(log.name), data, error)
+
+    def withdraw(self, transaction: str) -> None:
+        """Nothing was done, and nothing need be told. Where this fails, a begin stays."""
+        name = str(self._name("begin", transaction))
+        with contextlib.suppress(RemoteError, CacheUnusable):
+            self.storage.delete([DIRECTORY + name])
+            self.library.forget(self.key, [name])
+            self.library.drop_own(self.key, name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a log, and keep a copy. Raises `RemoteError`."""
+        _patience().run(lambda: put_log(self.storage, DIRECTORY + name, data))
+        if not name.startswith("begin=="):
+            self.written.append((name, data))
+        try:
+            self.library.add(self.key, name, data)
+        except CacheUnusable as error:
+            self.notes.append(str(error))
+
+    def _put_own(self) -> None:
+        """Put what the remote did not take before, as far as it does now."""
+        for name, data in self.library.own(self.key).items():
+            try:
+                self.put(name, data)
+            except RemoteError:
+                return
+            self.library.drop_own(self.key, name)
+
+    def _keep(self, name: str, data: bytes, why: RemoteError) -> None:
+        self.notes.append(f"{why}; the log {name.partition('==')[0]} is kept in the cache until it does")
+        with contextlib.suppress(CacheUnusable):
+            self.library.add_own(self.key, name, data)
+
+    def _log(self, kind: Kind, transaction: str, after: Sequence[str], records: Sequence[Record]) -> Log:
+        return Log(self._name(kind, transaction), tuple(after), records)
+
+    def _name(self, kind: Kind, transaction: str) -> LogName:
+        return LogName(kind, self.writer.project, self.writer.access, transaction)
+
+
+def _patience() -> Patience:
+    return Patience(Crew(lambda: None))
+
+
+def put_log(storage: WritableStorage, key: str, data: bytes) -> None:
+    """Raises `RemoteError`."""
+    parts = (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
+    storage.put(key, parts, len(data))
+
+
+def copy_log(storage: WritableStorage, key: str, name: str, data: bytes) -> None:
+    """Put a copy of another remote's log, which is the one at `key`. Raises `RemoteError`."""
+    put_log(storage, f"{COPIES}{key}/{name}", data)
+
+
+def is_running(state: Path, transaction: str) -> bool:
+    """Does a process of this user's, on this machine, work on the transaction?"""
+    try:
+        descriptor = os.open(state / RUNNING / transaction, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        (state / RUNNING / transaction).unlink()
+    return False
+
+
+@contextmanager
+def _locked(state: Path, transaction: str) -> Iterator[None]:
+    """A lock that ends with the process; where there is no place for one there is none."""
+    path = state / RUNNING / transaction
+    descriptor = -1
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
