@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +65,8 @@ class Fusefs:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests that mount do so in the modes that their marker `modes` names, or else in fuse mode."""
-    if "mode" in metafunc.fixturenames:
+    own = " ".join(str(marker.args[:1]) for marker in metafunc.definition.iter_markers("parametrize"))
+    if "mode" in metafunc.fixturenames and "mode" not in re.findall(r"\w+", own):
         marker = metafunc.definition.get_closest_marker("modes")
         metafunc.parametrize("mode", marker.args if marker else ["fuse"], indirect=True, scope="session")
 
