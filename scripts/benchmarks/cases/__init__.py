@@ -13,6 +13,7 @@ from benchmarks.cases.lazy_many import measure_lazy_many
 from benchmarks.cases.lazy_small import compare_lazy_small
 from benchmarks.cases.many_entries import measure_many_entries
 from benchmarks.cases.materialize import measure_materialize
+from benchmarks.cases.native import compare_native
 from benchmarks.cases.revisions_first import compare_first_access
 from benchmarks.cases.revisions_many import measure_many_revisions
 from benchmarks.cases.shards import compare_shards
@@ -25,6 +26,7 @@ from benchmarks.workshop import Workshop
 CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "small-files": compare_small_files,
     "large-file": compare_large_file,
+    "native": compare_native,
     "many-entries": measure_many_entries,
     "commit": compare_commit,
     "revisions-first": compare_first_access,

@@ -1,0 +1,72 @@
+"""What is cached, read in native mode and in fuse mode, beside the same files on the disk; all of it warm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.datasets import make_repository, write_files, write_large_file
+from benchmarks.measure import Results, Target, rotate
+from benchmarks.mounts import mounted_fusefs
+from benchmarks.scale import Scale
+from benchmarks.workshop import Workshop
+
+SYSTEMS = ("disk", "native", "fuse")
+READERS = (1, 4)
+RANDOM_BYTES = 4096
+MODES = {"sequential": "whole", "mapped": "mmap"}
+
+
+def _name(readers: int) -> str:
+    return f"small files again, {readers} reader{'s' if readers > 1 else ''}"
+
+
+TARGETS = (
+    *(Target(_name(readers), 0.85, than="disk", system="native") for readers in READERS),
+    *(Target(f"1 GiB {which}", 0.95, than="disk", system="native") for which in (*MODES, "random 4 kB")),
+)
+
+
+def compare_native(workshop: Workshop, scale: Scale) -> Results:
+    """Small files by one reader and by four; a large one from its beginning, mapped, at random places."""
+    results = Results(f"native mode: {scale.small_files} files of {scale.small_bytes} bytes", "disk", TARGETS)
+    results.notes += [
+        "first pass: a fresh mount, of which the kernel knows no names; again: it knows them all",
+        f"1 GiB: {scale.large_bytes >> 20} MiB here",
+    ]
+    repository = make_repository(workshop, "native")
+    data = repository / "data"
+    small = [path.relative_to(data) for path in write_files(data, scale.small_files, scale.small_bytes)]
+    write_large_file(data / "large.bin", scale.large_bytes)
+    workshop.run("fusefs", "commit", "data", cwd=repository)
+    for number in range(scale.rounds):
+        for system in rotate(SYSTEMS, number):
+            with _shown(workshop, repository, system) as root:
+                listing = workshop.write_list([root / path for path in small], number)
+                first = workshop.read(listing)
+                results.add("small files, first pass", "files/s", system, first.files / first.seconds)
+                for readers in READERS:
+                    again = workshop.read(listing, readers=readers)
+                    results.add(_name(readers), "files/s", system, again.files / again.seconds)
+                _read_large(workshop, results, system, root / "large.bin", scale.random_reads)
+    return results
+
+
+@contextmanager
+def _shown(workshop: Workshop, repository: Path, system: str) -> Iterator[Path]:
+    if system == "disk":
+        yield repository / "data"
+        return
+    with mounted_fusefs(workshop, repository / "data.dvc", "--mode", system) as mountpoint:
+        yield mountpoint
+
+
+def _read_large(workshop: Workshop, results: Results, system: str, path: Path, reads: int) -> None:
+    listing = workshop.write_list([path], None)
+    workshop.read(listing, block=1 << 20)
+    for which, mode in MODES.items():
+        reading = workshop.read(listing, mode, block=1 << 20)
+        results.add(f"1 GiB {which}", "MB/s", system, reading.bytes / reading.seconds / 1e6)
+    reading = workshop.read(listing, "random", block=RANDOM_BYTES, count=reads)
+    results.add("1 GiB random 4 kB", "reads/s", system, reads / reading.seconds)
