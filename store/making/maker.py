@@ -175,7 +175,8 @@ class Maker:
         """Make no more, and keep what there is, at the end."""
         self._is_draining = True
         self._workers.close()
-        while self._flights or self._publishing:
+        # Not for flights: where all was cancelled, nobody is at them any more.
+        while self._workers.are_busy or self._publishing:
             await trio.sleep(DRAIN_STEP)
 
     def close(self) -> None:

@@ -79,6 +79,11 @@ class Workers:
         for flight in left[:-MOST_LEFT]:
             self._end(self._waiting.pop(flight.key), None)
 
+    @property
+    def are_busy(self) -> bool:
+        """Is one of them at something?"""
+        return bool(self._busy)
+
     def close(self) -> None:
         """End all of them; what they are at fails. Blocking, not for long."""
         self._is_closed = True
