@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fusefs.sheet_pictures import spread
 from tests.cli.conftest import Command
 from tests.cli.media_dataset import IMAGES, image, media_dataset
 from tests.conftest import SmallDataset, small_dataset
+from tests.store.media.videos import MAKERS
 
 
 @pytest.fixture
@@ -74,6 +76,18 @@ def test_what_is_missing_is_told_of(command: Command, media: SmallDataset) -> No
     found = described(command, media, status=1)
     assert "dvc fetch" in found["clips/b.mkv"]["error"]
     assert found["clips/a.mp4"]["frames"] == 100
+
+
+def test_of_a_remote_only_the_index_is_fetched(command: Command, tmp_path: Path) -> None:
+    padding = 24 << 20
+    film = MAKERS["b-frames"][1]() + struct.pack(">I4s", padding, b"free") + bytes(padding - 8)
+    far = small_dataset(tmp_path / "remote", {"film.mp4": film})
+    cache = tmp_path / "cache"
+    done = command("media", "--cache", cache, "--remote", far.cache, far.oid, "--json")
+    (video,) = done.json
+    assert (video["frames"], video["bytes"]) == (100, len(film))
+    taken = sum(path.stat().st_blocks * 512 for path in cache.rglob("*") if path.is_file())
+    assert 0 < taken < padding / 4
 
 
 def test_names_are_no_commands_for_a_terminal(command: Command, tmp_path: Path) -> None:
