@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """An example: a small network learns what is in a version's pictures, read from a mount.
 
     fusefs mount data /mnt/data
-    scripts/train_example.py frames /mnt/data        videos:  CLASS/anything.mp4
-    scripts/train_example.py shards /mnt/data        images:  CLASS/anything.jpg
+    python scripts/train_example.py frames /mnt/data        videos:  CLASS/anything.mp4
+    python scripts/train_example.py shards /mnt/data        images:  CLASS/anything.jpg
 
 Nothing is extracted or packed beforehand: frames and tar shards are views of the mounted version. The name of
 the topmost directory is what a picture shows. Needs torch, and webdataset for shards.
