@@ -108,8 +108,10 @@ class SizeFinder:
         """An object's size in bytes. Raises as `find` does."""
         return (await self.find(oid, remotes)).size
 
-    async def find(self, oid: Oid, remotes: AskedRemotes | None = None) -> Size:
-        """An object's size, and how it is known.
+    async def find(
+        self, oid: Oid, remotes: AskedRemotes | None = None, *, is_nowhere_here: bool = False
+    ) -> Size:
+        """An object's size, and how it is known. With `is_nowhere_here`, this machine has just been asked.
 
         Raises `ObjectMissing` where nobody has the object, `RemoteSlow` after `QUESTION_SECONDS`, other
         `RemoteError` where no remote can be asked, `StoreTimeout`.
@@ -118,7 +120,7 @@ class SizeFinder:
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight()
-            self._nursery.start_soon(self._fly, oid, remotes, flight)
+            self._nursery.start_soon(self._fly, oid, remotes, flight, is_nowhere_here)
         with trio.move_on_after(QUESTION_SECONDS):
             await flight.landed.wait()
         if flight.error is not None:
@@ -157,9 +159,11 @@ class SizeFinder:
             self._fresh.clear()
             log.warning("sizes are not remembered: %s", error)
 
-    async def _fly(self, oid: Oid, remotes: AskedRemotes | None, flight: _Flight) -> None:
+    async def _fly(
+        self, oid: Oid, remotes: AskedRemotes | None, flight: _Flight, is_nowhere_here: bool
+    ) -> None:
         try:
-            flight.size = await self._ask(oid, remotes)
+            flight.size = await self._ask(oid, remotes, is_nowhere_here=is_nowhere_here)
         except StoreError as error:
             flight.error = error
         except Exception as error:  # a bug must reach those who wait as an error, not end the daemon
@@ -169,10 +173,11 @@ class SizeFinder:
             del self._flights[oid, remotes]
             flight.landed.set()
 
-    async def _ask(self, oid: Oid, remotes: AskedRemotes | None) -> Size:
-        (here,) = await self.look([oid.raw], oid.algorithm)
-        if here is not None:
-            return here
+    async def _ask(self, oid: Oid, remotes: AskedRemotes | None, *, is_nowhere_here: bool) -> Size:
+        if not is_nowhere_here:
+            (here,) = await self.look([oid.raw], oid.algorithm)
+            if here is not None:
+                return here
         try:
             told = await self._ask_remotes(oid, remotes)
         except StoreError:

@@ -133,17 +133,38 @@ class SizeLearner:
         if not remotes or not remotes.remotes or trio.current_time() < self._ahead_after:
             return
         sizes, flags = self.sizes.column, self._tree.flags
+        rows: list[int] = []
         for near in range(row, min(row + LOOK_AHEAD, self._tree.rows)):
             if len(self._ahead) >= LOOK_AHEAD:
-                return
+                break
             of_dvc = flags[near] >> ALGORITHM_SHIFT < len(DVC_ALGORITHMS)
             if sizes[near] == UNKNOWN and of_dvc and near not in self._ahead:
                 self._ahead.add(near)
-                self._finder.start_soon(self._ask_ahead, near)
+                rows.append(near)
+        if rows:
+            self._finder.start_soon(self._ask_all_ahead, rows)
+
+    async def _ask_all_ahead(self, rows: list[int]) -> None:
+        """Ask this machine for all of them in one hop, and remotes for what it does not know."""
+        try:
+            for algorithm, of_kind, digests in by_algorithm(self._tree, rows):
+                for row, size in zip(of_kind, await self._finder.look(digests, algorithm), strict=True):
+                    if size is not None:
+                        self.sizes.learn(row, *size)
+        except StoreError as error:
+            log.debug("no sizes ahead of who asks: %s", error)
+            self._ahead.difference_update(rows)
+            return
+        for row in rows:
+            if self.sizes.column[row] == UNKNOWN:
+                self._finder.start_soon(self._ask_ahead, row)
+            else:
+                self._ahead.discard(row)
 
     async def _ask_ahead(self, row: int) -> None:
         try:
-            self.sizes.learn(row, *await self._finder.find(self._tree.oid(row), self._remotes))
+            size = await self._finder.find(self._tree.oid(row), self._remotes, is_nowhere_here=True)
+            self.sizes.learn(row, *size)
         except ObjectMissing:
             pass  # whoever asks for it will be told
         except StoreError as error:
