@@ -41,8 +41,9 @@ def test_ci_calls_the_test_script_only() -> None:
     assert commands == ["set -euo pipefail", 'exec "$(dirname "${BASH_SOURCE[0]}")/../scripts/test"']
 
 
-def test_lock_file_names_no_host_and_hashes_everything() -> None:
-    lock = (REPOSITORY / "scripts" / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["requirements.lock", "torch.lock"])
+def test_lock_files_name_no_host_and_hash_everything(name: str) -> None:
+    lock = (REPOSITORY / "scripts" / name).read_text()
     assert "://" not in lock
     pins = [block for block in lock.replace("\\\n", " ").splitlines() if block[:1].isalnum()]
     assert pins
