@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "umount": "fusefs.cli.umount",
     "fetch": "fusefs.cli.fetch",
     "push": "fusefs.cli.push",
+    "remote": "fusefs.cli.remote",
     "backup": "fusefs.cli.backup",
     "restore": "fusefs.cli.restore",
     "status": "fusefs.cli.status",

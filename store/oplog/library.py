@@ -62,8 +62,8 @@ class Library:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
 
-    def keys(self) -> list[str]:
-        """Of the remotes that something is known of."""
+    def remotes(self) -> list[str]:
+        """The keys of the remotes that something is known of."""
         try:
             with self._opened() as top, os.scandir(top) as entries:
                 found = sorted(entry.name for entry in entries if _KEY.fullmatch(entry.name))

@@ -1,0 +1,401 @@
+"""`Check`: a remote held against its logs: what is lost, damaged or in no log; open transactions, a new base.
+
+    logs read → objects listed → logs read again → damage found by hashes → [mended] → ends → base
+
+Only what was in the logs before the listing goes into the base, and only that is covered by it: whatever
+others do meanwhile stands beside it, in logs of its own. A base is read back before the logs that it covers
+are removed, begins before their ends, so a crash leaves every object that was known known, and no transaction
+open that had ended. Objects are never removed here: a transaction that died is ended by what is there. As
+long as something is lost no base forgets it, unless that is wished.
+
+Caller: `fusefs remote fsck`. Blocking; the caller's thread watches, others work.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
+
+from store.errors import (
+    CacheUnusable,
+    InputError,
+    RemoteAbsent,
+    RemoteCorrupt,
+    RemoteDenied,
+    RemoteError,
+    RemoteMissing,
+)
+from store.hashing import Hasher
+from store.layouts import OBJECT_ROOTS, object_path
+from store.oid import MD5, MD5_DOS2UNIX, Oid
+from store.oplog.holdings import Holdings, Key, Open, base_records
+from store.oplog.identities import new_transaction
+from store.oplog.logs import DIRECTORY, Log, LogName, Record, format_oid, parse_oid, read_log, write_log
+from store.oplog.mending import Mender
+from store.oplog.transactions import Journal, is_running
+from store.pushing.asking import Patience
+from store.pushing.crew import Crew
+from store.remotes.remote import Remote
+from store.remotes.storage import Address
+from store.tree import UNKNOWN
+
+T = TypeVar("T")
+
+JOBS: Final = 8
+DEAD_SECONDS: Final = 86400.0
+"""So long after its begin was first seen here, a transaction of somebody else's counts as dead."""
+_DELETED_AT_ONCE: Final = 1000
+
+What = Literal["lost", "damaged"]
+
+
+@dataclass(slots=True)
+class Finding:
+    """An object that is not on the remote as the logs say."""
+
+    oid: Oid
+    what: What
+    said: str
+    mended: str = ""
+    """Where it was mended from."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a check has found and done. Bytes are those of objects."""
+
+    objects: int = 0
+    """On the remote."""
+    bytes: int = 0
+    known: int = 0
+    """Of them, those in the logs."""
+    hashed: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    strays: list[Oid] = field(default_factory=list)
+    """Objects of the remote's that no log tells of."""
+    adopted: int = 0
+    corrected: int = 0
+    """Whose size the logs had wrong."""
+    ended: list[str] = field(default_factory=list)
+    """Transactions that had died."""
+    running: list[str] = field(default_factory=list)
+    """Transactions that may be under way."""
+    base: bool = False
+    """A new base was written."""
+    notes: list[str] = field(default_factory=list)
+    can_list: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is to be done beside looking."""
+
+    deep: bool = False
+    repair: bool = False
+    adopt: bool = False
+    """Strays go into the base."""
+    forget: bool = False
+    """What is lost and was not mended is forgotten."""
+    end_all: bool = False
+    """All open transactions count as dead, but those that run on this machine."""
+
+
+class Check:
+    """One check of one remote. `report` is filled as it goes on."""
+
+    def __init__(
+        self,
+        remote: Remote,
+        journal: Journal,
+        mender: Mender,
+        wishes: Wishes,
+        tick: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.report = Report()
+        self._remote = remote
+        self._journal = journal
+        self._mender = mender
+        self._wishes = wishes
+        self._crew = Crew(tick)
+        self._patience = Patience(self._crew)
+        self._lock = threading.Lock()
+        self._repaired = ""
+
+    def run(self) -> None:
+        """Check, and mend where that was wished.
+
+        Raises `RemoteError` where the remote cannot be asked, or does not take what is to be put."""
+        journal, key = self._journal, self._journal.key
+        self._run(journal.refresh)
+        logs = list(journal.library.logs(key))
+        before = journal.library.settle(key)
+        there = self._look(before)
+        self._run(journal.refresh)
+        after = journal.library.settle(key)
+        report = self.report
+        report.objects, report.bytes = len(there), sum(max(size, 0) for size in there.values())
+        known = {**dict.fromkeys(before.unsure, UNKNOWN), **before.there}
+        report.known = sum(key in known for key in there)
+        strays = [key for key in there if key not in after.there and key not in after.unsure]
+        report.strays = [oid for _, name in strays if (oid := parse_oid(name)) is not None]
+        lost = [k for k in before.there if k not in there and (k in after.there or k in after.unsure)]
+        damaged = self._find_damage(there, before)
+        self._note(lost, "lost", "it is not there")
+        self._note(damaged, "damaged", "its bytes are others than its name says")
+        ended = self._end_dead(before.open, there)
+        repaired = self._repair(before) if self._wishes.repair and report.findings else {}
+        base = {k: size for k, size in there.items() if k in known and k not in damaged}
+        if self._wishes.adopt:
+            base.update((k, there[k]) for k in strays if k not in damaged)
+            report.adopted, report.strays = len(report.strays), []
+        open_findings = sum(not finding.mended for finding in report.findings)
+        if open_findings and not self._wishes.forget:
+            report.notes.append("no base is written as long as objects are lost or damaged")
+        else:
+            try:
+                self._write_base({**base, **repaired}, logs, before.latest, ended)
+            except RemoteDenied as error:
+                report.notes.append(f"{error}; no base was written")
+        report.notes += [fault for fault in after.faults if fault not in report.notes]
+        report.notes += [note for note in journal.notes if note not in report.notes]
+
+    def _run(self, work: Callable[[], object]) -> None:
+        """In a thread, so that the caller can be interrupted."""
+        self._crew.run([work])
+
+    def _look(self, before: Holdings) -> dict[Key, int]:
+        """What is on the remote, with its length."""
+        found: dict[Key, int] = {}
+        try:
+            if self._patience.run(lambda: self._remote.can_list):
+                self._run(lambda: found.update(self._patience.run(lambda: self._list(before))))
+                outside = [key for key in self._expected(before) if not _is_object(key)]
+                self._each(outside, lambda key: self._ask(key, found))
+                return found
+        except RemoteAbsent:
+            return {}
+        except RemoteDenied as error:
+            self.report.notes.append(str(error))
+        self.report.can_list = False
+        found.clear()
+        self._each(self._expected(before), lambda key: self._ask(key, found))
+        return found
+
+    def _expected(self, before: Holdings) -> list[Key]:
+        return [*before.there, *before.unsure]
+
+    def _list(self, before: Holdings) -> dict[Key, int]:
+        found: dict[Key, int] = {}
+        prefixes = [(MD5, f"{OBJECT_ROOTS[MD5]}/")]
+        if any(name.startswith(f"{MD5_DOS2UNIX}:") for _, name in self._expected(before)):
+            prefixes += [(MD5_DOS2UNIX, f"{number:02x}/") for number in range(256)]
+        for algorithm, prefix in prefixes:
+            try:
+                for path, size in self._remote.storage.list(prefix):
+                    self._crew.check()
+                    oid = _object_at(path, algorithm)
+                    if oid is not None:
+                        found[path, format_oid(oid)] = size
+            except RemoteMissing:
+                continue  # a remote that has nothing there may say so
+        return found
+
+    def _ask(self, key: Key, found: dict[Key, int]) -> None:
+        try:
+            size = self._patience.run(lambda: self._remote.storage.size(Address(key[0])))
+        except RemoteMissing:
+            return
+        with self._lock:
+            found[key] = size
+
+    def _find_damage(self, there: dict[Key, int], before: Holdings) -> set[Key]:
+        """Objects that do not have their hash: of all, or of those that are not as long as a log says."""
+        doubted = [k for k, size in there.items() if before.there.get(k, UNKNOWN) not in (UNKNOWN, size)]
+        damaged: set[Key] = set()
+
+        def look(key: Key) -> None:
+            if not self._is_sound(key):
+                with self._lock:
+                    damaged.add(key)
+
+        self._each(list(there) if self._wishes.deep else doubted, look)
+        self.report.corrected = sum(key not in damaged for key in doubted)
+        return damaged
+
+    def _is_sound(self, key: Key) -> bool:
+        oid = parse_oid(key[1])
+        if oid is None:
+            return True
+        named = oid
+
+        def read() -> bool:
+            hasher = Hasher(named.algorithm)
+            with self._remote.storage.read(Address(key[0])) as body:
+                for part in body:
+                    self._crew.check()
+                    hasher.update(part)
+            return hasher.matches(named)
+
+        try:
+            sound = self._patience.run(read)
+        except RemoteMissing:
+            return True  # somebody has removed it just now
+        except RemoteCorrupt:
+            sound = False
+        with self._lock:
+            self.report.hashed += 1
+        return sound
+
+    def _note(self, keys: Iterable[Key], what: What, said: str) -> None:
+        for _, name in sorted(keys):
+            oid = parse_oid(name)
+            if oid is not None:
+                self.report.findings.append(Finding(oid, what, said))
+
+    def _end_dead(self, opened: Sequence[Open], there: dict[Key, int]) -> list[LogName]:
+        """End transactions that nobody works on any more: what they planned and is there they have done."""
+        ended = []
+        for one in opened:
+            name = one.begin.name
+            if not self._is_dead(name):
+                self.report.running.append(name.transaction)
+                continue
+            done = [record for planned in one.begin.records for record in _done(planned, there)]
+            end = LogName("end", name.project, name.access, name.transaction)
+            self._journal.put(str(end), write_log(Log(end, one.begin.after, done)))
+            self.report.ended.append(name.transaction)
+            ended.append(name)
+        return ended
+
+    def _is_dead(self, name: LogName) -> bool:
+        writer = self._journal.writer
+        if is_running(writer.state, name.transaction):
+            return False
+        if self._wishes.end_all or name.access == writer.access:
+            return True
+        try:
+            return time.time() - self._journal.library.since(self._journal.key, str(name)) > DEAD_SECONDS
+        except OSError:
+            return False
+
+    def _repair(self, before: Holdings) -> dict[Key, int]:
+        """Mend what was found; what is there in the end."""
+        journal = self._journal
+        mended: dict[Key, int] = {}
+        findings = {_key(finding.oid): finding for finding in self.report.findings}
+        with journal.running() as transaction:
+            planned = [Record("PUT", path, name) for path, name in findings]
+            journal.begin(transaction, before.latest, planned)
+
+            def mend(key: Key) -> None:
+                finding = findings[key]
+                try:
+                    source, size = self._mender.mend(finding.oid, self._remote, self._patience, self._crew)
+                except (CacheUnusable, RemoteError) as error:
+                    finding.said = f"{finding.said}; {error}"
+                    if not isinstance(error, RemoteMissing):
+                        raise
+                    return
+                if source:
+                    finding.mended = source
+                    with self._lock:
+                        mended[key] = size
+
+            try:
+                self._each(list(findings), mend)
+            finally:
+                done = [Record("PUT", path, name, size) for (path, name), size in sorted(mended.items())]
+                journal.end(transaction, before.latest, done)
+        self._repaired = transaction
+        return mended
+
+    def _write_base(
+        self,
+        base: dict[Key, int],
+        logs: Sequence[Log],
+        latest: Sequence[str],
+        ended: Sequence[LogName],
+    ) -> None:
+        """Write a base, and remove the logs that it stands for. Raises `RemoteError`."""
+        transactions = {one.transaction for one in ended} | ({self._repaired} - {""})
+        covered = {log.name.transaction for log in logs if log.name.kind != "begin" and not log.fault}
+        whole = [log for log in logs if not log.fault]
+        if not transactions and (_is_one_base(whole, base) or not (whole or base)):
+            return
+        journal = self._journal
+        after = sorted({*latest, *transactions})
+        name = LogName("base", journal.writer.project, journal.writer.access, new_transaction())
+        data = write_log(Log(name, tuple(after), list(base_records(base))))
+        journal.put(str(name), data)
+        with self._remote.storage.read(Address(f"{DIRECTORY}{name}")) as body:
+            kept = b"".join(body)
+        if kept != data or read_log(name, kept).fault:
+            raise RemoteError(f"{self._remote.name} has kept another base than it was given; all logs stay")
+        self.report.base = True
+        # A log that a repair or an end has just written goes, too: the base comes after it.
+        gone = [log.name for log in logs if log.name.transaction in covered | transactions]
+        gone += [LogName("end", one.project, one.access, one.transaction) for one in ended]
+        if self._repaired:
+            writer = journal.writer
+            gone += [LogName(k, writer.project, writer.access, self._repaired) for k in ("begin", "end")]
+        for of_kind in (("begin",), ("end", "base")):
+            names = sorted({str(one) for one in gone if one.kind in of_kind})
+            for start in range(0, len(names), _DELETED_AT_ONCE):
+                some = names[start : start + _DELETED_AT_ONCE]
+                self._remote.storage.delete([DIRECTORY + one for one in some])
+                journal.library.forget(journal.key, some)
+        journal.library.compile(journal.key)
+
+    def _each(self, things: Sequence[T], work: Callable[[T], object]) -> None:
+        waiting = iter(things)
+
+        def run() -> None:
+            while True:
+                self._crew.check()
+                with self._lock:
+                    thing = next(waiting, None)
+                if thing is None:
+                    return
+                work(thing)
+
+        self._crew.run([run] * min(JOBS, len(things)))
+
+
+def _is_one_base(logs: Sequence[Log], base: dict[Key, int]) -> bool:
+    """Do the logs consist of one base that says the same?"""
+    if len(logs) != 1 or logs[0].name.kind != "base":
+        return False
+    return {(record.path, record.oid): record.size for record in logs[0].records} == base
+
+
+def _done(planned: Record, there: dict[Key, int]) -> Collection[Record]:
+    """What must have been done of what was planned."""
+    key = (planned.path, planned.oid)
+    if planned.op == "PUT" and key in there:
+        return [Record("PUT", planned.path, planned.oid, there[key])]
+    if planned.op == "DELETE" and key not in there:
+        return [planned]
+    return []
+
+
+def _key(oid: Oid) -> Key:
+    return object_path(oid), format_oid(oid)
+
+
+def _is_object(key: Key) -> bool:
+    oid = parse_oid(key[1])
+    return oid is not None and object_path(oid) == key[0]
+
+
+def _object_at(path: str, algorithm: str) -> Oid | None:
+    """The object that lies at a key; None for a key that no object has."""
+    root = OBJECT_ROOTS[algorithm]
+    below = path.removeprefix(f"{root}/") if root else path
+    try:
+        oid = Oid.parse(below.replace("/", "", 1), algorithm)
+    except InputError:
+        return None
+    return oid if object_path(oid) == path else None
