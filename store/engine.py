@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -70,6 +70,8 @@ class Settings:
     """Only remotes that are directories are asked."""
     courier: bool = False
     """May there be a process beside ours that brings small objects? For whoever brings many."""
+    grace: float = 0.0
+    """Seconds for which an object that came is not evicted: somebody else is about to open it."""
     verify: Verify = "blocks"
     """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
     workers: int = 0
@@ -95,6 +97,10 @@ class Engine:
         self.store.on_open = lambda oid, descriptor: hold(descriptor)
         self.on_corrupt: Callable[[Oid], object] = lambda _: None
         """Told when bytes of an object may have been served that were not its own."""
+        self.on_large: Callable[[Oid], object] = lambda _: None
+        """Told of every large object that has come into the cache whole."""
+        self.after_sweep: Callable[[], Awaitable[None]] | None = None
+        """As `Keeper.after_sweep`; set before anything is fetched."""
         self.window = Window(settings.limits, lambda: self.metrics.flights())
         """How much may be brought ahead of readers."""
         self._known = KnownRemotes(settings.caches[0], self._alone)
@@ -112,7 +118,14 @@ class Engine:
         if specs and self._publisher is None:
             self._begin_fetching()
         self._known.add(specs)
-        return RemoteSet(specs, self.pool, self.threads, offline=self.settings.offline, refresh=refresh)
+        return RemoteSet(
+            specs,
+            self.pool,
+            self.threads,
+            offline=self.settings.offline,
+            refresh=refresh,
+            courier=self._courier,
+        )
 
     @property
     def maker(self) -> Maker:
@@ -139,7 +152,9 @@ class Engine:
                 self.threads,
                 self._known.find,
                 self.window,
+                self.settings.grace,
             )
+            self._keeper.after_sweep = self.after_sweep
             self.window.has_room = self._keeper.budget.has_room
             self.nursery.start_soon(self._keeper.run)
         return self._keeper
@@ -190,6 +205,13 @@ class Engine:
             courier=self._courier,
         )
         self.metrics.flights = flights.__len__
+
+        def note_proof(oid: Oid, size: int) -> None:
+            note_arrival(oid, size, "")
+            self.on_large(oid)
+            if self._maker is not None:
+                self._maker.prove(oid)
+
         ranged = RangedObjects(
             self.threads,
             self.nursery,
@@ -199,7 +221,7 @@ class Engine:
             verify=verify,
             may_keep=keeper.may_keep,
             on_corrupt=self._note_corrupt,
-            on_arrival=lambda oid, size: note_arrival(oid, size, ""),
+            on_arrival=note_proof,
         )
         self.store.fetch_with(flights, ranged)
 
@@ -219,6 +241,8 @@ class Engine:
     def _note_corrupt(self, oid: Oid) -> None:
         log.error("object %s came with bytes that are not its own; it is hashed before it is read again", oid)
         self.on_corrupt(oid)
+        if self._maker is not None:
+            self.nursery.start_soon(self._maker.refute, oid)
 
     async def await_budget(self) -> None:
         """Wait, not for long, until it is known what may be kept: for what nobody waits for."""

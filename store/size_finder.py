@@ -26,7 +26,7 @@ from store.hashing import Hasher, file_matches
 from store.manifest import SIZE_MAX
 from store.oid import DVC_ALGORITHMS, Oid
 from store.pins import HOME as PINS
-from store.remotes.remote import Remote
+from store.remotes.remote import Remote, SizeQuestion
 from store.sizes import How, Learnt, Size, SizeIndex
 from store.threads import Threads
 
@@ -198,9 +198,7 @@ class SizeFinder:
         if missing is not None and trio.current_time() - missing.at < MISSING_SECONDS:
             raise ObjectMissing(missing.message)
         try:
-            return await remotes.run(
-                oid, lambda remote: remote.size(oid), deadline=QUESTION_SECONDS, question=True
-            )
+            return await remotes.run(oid, SizeQuestion(oid), deadline=QUESTION_SECONDS, question=True)
         except ObjectMissing as error:
             self._missing[key] = _Missing(trio.current_time(), str(error))
             self._missing.move_to_end(key)

@@ -198,16 +198,18 @@ class Threads:
             raise
         return call
 
-    async def occupy_remote(self, holder: object) -> None:
+    async def occupy_remote(self, holder: object, *, question: bool = False) -> None:
         """Take a thread's place for work that is done elsewhere, until `vacate_remote`; waits for it."""
+        limiter = self._questions if question else self._remote
         try:
-            self._remote.acquire_on_behalf_of_nowait(holder)
+            limiter.acquire_on_behalf_of_nowait(holder)
         except trio.WouldBlock:
-            await self._remote.acquire_on_behalf_of(holder)
+            await limiter.acquire_on_behalf_of(holder)
 
-    def vacate_remote(self, holder: object) -> None:
+    def vacate_remote(self, holder: object, *, question: bool = False) -> None:
         """What `holder` stood for has ended."""
-        self._remote.release_on_behalf_of(holder)
+        limiter = self._questions if question else self._remote
+        limiter.release_on_behalf_of(holder)
 
     @property
     def remote_is_idle(self) -> bool:

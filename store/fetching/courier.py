@@ -20,7 +20,7 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgpack
 import trio
@@ -32,10 +32,14 @@ from store.fetching.asking import CallLost
 from store.fetching.courier_messages import Report
 from store.fetching.download import NO_ERRAND, Downloader, Fetched, Large, Spare, Wanted
 from store.fetching.remote_pool import LazyStorage
+from store.oid import Oid
 from store.remotes.remote import Remote
-from store.threads import DISK_DEADLINE, REMOTE_THREADS, Threads
+from store.threads import DISK_DEADLINE, QUESTION_THREADS, REMOTE_THREADS, Threads
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Brought = Fetched | Large
 
 COMMAND: Final = (sys.executable, "-P", "-m", "store.fetching.courier_process")
 FEW_ARENAS: Final = {"MALLOC_ARENA_MAX": "2"}
@@ -50,27 +54,30 @@ _SENT_TOGETHER: Final = 64
 _ANCILLARY: Final = socket.CMSG_SPACE(array("i").itemsize)
 
 
-class Errand:
-    """An object that the courier is to bring: a `Job` for who waits for it."""
+class Errand(Generic[T]):
+    """An object that the courier is to bring, or whose length it is to tell: a `Job` for who waits."""
 
     def __init__(
         self,
         courier: Courier,
         remote: Remote,
         wanted: Wanted,
-        ended: Callable[[Errand], object],
+        ended: Callable[[Errand[T]], object],
+        *,
+        question: bool = False,
     ) -> None:
         self.remote = remote
+        self.question = question
         self.wanted = wanted
         self.reserved = 0
         """Bytes of memory that are set apart for it."""
         self._courier = courier
         self._ended = ended
-        self._value: Fetched | Large | None = None
+        self._value: T | None = None
         self._error: Exception | None = None
         self._is_abandoned = False
 
-    def value(self) -> Fetched | Large:
+    def value(self) -> T:
         """What came. Raises what the remote said, `CallLost`, `CacheUnusable`."""
         if self._value is None:
             assert self._error is not None  # one of the two is set
@@ -84,7 +91,7 @@ class Errand:
             self._courier.forget(self._value)
         self._value = None
 
-    def end(self, value: Fetched | Large | None, error: Exception | None = None) -> None:
+    def end(self, value: T | None, error: Exception | None = None) -> None:
         """It has been done, or could not be."""
         self._value, self._error = value, error
         if not self._is_abandoned:
@@ -117,7 +124,7 @@ class Courier:
     ) -> None:
         self._threads = threads
         self._nursery = nursery
-        self._settings = messages.Settings(str(root), below, verify, REMOTE_THREADS)
+        self._settings = messages.Settings(str(root), below, verify, REMOTE_THREADS + QUESTION_THREADS)
         self._downloader = downloader
         self._spare: Spare = downloader.spare
         self._may_keep = may_keep
@@ -132,10 +139,15 @@ class Courier:
         self._number = 0
         self._first_number = 0
         """Of the process that runs: what has a lower one was another's."""
-        self._errands: dict[int, Errand] = {}
+        self._errands: dict[int, Errand[Any]] = {}
         self._batches: dict[int, _Batch] = {}
         self._to_forget: list[int] = []
         self._buffer = memoryview(bytearray(messages.MESSAGE_BYTES))
+
+    @property
+    def takes_questions(self) -> bool:
+        """Is it there already? It is not started for questions."""
+        return self._is_ready
 
     def is_ready(self) -> bool:
         """Does it take errands? Asked for each object: it is started when there are more than a few."""
@@ -146,30 +158,43 @@ class Courier:
                 self._nursery.start_soon(self._run)
         return self._is_ready
 
-    async def call(self, remote: Remote, wanted: Wanted, ended: Callable[[Errand], object]) -> Errand | None:
+    async def call(
+        self, remote: Remote, wanted: Wanted, ended: Callable[[Errand[Brought]], object]
+    ) -> Errand[Brought] | None:
         """Have an object brought; waits only for a thread's turn. `ended` is called when it has been.
 
         None where that cannot be asked for now.
         """
-        storage, address = remote.storage, remote.address(wanted.oid)
-        if not isinstance(storage, LazyStorage) or address is None:
-            return None
         errand = Errand(self, remote, wanted, ended)
         await self._threads.occupy_remote(errand)
         if self._spare.take(wanted.in_memory):
             errand.reserved = wanted.in_memory
-        number = self._new_number()
-        oid = wanted.oid
-        order = messages.pack(
-            messages.BRING,
-            *(number, storage.wire, storage.generation, oid.digest, oid.algorithm, oid.is_tree, *address),
-            *(wanted.limit, wanted.keep, errand.reserved, wanted.until),
-        )
-        if not self._send(order):
+        return errand if self._begin(messages.BRING, errand) else None
+
+    async def ask(
+        self, remote: Remote, oid: Oid, ended: Callable[[Errand[int]], object]
+    ) -> Errand[int] | None:
+        """As `call`, for an object's length."""
+        errand = Errand(self, remote, Wanted(oid, 0, False, 0.0, 0), ended, question=True)
+        await self._threads.occupy_remote(errand, question=True)
+        return errand if self._begin(messages.ASK, errand) else None
+
+    def _begin(self, kind: int, errand: Errand[Any]) -> bool:
+        """Whether the order was taken; if not, the errand has ended."""
+        wanted, storage = errand.wanted, errand.remote.storage
+        oid, address, number = wanted.oid, errand.remote.address(wanted.oid), self._new_number()
+        order = b""
+        if isinstance(storage, LazyStorage) and address is not None:
+            order = messages.pack(
+                kind,
+                *(number, storage.wire, storage.generation, oid.digest, oid.algorithm, oid.is_tree, *address),
+                *(wanted.limit, wanted.keep, errand.reserved, wanted.until),
+            )
+        if not order or not self._send(order):
             self._finish(errand)
-            return None
+            return False
         self._errands[number] = errand
-        return errand
+        return True
 
     def holds(self, fetched: Fetched) -> bool:
         """Can it publish this object?"""
@@ -199,7 +224,7 @@ class Courier:
             raise CallLost
         return waiting.said
 
-    def forget(self, value: Fetched | Large) -> None:
+    def forget(self, value: object) -> None:
         """Nobody needs it any more, or it is not to be kept."""
         if not isinstance(value, Fetched) or value.errand == NO_ERRAND:
             return
@@ -299,13 +324,13 @@ class Courier:
                 errand.end(None, _told(*msgpack.unpackb(payload)))
             elif report.kind == messages.LARGE:
                 self._finish(errand)
-                errand.end(Large(report.size))
+                errand.end(report.size if errand.question else Large(report.size))
             else:
                 fetched = self._receive(errand, report, payload, descriptor)
                 self._finish(errand)
                 errand.end(fetched)
 
-    def _receive(self, errand: Errand, report: Report, payload: memoryview, descriptor: int) -> Fetched:
+    def _receive(self, errand: Errand[Any], report: Report, payload: memoryview, descriptor: int) -> Fetched:
         oid, remote = errand.wanted.oid, errand.remote
         if report.kind == messages.DATA:
             is_held = errand.wanted.keep
@@ -322,10 +347,10 @@ class Courier:
                 fetched.keep, fetched.path = False, None
         return fetched
 
-    def _finish(self, errand: Errand) -> None:
+    def _finish(self, errand: Errand[Any]) -> None:
         self._spare.give_back(errand.reserved)
         errand.reserved = 0
-        self._threads.vacate_remote(errand)
+        self._threads.vacate_remote(errand, question=errand.question)
 
     def _lose_all(self) -> None:
         self._is_ready = False

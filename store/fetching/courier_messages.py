@@ -42,6 +42,8 @@ SETTINGS: Final = 0
 BRING: Final = 1
 PUBLISH: Final = 2
 """A number, and those of the orders that brought what is to be published together."""
+ASK: Final = 4
+"""As `BRING`, but only the object's length is wanted: a report is `LARGE`."""
 FORGET: Final = 3
 """The numbers of orders whose objects are not to be kept."""
 

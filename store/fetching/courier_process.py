@@ -135,12 +135,12 @@ class CourierProcess:
             if not length:
                 os._exit(0)
             kind, *values = messages.unpack(view[:length])
-            if kind == messages.BRING:
+            if kind in (messages.BRING, messages.ASK):
                 with self._lock:
                     self._idle -= 1
                     if not self._idle and self._threads < self._most_threads:
                         self._start_thread()
-                self._bring(Bring(*values))
+                (self._bring if kind == messages.BRING else self._ask)(Bring(*values))
                 with self._lock:
                     self._idle += 1
             elif kind == messages.PUBLISH:
@@ -158,11 +158,7 @@ class CourierProcess:
         try:
             result = self._downloader.download(self._remotes.get(order), wanted)
         except Exception as error:
-            said = error.args if isinstance(error, StoreError) else (str(error),)
-            if isinstance(error, RemoteSlow):
-                said = (str(error.args[0]), error.retry_after)
-            payload = msgpack.packb((type(error).__name__, said))
-            self._report(Report(messages.ERROR, order.number, self._tally.take(), 0), payload)
+            self._tell(order, error)
             return
         if isinstance(result, Large):
             self._report(Report(messages.LARGE, order.number, self._tally.take(), result.size))
@@ -175,6 +171,21 @@ class CourierProcess:
             path = os.fsencode(result.path) if result.path is not None else b""
             report = Report(messages.FILE, order.number, self._tally.take(), result.size)
             self._report(report, path, result.descriptor)
+
+    def _ask(self, order: Bring) -> None:
+        try:
+            size = self._remotes.get(order).size(Oid(order.digest, order.is_directory, order.algorithm))
+        except Exception as error:
+            self._tell(order, error)
+        else:
+            self._report(Report(messages.LARGE, order.number, 0, size))
+
+    def _tell(self, order: Bring, error: Exception) -> None:
+        said = error.args if isinstance(error, StoreError) else (str(error),)
+        if isinstance(error, RemoteSlow):
+            said = (str(error.args[0]), error.retry_after)
+        payload = msgpack.packb((type(error).__name__, said))
+        self._report(Report(messages.ERROR, order.number, self._tally.take(), 0), payload)
 
     def _report(self, report: Report, payload: bytes = b"", descriptor: int = -1) -> None:
         try:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
 from store.errors import ObjectMissing, Offline, StoreError
 from store.fetching.asking import Asking, Begin
+from store.fetching.courier import Courier
 from store.fetching.remote_pool import Member, RemotePool
 from store.oid import Oid
-from store.remotes.remote import Remote
+from store.remotes.remote import Remote, SizeQuestion
 from store.remotes.spec import RemoteSpec
 from store.threads import Job, Threads
 
@@ -41,11 +42,13 @@ class RemoteSet:
         *,
         offline: bool = False,
         refresh: Refresh | None = None,
+        courier: Courier | None = None,
     ) -> None:
         self._pool = pool
         self._threads = threads
         self._offline = offline
         self._refresh = refresh
+        self._courier = courier
         self._settle(specs)
         self._renewing = trio.Lock()
         self._renewed_at = -RENEWAL_SECONDS
@@ -122,6 +125,11 @@ class RemoteSet:
         self, work: Callable[[Remote], T], discard: Callable[[T], object] | None, *, question: bool
     ) -> Begin[T]:
         async def begin(remote: Remote, ended: Callable[[Job[T]], object]) -> Job[T]:
+            if isinstance(work, SizeQuestion) and self._courier is not None and self._courier.takes_questions:
+                told: Any = ended  # of a size, which is what this work returns
+                errand: Job[Any] | None = await self._courier.ask(remote, work.oid, told)
+                if errand is not None:
+                    return errand
             return await self._threads.call_remote(
                 work, remote, ended=ended, discard=discard, question=question
             )

@@ -13,6 +13,16 @@ from store.remotes.spec import DVC_LAYOUT
 from store.remotes.storage import Address, Body, WritableStorage
 
 
+@dataclass(frozen=True, slots=True)
+class SizeQuestion:
+    """How long is an object? To be called with a remote, or put to it by whoever can do so better."""
+
+    oid: Oid
+
+    def __call__(self, remote: Remote) -> int:
+        return remote.size(self.oid)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Remote:
     """One remote of a version."""

@@ -126,6 +126,21 @@ def test_it_writes_down_what_it_has_brought(tmp_path: Path, monkeypatch: pytest.
     trio.run(check)
 
 
+def test_it_tells_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        oid = put(tmp_path / "far", b"12345")
+        async with engine_of(tmp_path, monkeypatch) as engine:
+            remotes = engine.remote_set([RemoteSpec("far", str(tmp_path / "far"))])
+            with monkeypatch.context() as patch:
+                patch.setattr(Remote, "size", _not_here)
+                assert await engine.finder.size(oid, remotes) == 5
+                with pytest.raises(ObjectMissing):
+                    await engine.finder.size(oid_of(b"nowhere"), remotes)
+            assert all(not queue.busy for queue in engine.threads.queues().values())
+
+    trio.run(check)
+
+
 def test_what_is_wrong_is_told_as_threads_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         wrong = put(tmp_path / "far", b"right", instead=b"wrong")
