@@ -14,11 +14,11 @@ import trio
 
 from fusefs.fetching import kind_of
 from store.engine import Engine
-from store.errors import MediaFailed, MediaInvalid, RemoteSlow, RemoteUnreachable, StoreError
+from store.errors import CacheUnusable, MediaFailed, MediaInvalid, RemoteSlow, RemoteUnreachable, StoreError
 from store.making.indexes import index_task
 from store.making.products import Products
 from store.making.remote_products import push
-from store.making.tasks import Origin, Task
+from store.making.tasks import Origin, RowOrigin, Task
 from store.media.index import VideoIndex
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -99,6 +99,8 @@ class TaskMaker:
     async def make(self, task: Task) -> Outcome:
         """One product. Raises nothing for what cannot be made."""
         try:
+            if self._remote is not None:
+                await self._prove(task)
             outcome = await self._look(task)
             if outcome is not None:
                 outcome = replace(outcome, kept=True)
@@ -112,6 +114,19 @@ class TaskMaker:
         return outcome or Outcome(
             kind=NO_ROOM, message=f"{task} was made and could not be kept: {NO_ROOM_HELP}"
         )
+
+    async def _prove(self, task: Task) -> None:
+        """What others will take without making it is made of objects that have come whole, and were hashed.
+        Raises `StoreError`."""
+        for origin in task.origins:
+            if isinstance(origin, RowOrigin):
+                brought = await origin.files.bring(origin.row)
+                if brought is not None:
+                    brought.opened.close()
+                    if brought.kept:
+                        self._engine.maker.prove(origin.oid)
+        if not self._engine.maker.is_proved(task):
+            raise CacheUnusable(f"{task} was made of what the cache cannot hold whole, so it is not pushed")
 
     async def index(self, origin: Origin) -> VideoIndex:
         """The index of a video, which is put on the remote, too: whoever looks for products there needs it

@@ -15,6 +15,7 @@ from store.errors import StoreError, StoreTimeout
 from store.making.products import LONGEST_REASON, MOST_PIECES, Entry, Product, Refused
 from store.making.tasks import Task
 from store.making.wire import WireBroken
+from store.oid import Oid
 
 WAIT_SECONDS: Final = 300.0
 """For a piece, with all that is before it."""
@@ -41,6 +42,8 @@ class Flight:
         self.order = next(_numbers)
         self.is_read_on = False
         """Its reader goes straight on."""
+        self.unproved: set[Oid] = set()
+        """What bytes came of that nobody has hashed."""
         self.error: StoreError | None = None
         self.has_ended = trio.Event()
         self._waiting: dict[int, trio.Event] = {}

@@ -29,10 +29,12 @@ from store.making.open_products import OpenProducts
 from store.making.products import MOST_PIECES, Damaged, Entry, Product, Products, Refused
 from store.making.remote_products import RemoteProducts
 from store.making.tasks import Origin, Series, Task, remotes_of
+from store.making.unproved import Unproved
 from store.making.workers import DEADLINE, Workers
 from store.media.index import VideoIndex
 from store.media.index_file import from_bytes
 from store.media.recipe import FramesRecipe
+from store.oid import Oid
 from store.threads import Threads
 
 NO_ROOM_SECONDS: Final = 10.0
@@ -76,6 +78,7 @@ class Maker:
         self._workers = Workers(nursery, self._settle, makers, workers, deadline)
         self._remote_products = RemoteProducts(self._products, threads)
         self._failures = Failures()
+        self._unproved = Unproved()
         self._finding: dict[str, trio.Event] = {}
         self._flights: dict[str, Flight] = {}
         self._open = OpenProducts(nursery, self._flights.__contains__)
@@ -241,6 +244,24 @@ class Maker:
                 self._open.keep(product)
             return product
 
+    def is_proved(self, task: Task) -> bool:
+        """Has everything been hashed that its product was made of, as far as it was made here?"""
+        return not self._unproved.holds(task.key)
+
+    def prove(self, oid: Oid) -> None:
+        """An object that was read while it came is whole, and is what it should be."""
+        self._unproved.prove(oid)
+
+    async def refute(self, oid: Oid) -> None:
+        """Bytes of an object were wrong: drop what was made of them."""
+        keys = self._unproved.refute(oid)
+        for key in keys:
+            self._open.forget(key)
+            self._indexes.pop(key, None)
+            await self._threads.on_disk(self._products.drop, key)
+        if keys:
+            log.warning("%d products that were made of wrong bytes of object %s are dropped", len(keys), oid)
+
     async def _fly(self, task: Task, *, is_ahead: bool = False) -> Flight | None:
         """The flight of a product; None for one that is whole by now.
 
@@ -303,6 +324,8 @@ class Maker:
         product, error = flight.product, flight.error
         self._flights.pop(flight.key, None)
         product.grows = False
+        if flight.unproved:
+            self._unproved.note(flight.key, flight.unproved)
         if isinstance(error, CacheUnusable):
             self._no_room_until = trio.current_time() + NO_ROOM_SECONDS
             self._open.forget(flight.key, product)
@@ -318,6 +341,8 @@ class Maker:
         try:
             if product.entries and self._may_keep(product.end):
                 self._note_kept(await self._threads.on_disk(self._products.publish, product))
+                if self._unproved.is_refuted(product.key):
+                    await self._threads.on_disk(self._products.drop, product.key)
             else:
                 await self._threads.on_disk(self._products.discard, product)
         except StoreError as error:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import trio
 
 from store import errors
-from store.content_store import OpenFile, OpenObject
+from store.content_store import OpenBytes, OpenFile, OpenObject
 from store.errors import CacheUnusable, MediaFailed, MediaInvalid, ObjectCorrupt, StoreError
 from store.making import wire
 from store.making.flight import Flight, source_of
@@ -85,6 +85,12 @@ class WorkerProcess:
         arguments = {**task.arguments, MISSING: flight.missing}
         sources = [[f"{origin.oid.algorithm}:{origin.oid}", origin.name] for origin in task.origins]
         sources += [[need.key, str(need)] for need in task.needs]
+        # What a worker has in memory of one that it read for another task counts, too.
+        flight.unproved.update(
+            origin.oid
+            for origin, opened in self._handles.values()
+            if not isinstance(opened, OpenBytes | OpenFile) and origin.oid in {o.oid for o in task.origins}
+        )
         of_task = [[maker.module, maker.function], arguments, sources, product.end, PROCESSOR_SECONDS]
         await self._send([wire.MAKE, *of_task], product.descriptor)
         failure: StoreError | None = None
@@ -134,6 +140,8 @@ class WorkerProcess:
             origin, opened = self._handles[handle]
             if not 0 <= length <= wire.LARGEST_READ or begin < 0:
                 raise WireBroken("it asks for too much")
+            if not isinstance(opened, OpenBytes | OpenFile):
+                flight.unproved.add(origin.oid)
             data = bytes(await origin.read(opened, begin, length))
             if len(data) != length:
                 raise ObjectCorrupt(f"{origin.name!r} has no {length} bytes at {begin}")
