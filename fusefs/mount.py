@@ -54,6 +54,9 @@ MAX_TASKS: Final = 1000
 FOUND_AT_ONCE: Final = 64
 """Paths of a hint. Between two such batches readers get their turn."""
 
+GRACE_SECONDS: Final = 10.0
+"""In native mode an object is opened by the kernel after it has come."""
+
 SETTLE_SECONDS: Final = 1.0
 """After a switch: an answer that was on its way then may have put an old name into the kernel's cache."""
 
@@ -254,6 +257,7 @@ async def serve(
         limits=Limits(plan.cache_size, plan.cache_free),
         offline=plan.offline,
         verify=plan.verify,
+        grace=GRACE_SECONDS if plan.mode == "native" else 0.0,
         courier=True,
     )
     async with open_engine(settings, open_remote) as engine:
@@ -281,6 +285,8 @@ async def serve(
                 mount.native.attacher = attacher
                 background.start_soon(_attach, attacher, ready)
             background.start_soon(pinner.run)
+            if mount.native is not None:
+                background.start_soon(mount.native.settle)
             await relay.serve(max_tasks=MAX_TASKS)
         finally:
             mount.stop_prefetching()

@@ -63,6 +63,11 @@ class Operations(pyfuse3.Operations):
         if message:
             log.error("%s", message)
 
+    @property
+    def open_files(self) -> int:
+        """How many files readers have open through us."""
+        return len(self._files)
+
     def close_all(self) -> None:
         """Close what readers still held when the mount ended."""
         for opened in self._files.values():

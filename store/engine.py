@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -70,6 +70,8 @@ class Settings:
     """Only remotes that are directories are asked."""
     courier: bool = False
     """May there be a process beside ours that brings small objects? For whoever brings many."""
+    grace: float = 0.0
+    """Seconds for which an object that came is not evicted: somebody else is about to open it."""
     verify: Verify = "blocks"
     """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
     workers: int = 0
@@ -95,6 +97,10 @@ class Engine:
         self.store.on_open = lambda oid, descriptor: hold(descriptor)
         self.on_corrupt: Callable[[Oid], object] = lambda _: None
         """Told when bytes of an object may have been served that were not its own."""
+        self.on_large: Callable[[Oid], object] = lambda _: None
+        """Told of every large object that has come into the cache whole."""
+        self.after_sweep: Callable[[], Awaitable[None]] | None = None
+        """As `Keeper.after_sweep`; set before anything is fetched."""
         self.window = Window(settings.limits, lambda: self.metrics.flights())
         """How much may be brought ahead of readers."""
         self._known = KnownRemotes(settings.caches[0], self._alone)
@@ -146,7 +152,9 @@ class Engine:
                 self.threads,
                 self._known.find,
                 self.window,
+                self.settings.grace,
             )
+            self._keeper.after_sweep = self.after_sweep
             self.window.has_room = self._keeper.budget.has_room
             self.nursery.start_soon(self._keeper.run)
         return self._keeper
@@ -200,6 +208,7 @@ class Engine:
 
         def note_proof(oid: Oid, size: int) -> None:
             note_arrival(oid, size, "")
+            self.on_large(oid)
             if self._maker is not None:
                 self._maker.prove(oid)
 

@@ -123,6 +123,8 @@ class TreeFiles:
 
         Raises `StoreTimeout`.
         """
+        if self.sizes[row] == UNKNOWN:
+            await self._learner.loaded.wait()
         known = self.sizes[row]
         return known == UNKNOWN or await self._store.length(self.tree.oid(row)) in (UNKNOWN, known)
 

@@ -12,16 +12,20 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from fusefs.native.layers import Layers, attach_layers, switch_root
+from fusefs.native.layers import Layers, attach_layers, forget_unused, switch_root
 from store.errors import StoreError
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, str]:
-    """Do what is asked: `{"session", "layers"}`, or `{"mountpoint", "device", "path"}`."""
+    """Do what is asked: `{"session", "layers"}`, `{"mountpoint", "device", "path"}`, or the same without a
+    path."""
     try:
         if "layers" in question:
             return {"device": attach_layers(question["session"], Layers(**question["layers"])).device}
-        switch_root(question["mountpoint"], question["device"], question["path"])
+        if "path" in question:
+            switch_root(question["mountpoint"], question["device"], question["path"])
+        else:
+            forget_unused(question["mountpoint"], question["device"])
         return {"device": question["device"]}
     except StoreError as error:
         return {"error": str(error)}

@@ -41,6 +41,11 @@ class Attacher:
         """Show the directory at `path` in the mount in its place. Raises `MountFailed`."""
         await _ask({"mountpoint": self._layers.mountpoint, "device": self.device, "path": path}, ())
 
+    async def forget_unused(self) -> None:
+        """Have the overlay let go of the objects that nobody has open. Raises `MountFailed`."""
+        if self.device:
+            await _ask({"mountpoint": self._layers.mountpoint, "device": self.device}, ())
+
     def close(self) -> None:
         if self._session >= 0:
             os.close(self._session)  # or the session would go on when the overlay is unmounted

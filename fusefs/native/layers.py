@@ -175,6 +175,20 @@ def _mount_number(mount: int) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
 
 
+def forget_unused(mountpoint: str, device: str) -> None:
+    """Have the overlay at `mountpoint`, whose file system is `device`, let go of the objects that nobody has
+    open.
+
+    What was deleted from a cache is freed, and what has come there is found. Raises `MountFailed`.
+    """
+    mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
+    if mount is not None and mount.device == device:
+        try:
+            mount_api.forget_unused(mountpoint)
+        except OSError as error:
+            raise MountFailed(f"{mountpoint} holds on to what was deleted: {error.strerror}") from error
+
+
 def switch_root(mountpoint: str, device: str, path: str) -> None:
     """Show the directory at `path` in the mount at `mountpoint`, whose file system is `device`, in its place.
 

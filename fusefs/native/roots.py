@@ -9,6 +9,7 @@ event loop.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import pyfuse3
+import trio
 
 from fusefs.attributes import FOREVER, absent
 from fusefs.control import ControlSpace, control_name
@@ -36,7 +38,12 @@ from store.engine import Engine
 from store.errors import StoreError
 from store.tree_files import TreeFiles
 
+log = logging.getLogger(__name__)
+
 SHOWN: Final = b"shown"
+IDLE_SECONDS: Final = 2.0
+REST_SECONDS: Final = 60.0
+"""What the kernel forgot, it asks us for again."""
 _CONTROL, _REVISIONS, _COMMITS, _PLACES, _NUMBERS = range(5)
 
 
@@ -75,6 +82,9 @@ class Roots:
         self._places: PlacesSpace | None = None
         self._held = held
         self._engine = engine
+        self._large_came = trio.Event()
+        engine.on_large = lambda _: self._large_came.set()
+        engine.after_sweep = self.forget_unused
         self._layers = CacheLayers([Path(layer) for layer in plan.layers])
         self._space: LayersSpace | None = None
         self.attacher: Attacher | None = None
@@ -122,6 +132,24 @@ class Roots:
     def inodes_of(self, files: TreeFiles, rows: Sequence[int]) -> list[int]:
         """As `Views.inodes_of`, of all roots."""
         return [inode for views in self._views for inode in views.inodes_of(files, rows)]
+
+    async def forget_unused(self) -> None:
+        """Have the kernel let go of what was deleted, and look anew for what it was not to find."""
+        if self.attacher is not None:
+            try:
+                await self.attacher.forget_unused()
+            except (StoreError, OSError) as error:
+                log.warning("%s", error)
+
+    async def settle(self) -> None:
+        """When large objects have come whole, have the kernel find them once nobody reads through us."""
+        while True:
+            await self._large_came.wait()
+            await trio.sleep(IDLE_SECONDS)
+            if not self._operations.open_files:
+                self._large_came = trio.Event()
+                await self.forget_unused()
+                await trio.sleep(REST_SECONDS)
 
     def close(self) -> None:
         """When nobody is served any more."""

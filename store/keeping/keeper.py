@@ -11,7 +11,7 @@ wait for nothing and are for any thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -61,11 +61,15 @@ class Keeper:
         threads: Threads,
         find: Find,
         foresight: Foresight = BLIND,
+        grace: float = 0.0,
     ) -> None:
         self.ledger = Ledger(cache)
         self.budget = Budget(limits)
         self._kinds = (*kinds_of_cache(cache), *kinds_of_user(own))
         self._foresight = foresight
+        self._grace = grace
+        self.after_sweep: Callable[[], Awaitable[None]] | None = None
+        """Awaited when objects were deleted, before what is free is measured: to let go of them."""
         self._sweep = self._new_sweep()
         self.is_measured = trio.Event()
         """The budget knows what is kept, or there are no limits."""
@@ -76,7 +80,7 @@ class Keeper:
         self._measure_at = self._age_at = self._sweep_at = 0.0
 
     def _new_sweep(self) -> Sweep:
-        return Sweep(self.ledger, self._kinds, foresight=self._foresight)
+        return Sweep(self.ledger, self._kinds, foresight=self._foresight, grace=self._grace)
 
     def note_arrival(self, oid: Oid, size: int, remote: str) -> None:
         """An object that was not there has been published; `remote` is `RemoteSpec.identity`, empty for
@@ -105,7 +109,7 @@ class Keeper:
             except (StoreError, OSError) as error:
                 log.warning("the budget of the cache %s: %s", self.ledger.cache, error)
                 # A thread that was late may still be at it.
-                self._sweep = Sweep(self.ledger, self._kinds)
+                self._sweep = self._new_sweep()
             except Exception:  # a bug costs the budget a turn, not the mount
                 log.exception("the budget of the cache %s", self.ledger.cache)
             await trio.sleep(FLUSH_SECONDS)
@@ -141,6 +145,8 @@ class Keeper:
                     freed = self._sweep.outcome.freed
                     await self._threads.on_disk(self._sweep.drop, batch, confirmed)
                     self.budget.freed(self._sweep.outcome.freed - freed)
+                if self._sweep.outcome.objects and self.after_sweep is not None:
+                    await self.after_sweep()
         now = trio.current_time()
         if alone:
             self._age_at = now + AGEING_SECONDS

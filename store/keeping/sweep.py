@@ -108,8 +108,11 @@ class Sweep:
         *,
         clock: Callable[[], float] = time.time,
         foresight: Foresight = BLIND,
+        grace: float = 0.0,
     ) -> None:
+        """For `grace` seconds after it has come, no object goes."""
         self._foresight = foresight
+        self._grace = grace
         self._ledger = ledger
         self._kinds = kinds
         self._clock = clock
@@ -260,7 +263,8 @@ class Sweep:
             if until - RESTS <= self._clock() < until:
                 return False
             del self._resting[thing.oid]
-        if self._foresight.is_wanted(thing.oid):
+        now = self._clock()
+        if self._foresight.is_wanted(thing.oid) or now - self._grace < thing.arrived <= now:
             return False
         fate = fate_of(root, object_path(thing.oid), thing.size)
         if fate is not Fate.FREE:

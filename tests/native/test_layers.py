@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,6 +111,28 @@ def test_only_open_fetches(mounter: Mounter, cache: Cache) -> None:
         assert os.fstat(large.fileno()).st_ino == inode
     assert tree_of(mount.path) == FILES
     assert (mount.path / "sub" / "c").stat().st_ino == inode
+
+
+def test_a_large_object_becomes_the_kernels_to_read(mounter: Mounter, cache: Cache) -> None:
+    """Read through the daemon while it comes; by the kernel alone when it is whole and nobody reads it."""
+    remote = remote_with(mounter, FILES)
+    oid = cache.put_dataset(FILES, sizes=True)
+    large = FILES["sub/c"]
+    cache.remove(md5(large))
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root)
+    path = mount.path / "sub" / "c"
+    assert path.read_bytes() == large
+    for _ in range(int(SECONDS)):
+        time.sleep(1)
+        path.stat()  # the name, which the kernel forgets, too
+        signal.pidfd_send_signal(mount.ended, signal.SIGSTOP)
+        try:
+            read = subprocess.run(["timeout", "1", "cat", path], capture_output=True, check=False)
+        finally:
+            signal.pidfd_send_signal(mount.ended, signal.SIGCONT)
+        if read.returncode == 0:
+            break
+    assert read.stdout == large
 
 
 def test_a_miss_is_asked_for_again_by_the_next_open(mounter: Mounter, cache: Cache) -> None:
