@@ -176,7 +176,7 @@ class LocalRunner:
     """See `Runner`: the workers of this process's own maker."""
 
     def __init__(self, engine: Engine, jobs: int, push: RemoteSpec | None = None) -> None:
-        self.lanes = jobs
+        self.lanes = 2 * jobs  # the next ones are asked for while these are being put in their places
         self._maker = TaskMaker(engine, push)
 
     async def run(self, tasks: Sequence[Task]) -> Sequence[Outcome]:
