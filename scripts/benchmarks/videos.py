@@ -42,3 +42,26 @@ def write_video(path: Path, frames: int, *, gop: int = 30) -> None:
             frame.pts, frame.time_base = number, Fraction(1, RATE)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+
+
+def repeat_video(path: Path, length: int) -> int:
+    """A video of some `length` bytes: the same groups of pictures again and again. How many frames it has."""
+    short = path.with_name(f".{path.name}.short.mp4")
+    write_video(short, 60, gop=30)
+    frames = 0
+    with av.open(str(short)) as source, av.open(str(path), "w", format="mp4") as output:
+        old = source.streams.video[0]
+        new = output.add_stream_from_template(old)
+        packets = [packet for packet in source.demux(old) if packet.size]
+        step = 60 * (packets[0].duration or 1)
+        while frames * short.stat().st_size < length * len(packets):
+            for packet in packets:
+                assert packet.pts is not None and packet.dts is not None
+                again = av.Packet(bytes(packet))
+                again.pts = packet.pts + frames // len(packets) * step
+                again.dts = packet.dts + frames // len(packets) * step
+                again.time_base, again.stream, again.is_keyframe = old.time_base, new, packet.is_keyframe
+                output.mux(again)
+            frames += len(packets)
+    short.unlink()
+    return frames

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks.cases.commit import compare_commit
+from benchmarks.cases.frames import compare_frames
 from benchmarks.cases.large_file import compare_large_file
 from benchmarks.cases.lazy_epochs import compare_lazy_epochs
 from benchmarks.cases.lazy_large import compare_lazy_large
@@ -33,6 +34,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "revisions-many": measure_many_revisions,
     "switch": measure_switch,
     "shards": compare_shards,
+    "frames": compare_frames,
     "materialize": measure_materialize,
     "lazy-small": compare_lazy_small,
     "lazy-large": compare_lazy_large,
