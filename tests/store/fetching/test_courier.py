@@ -136,7 +136,8 @@ def test_it_tells_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
                 assert await engine.finder.size(oid, remotes) == 5
                 with pytest.raises(ObjectMissing):
                     await engine.finder.size(oid_of(b"nowhere"), remotes)
-            assert all(not queue.busy for queue in engine.threads.queues().values())
+            while any(queue.busy for queue in engine.threads.queues().values()):
+                await trio.sleep(0.01)  # for one that was asked twice because the machine was slow
 
     trio.run(check)
 
