@@ -38,6 +38,7 @@ from store.local_cache import LocalCache
 from store.making.maker import Maker
 from store.metrics import Metrics
 from store.oid import Oid
+from store.oplog.hints import Hints
 from store.pace import DiskPace
 from store.prefetch_window import Window
 from store.remotes.spec import RemoteSpec
@@ -93,7 +94,8 @@ class Engine:
         pace = DiskPace(is_local=all(map(is_on_disk, (*settings.caches, settings.blobs))))
         self.store = ContentStore(self.caches, self.blobs, self.threads, Fetcher(self.threads, nursery), pace)
         self._index = SizeIndex(settings.own)
-        self.finder = SizeFinder(self.caches, self._index, self.threads, nursery)
+        self.hints = Hints(settings.caches[0])
+        self.finder = SizeFinder(self.caches, self._index, self.threads, nursery, self.hints)
         self.store.on_open = lambda oid, descriptor: hold(descriptor)
         self.on_corrupt: Callable[[Oid], object] = lambda _: None
         """Told when bytes of an object may have been served that were not its own."""
@@ -117,6 +119,7 @@ class Engine:
         """The remotes of a version. `refresh` settles them anew after one has denied something."""
         if specs and self._publisher is None:
             self._begin_fetching()
+            self.nursery.start_soon(self._load_hints)
         self._known.add(specs)
         return RemoteSet(
             specs,
@@ -125,6 +128,7 @@ class Engine:
             offline=self.settings.offline,
             refresh=refresh,
             courier=self._courier,
+            hints=self.hints,
         )
 
     @property
@@ -252,6 +256,12 @@ class Engine:
 
     def _alone(self, spec: RemoteSpec) -> RemoteSet:
         return RemoteSet((spec,), self.pool, self.threads, offline=self.settings.offline)
+
+    async def _load_hints(self) -> None:
+        try:
+            await self.threads.on_disk(self.hints.load)
+        except StoreError as error:
+            log.info("the logs of remotes are not known: %s", error)
 
     async def _clear_incoming(self, arrivals: Arrivals) -> None:
         try:

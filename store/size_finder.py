@@ -25,6 +25,7 @@ from store.errors import CacheUnusable, ObjectMissing, RemoteCorrupt, RemoteSlow
 from store.hashing import Hasher, file_matches
 from store.manifest import SIZE_MAX
 from store.oid import DVC_ALGORITHMS, Oid
+from store.oplog.hints import Hints
 from store.pins import HOME as PINS
 from store.remotes.remote import Remote, SizeQuestion
 from store.sizes import How, Learnt, Size, SizeIndex
@@ -71,8 +72,17 @@ class _Missing(NamedTuple):
 class SizeFinder:
     """Finds sizes. Objects of DVC's only: git's are as long as their trees say."""
 
-    def __init__(self, caches: CacheChain, index: SizeIndex, threads: Threads, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        caches: CacheChain,
+        index: SizeIndex,
+        threads: Threads,
+        nursery: trio.Nursery,
+        hints: Hints | None = None,
+    ) -> None:
         self._caches = caches
+        self.hints = hints
+        """What the logs of remotes say; it counts as if the remotes had said it."""
         self._index = index
         self.threads = threads
         self._nursery = nursery
@@ -101,7 +111,7 @@ class SizeFinder:
         With `remember`, the index learns what only the files in the cache tell. Raises `StoreTimeout`.
         """
         return await self.threads.on_disk(
-            look_here, self._caches, self._index, tuple(digests), algorithm, remember
+            look_here, self._caches, self._index, tuple(digests), algorithm, remember, self.hints
         )
 
     async def size(self, oid: Oid, remotes: AskedRemotes | None = None) -> int:
@@ -208,9 +218,14 @@ class SizeFinder:
 
 
 def look_here(
-    caches: CacheChain, index: SizeIndex, digests: Sequence[bytes], algorithm: str, remember: bool
+    caches: CacheChain,
+    index: SizeIndex,
+    digests: Sequence[bytes],
+    algorithm: str,
+    remember: bool,
+    hints: Hints | None = None,
 ) -> list[Size | None]:
-    """The sizes that the caches and the index tell. Blocking.
+    """The sizes that the caches, the index and the logs tell. Blocking.
 
     What was hashed goes before a file that lies there now, that before what a remote once said. What a file
     had that is gone is not told: it is to be asked anew.
@@ -230,4 +245,9 @@ def look_here(
             sizes.append(None)
     if fresh:
         index.learn(fresh, algorithm)
+    gaps = [place for place, size in enumerate(sizes) if size is None] if hints is not None else []
+    if hints is not None and gaps:
+        for place, told in zip(gaps, hints.sizes([digests[gap] for gap in gaps], algorithm), strict=True):
+            if 0 <= told <= SIZE_MAX:
+                sizes[place] = Size(told, How.REMOTE)
     return sizes

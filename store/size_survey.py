@@ -92,6 +92,7 @@ class SizeSurvey:
         """
         if not self._remotes or not self._remotes.remotes:
             return
+        await self._read_logs()
         pause, level = FIRST_PAUSE, logging.WARNING
         while True:
             try:
@@ -105,6 +106,22 @@ class SizeSurvey:
                 level = logging.DEBUG
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _read_logs(self) -> None:
+        """Have the remotes' logs tell: that costs a listing, and a request for each new one."""
+        hints = self._finder.hints
+        if hints is None or self._remotes is None or not self._sizes.unknown:
+            return
+        is_new = False
+        for remote in self._remotes.remotes:
+            try:
+                is_new |= await self._finder.threads.ask_remote(
+                    hints.refresh, remote, deadline=LISTING_SECONDS
+                )
+            except StoreError as error:
+                log.debug("%s: its logs cannot be read: %s", remote.name, error)
+        if is_new:
+            await self.look_here()
 
     def unknown_of(self, rows: range) -> Iterator[tuple[str, list[int]]]:
         """Those of the rows whose size is not known, by algorithm."""

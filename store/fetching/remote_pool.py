@@ -22,6 +22,7 @@ from store.fetching.breaker import Health
 from store.fetching.courier_messages import pack_map
 from store.fetching.suspicion import Suspicion
 from store.metrics import Metrics, RemoteMetrics, label_of
+from store.oplog.identities import remote_key
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from store.remotes.storage import Address, Body, Listed, WritableStorage
@@ -208,7 +209,7 @@ class RemotePool:
     def members(self, specs: Sequence[RemoteSpec]) -> tuple[Member, ...]:
         """The remotes that `specs` name, in their order. Opens nothing."""
         return tuple(
-            Member(Remote(spec.name, pooled.storage, spec.layout, spec.addresses, spec.identity), pooled)
+            Member(_remote(spec, pooled.storage), pooled)
             for spec in specs
             for pooled in (self._pooled(spec),)
         )
@@ -232,3 +233,7 @@ class RemotePool:
             pooled = self._remotes[key] = PooledRemote(LazyStorage(spec, self._opener, metrics), metrics)
             metrics.breaker = pooled.health.state
         return pooled
+
+
+def _remote(spec: RemoteSpec, storage: LazyStorage) -> Remote:
+    return Remote(spec.name, storage, spec.layout, spec.addresses, spec.identity, remote_key(spec))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import trio
@@ -13,6 +14,7 @@ from store.fetching.asking import Asking, Begin
 from store.fetching.courier import Courier
 from store.fetching.remote_pool import Member, RemotePool
 from store.oid import Oid
+from store.oplog.hints import Hints
 from store.remotes.remote import Remote, SizeQuestion
 from store.remotes.spec import RemoteSpec
 from store.threads import Job, Threads
@@ -43,8 +45,11 @@ class RemoteSet:
         offline: bool = False,
         refresh: Refresh | None = None,
         courier: Courier | None = None,
+        hints: Hints | None = None,
     ) -> None:
+        """`hints` say who has an object: he is asked first."""
         self._pool = pool
+        self._hints = hints
         self._threads = threads
         self._offline = offline
         self._refresh = refresh
@@ -70,13 +75,14 @@ class RemoteSet:
         self._specs = tuple(specs)
         asked = [spec for spec in specs if not self._offline or _is_directory(spec)]
         self._members = self._pool.members(asked)
+        self._near = [_is_directory(spec) for spec in asked]
         self._has_all = len(asked) == len(self._specs)
 
     def is_ready(self, oid: Oid) -> bool:
         """Would the first remote be asked for the object at once?"""
         if not self._members:
             return False
-        first = self._members[0]
+        first = self._in_order(oid)[0]
         address = first.remote.address(oid)
         if address is None or first.shared.is_missing(address) or first.shared.is_quarantined(address):
             return False
@@ -115,11 +121,25 @@ class RemoteSet:
             renew=self._renew,
         )
         try:
-            return await asking.answer(self._members)
+            return await asking.answer(self._in_order(oid))
         except ObjectMissing:
             if self._has_all:
                 raise
             raise self._offline_error(oid) from None
+
+    def _in_order(self, oid: Oid) -> Sequence[Member]:
+        """Who has the object by its logs, then those of whom nobody knows, then who has logs without it.
+
+        A directory without logs keeps its place: to look there costs less than any other remote.
+        """
+        if self._hints is None or len(self._members) < 2:
+            return self._members
+        told = [self._hints.has(member.remote.key, oid) for member in self._members]
+        if not any(told):
+            return self._members
+        both = zip(told, self._near, strict=True)
+        ranks = [2 if has is False else 0 if has or is_near else 1 for has, is_near in both]
+        return [member for _, member in sorted(zip(ranks, self._members, strict=True), key=itemgetter(0))]
 
     def _in_thread(
         self, work: Callable[[Remote], T], discard: Callable[[T], object] | None, *, question: bool

@@ -27,7 +27,7 @@ import xxhash
 from store.errors import CacheUnusable, RemoteAbsent, RemoteCorrupt, RemoteMissing
 from store.oplog.compiled import Compiled, Damaged, compile_holdings
 from store.oplog.holdings import Holdings, settle
-from store.oplog.logs import DIRECTORY, LARGEST, Log, LogName, read_log
+from store.oplog.logs import DIRECTORY, LARGEST, Log, LogName, is_whole, read_log
 from store.ownership import OPEN_DIRECTORY, Ownership, make_root
 from store.remotes.storage import Address, Storage
 
@@ -50,8 +50,8 @@ _NEW_MODE: Final = 0o777
 class Refreshed:
     """What a refresh found."""
 
-    read: int
-    """Logs that were new."""
+    owners: tuple[str, ...]
+    """The remotes that there were logs of."""
     notes: tuple[str, ...] = ()
     """A line for what was left out."""
 
@@ -84,9 +84,16 @@ class Library:
 
         Raises `RemoteError`; `CacheUnusable` where nothing can be kept.
         """
+        refreshed = self.fetch(key, name, storage)
+        for owner in refreshed.owners:
+            self.compile(owner)
+        return refreshed
+
+    def fetch(self, key: str, name: str, storage: Storage) -> Refreshed:
+        """As `refresh`, and nothing is compiled."""
         notes: list[str] = []
-        read = 0
-        for owner, logs in {key: {}, **_list(storage, key)}.items():
+        listed = {key: {}, **_list(storage, key)}
+        for owner, logs in listed.items():
             prefix = DIRECTORY if owner == key else f"{COPIES}{owner}/"
             with self._told(), self._opened(owner, create=True) as place:
                 if owner == key and _peek(place, NAME) != name.encode():
@@ -94,23 +101,18 @@ class Library:
                 here = _names(place)
                 for log in _wanted(logs, here, notes):
                     with contextlib.suppress(RemoteMissing):  # a base took its place meanwhile
-                        _write(place, log, _fetch(storage, prefix + log))
-                        read += 1
+                        data = _fetch(storage, prefix + log)
+                        _write(place, log, data)
+                        begin = f"begin=={log.removeprefix('end==')}"
+                        if begin in logs and begin not in here and not is_whole(data):
+                            _write(place, begin, _fetch(storage, prefix + begin))  # that was no end
                 if owner == key and storage.can_list:
                     for gone in here.keys() - logs.keys():
                         _remove(place, gone)
-            compiled = self.compile(owner)
-            torn = [] if compiled is None else _plans_of_torn(compiled.summary.faults, logs)
-            if torn:
-                with self._told(), self._opened(owner, create=True) as place:
-                    for log in torn:
-                        with contextlib.suppress(RemoteMissing):
-                            _write(place, log, _fetch(storage, prefix + log))
-                self.compile(owner)
-        return Refreshed(read, tuple(notes))
+        return Refreshed(tuple(listed), tuple(notes))
 
-    def forgets(self, key: str, storage: Storage) -> bool:
-        """Whether a refresh would find something new: one listing. Raises `RemoteError`."""
+    def is_behind(self, key: str, storage: Storage) -> bool:
+        """Whether a remote has logs that are not here: one listing. Raises `RemoteError`."""
         for owner, logs in _list(storage, key).items():
             try:
                 with self._opened(owner) as place:
@@ -120,6 +122,14 @@ class Library:
             if _wanted(logs, here, []):
                 return True
         return False
+
+    def weight(self, key: str) -> int:
+        """Bytes of the logs that there are copies of."""
+        try:
+            with self._opened(key) as place:
+                return sum(_names(place).values())
+        except OSError:
+            return 0
 
     def add(self, key: str, log: str, data: bytes) -> None:
         """Keep a copy of a log that the remote has. Raises `CacheUnusable`."""
@@ -282,12 +292,6 @@ def _wanted(logs: Mapping[str, int], here: Mapping[str, int], notes: list[str]) 
             continue
         wanted.append(log)
     return wanted
-
-
-def _plans_of_torn(faults: Sequence[str], logs: Mapping[str, int]) -> list[str]:
-    """The begins of transactions whose end cannot be read: that is no end."""
-    ends = (fault.partition(": ")[0] for fault in faults if fault.startswith("end=="))
-    return [begin for end in ends if (begin := f"begin=={end[5:]}") in logs]
 
 
 def _fetch(storage: Storage, key: str) -> bytes:

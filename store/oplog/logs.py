@@ -38,6 +38,7 @@ Verb = Literal["GET", "PUT", "DELETE", "HAS"]
 
 _NAME: Final = re.compile(r"(begin|end|base)==([0-9a-f]{32})==([0-9a-f]{16})==([0-9a-f]{32})\.log")
 _TRANSACTION: Final = re.compile(r"[0-9a-f]{32}")
+_LAST_LINE: Final = 128
 _SUM: Final = len(b',"xxh3":"0123456789abcdef"}')
 
 
@@ -152,6 +153,12 @@ def read_log(name: LogName, data: bytes) -> Log:
         return replace(log, fault=f"it has {len(records)} records and says {tail.records}")
     fault = _fault(head.after, records)
     return replace(log, after=tuple(head.after), records=() if fault else records, fault=fault)
+
+
+def is_whole(data: bytes) -> bool:
+    """Is a log's last line there, as it was written? The others are not looked at."""
+    lines = data[-_LAST_LINE:].split(b"\n")
+    return len(lines) > 2 and not lines[-1] and _is_sealed(lines[-2]) and lines[-2].startswith(b'{"records":')
 
 
 def _fault(after: Sequence[str], records: Iterable[Record]) -> str:

@@ -34,6 +34,8 @@ class Remote:
     addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     identity: str = ""
     """`RemoteSpec.identity`."""
+    key: str = ""
+    """What its logs are kept by (`store.oplog.identities.remote_key`)."""
 
     def address(self, oid: Oid) -> Address | None:
         """Where the object would be; None where this remote cannot have it."""
