@@ -172,6 +172,7 @@ def test_a_daemon_killed_in_the_middle_leaves_nothing_that_is_believed(
     assert served.incoming() == []
 
 
+@pytest.mark.modes("fuse")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_costs_nobody_a_file(mounter: Mounter, served: Served, tmp_path: Path) -> None:
     small = tmp_path / "small"
@@ -212,6 +213,7 @@ def test_a_file_that_the_remote_lost_is_an_error_and_the_others_are_not(
     assert re.search(rf"ERROR .*{lost}.*{md5(data)} is in none of the remotes", log)
 
 
+@pytest.mark.modes("fuse")
 def test_wrong_bytes_from_one_remote_come_right_from_another(
     mounter: Mounter, served: Served, tmp_path: Path
 ) -> None:
@@ -227,6 +229,7 @@ def test_wrong_bytes_from_one_remote_come_right_from_another(
     assert 0 < len(list((served.cache.root / "fusefs" / "quarantine").iterdir())) <= 8
 
 
+@pytest.mark.modes("fuse")
 def test_a_dead_remote_is_soon_not_asked_any_more(mounter: Mounter, served: Served) -> None:
     with Proxy(("127.0.0.1", served.port), Faults(reset_after=0)) as dead:
         mount = served.mount(mounter, remotes=(dead.url, served.url))
@@ -237,6 +240,7 @@ def test_a_dead_remote_is_soon_not_asked_any_more(mounter: Mounter, served: Serv
     assert served.cached() == set(FILES)
 
 
+@pytest.mark.modes("fuse")
 def test_a_remote_that_comes_back_is_waited_for(mounter: Mounter, served: Served) -> None:
     path, data = next(iter(FILES.items()))
     with Proxy(("127.0.0.1", served.port), Faults(reset_after=0)) as proxy:
@@ -249,6 +253,7 @@ def test_a_remote_that_comes_back_is_waited_for(mounter: Mounter, served: Served
         mount.umount()
 
 
+@pytest.mark.modes("fuse")
 def test_offline_is_said_and_what_is_here_works(mounter: Mounter, served: Served) -> None:
     here, gone = list(FILES)[:2]
     served.cache.put(FILES[here])

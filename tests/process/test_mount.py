@@ -156,7 +156,6 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_is_cleared(
         assert sorted(path.name for path in mountpoint.iterdir()) == ["a", "b"]
 
 
-@BOTH_MODES
 def test_a_hung_daemon_hangs_nobody(mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path) -> None:
     pid = mount()
     os.kill(pid, signal.SIGSTOP)
@@ -281,13 +280,12 @@ def test_data_cannot_pass_for_the_status(fusefs: Fusefs, mountpoint: Path, tmp_p
     fusefs("umount", mountpoint, check=True)
 
 
-@BOTH_MODES
 def test_status_of_a_path_in_the_mount(
-    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, mode: str
+    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path
 ) -> None:
     pid = mount()
     status = json.loads(fusefs("status", "--json", mountpoint / "a", check=True).stdout)
-    assert (status["pid"], status["oid"], status["mode"]) == (pid, dataset.oid, mode)
+    assert (status["pid"], status["oid"], status["mode"]) == (pid, dataset.oid, "fuse")
     assert (status["mountpoint"], status["state"]) == (str(mountpoint), "ok")
     shown = fusefs("status", mountpoint, check=True).stdout
     assert f"process {pid}" in shown

@@ -92,7 +92,6 @@ def test_the_command_finds_the_mount(run: Runner, user: User, who: str) -> None:
         assert done.stderr == ""
 
 
-@BOTH_MODES
 def test_ids_and_capabilities_are_kept(run: Runner, who: str) -> None:
     show = ["sh", "-c", "id -u; id -g; id -G; grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status"]
     done = run(*show)
@@ -198,7 +197,6 @@ def test_killing_the_runner_ends_everything(command: Callable[..., list[str]], u
         os.close(fd)
 
 
-@BOTH_MODES
 def test_a_command_that_leaves_a_child_in_the_mount(run: Runner) -> None:
     script = 'cd "$FUSEFS_MOUNT"; sleep 1000 >/dev/null 2>&1 & echo $!'
     done = run("sh", "-c", script)

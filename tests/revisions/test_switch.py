@@ -440,7 +440,6 @@ print("told" if select.select([fd], [], [], 0)[0] else "silent", flush=True)
     assert process.returncode == 0
 
 
-@BOTH_MODES
 def test_a_refused_switch_changes_nothing(mounter: Mounter, mount: Mount) -> None:
     before = mount.status()
     inode = (mount.path / "changed").stat().st_ino
