@@ -172,7 +172,8 @@ class Arrivals:
 
     def put(self, name: str, path: Path, descriptor: int) -> None:
         """Make the file at `path`, open as `descriptor`, the file `name` below the directory of objects,
-        also in the place of another one. Nothing is synced: for what can be made again and is told from garbage.
+        also in the place of another one. Nothing is synced: for what can be made again and is told from
+        garbage.
 
         Raises `CacheUnusable`; then it is left where it is.
         """
