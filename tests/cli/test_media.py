@@ -112,7 +112,7 @@ def test_what_is_made_is_told(command: Command, media: SmallDataset) -> None:
     largest = max(kept, key=lambda path: path.stat().st_size)
     largest.chmod(0o644)
     largest.write_bytes(largest.read_bytes()[:-1])  # a damaged product is none
-    made = described(command, media)["clips/a.mp4"]["made"]["frames:jpg"]
+    made = described(command, media, "--view", "frames:jpg")["clips/a.mp4"]["made"]["frames:jpg"]
     assert made["here"] == wanted["of"] - 1
 
 
