@@ -1,0 +1,122 @@
+"""Mounts read the logs of remotes: who has what, and how long it is, without a request; a lie costs one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.oplog.identities import remote_key
+from store.oplog.library import Library
+from store.oplog.logs import Log, LogName, Record, write_log
+from store.remotes.spec import RemoteSpec
+from tests.lazy.conftest import FILES, Pushed
+from tests.mount.mounts import Mount, Mounter
+from tests.servers.nginx import nginx
+
+SECONDS = 30.0
+RIGHT = {path: len(data) for path, data in FILES.items()}
+
+
+class Server:
+    """Two WebDAV remotes on a server, and what they were asked."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.far = f"webdav://127.0.0.1:{port}/far"
+        self.empty = f"webdav://127.0.0.1:{port}/empty"
+        self._log = log
+
+    def asked(self) -> list[tuple[str, str]]:
+        """The methods and paths of all requests since the last time."""
+        lines = self._log.read_text().splitlines()
+        os.truncate(self._log, 0)
+        return [re.findall(r'"([A-Z]+) (\S+) ', line)[0] for line in lines]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "served/far").mkdir(parents=True)
+    (tmp_path / "served/empty").mkdir()
+    log = tmp_path / "access.log"
+    with nginx(tmp_path / "nginx", tmp_path / "served", webdav=True, extra=f"access_log {log};") as running:
+        yield Server(running.port, log)
+
+
+@pytest.fixture
+def cache(pushed: Pushed, mounter: Mounter, server: Server) -> Path:
+    """A cache with the manifest and the logs of a push, and no objects."""
+    shutil.move(pushed.remote / "files", pushed.cache / "files")
+    done = mounter.run("push", "data", "--remote", server.far, cwd=pushed.root)
+    assert done.returncode == 0, done.stderr
+    for data in FILES.values():
+        pushed.object(pushed.cache, md5(data)).unlink()
+    server.asked()
+    return pushed.cache
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def sizes(mount: Mount) -> dict[str, int]:
+    return {path: (mount.path / path).stat().st_size for path in FILES}
+
+
+def test_sizes_come_from_logs(pushed: Pushed, mounter: Mounter, server: Server, cache: Path) -> None:
+    mount = mounter.mount(pushed.oid, "--cache", cache, "--remote", server.far)
+    assert sizes(mount) == RIGHT
+    assert mount.status()["bytes"] == sum(RIGHT.values())
+    mount.umount()
+    assert server.asked() == []
+
+
+def test_a_machine_that_knows_nothing_reads_the_logs(
+    pushed: Pushed, mounter: Mounter, server: Server, cache: Path, tmp_path: Path
+) -> None:
+    """In the background; from then on whoever uses the cache knows."""
+    fresh = tmp_path / "fresh"
+    mount = mounter.mount(pushed.oid, "--cache", fresh, "--remote", server.far)
+    key = remote_key(RemoteSpec("far", server.far))
+    until = time.monotonic() + SECONDS
+    while Library(fresh).open(key) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    mount.umount()
+    compiled = Library(fresh).open(key)
+    assert compiled is not None and compiled.summary.objects == len(FILES) + 1
+
+
+def test_who_has_it_is_asked_first(pushed: Pushed, mounter: Mounter, server: Server, cache: Path) -> None:
+    remotes = ("--remote", server.empty, "--remote", server.far)
+    mount = mounter.mount(pushed.oid, "--cache", cache, *remotes)
+    assert {path: (mount.path / path).read_bytes() for path in FILES} == FILES
+    mount.umount()
+    objects = [path for _, path in server.asked() if "/files/" in path]
+    assert objects and all(path.startswith("/far/") for path in objects)
+
+
+def test_a_log_that_lies_costs_a_request(
+    pushed: Pushed, mounter: Mounter, server: Server, cache: Path
+) -> None:
+    """It says that the wrong remote has everything, and that all is longer, or shorter, than it is."""
+    records = []
+    for number, data in enumerate(FILES.values()):
+        digest = md5(data)
+        size = len(data) + 3 if number % 2 else max(len(data) - 3, 0)
+        records.append(Record("PUT", f"files/md5/{digest[:2]}/{digest[2:]}", f"md5:{digest}", size))
+    library = Library(cache)
+    for key in library.remotes():
+        shutil.rmtree(cache / "fusefs/logs" / key)
+    empty = remote_key(RemoteSpec("empty", server.empty))
+    name = LogName("end", "1" * 32, "2" * 16, "3" * 32)
+    library.add(empty, str(name), write_log(Log(name, (), records)))
+    assert library.compile(empty) is not None
+    mount = mounter.mount(pushed.oid, "--cache", cache, "--remote", server.far, "--remote", server.empty)
+    assert {path: (mount.path / path).read_bytes() for path in FILES} == FILES
+    assert sizes(mount) == RIGHT
+    mount.umount()
