@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fusefs.dataset import Dataset
 from store.backup.format import METAFILE_LIMIT, Header, Recorded, Revision
+from store.backup.writing import Kept
 from store.cache_chain import CacheChain
 from store.dvc.files import WorkingFiles
 from store.dvc.metafile import Output
@@ -34,10 +35,18 @@ SUFFIX = ".dvc"
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes into a backup: its header, and the objects in their order with their lengths in bytes."""
+    """What goes into a backup: its header, objects in order with their lengths in bytes, products."""
 
     header: Header
     objects: tuple[tuple[Oid, int], ...]
+    products: tuple[Kept, ...] = ()
+
+    def with_products(self, views: Iterable[str], products: Sequence[Kept]) -> Contents:
+        """The same with products of views, each once."""
+        kept = tuple({product.key: product for product in products}.values())
+        size = sum(product.size for product in kept)
+        header = replace(self.header, views=tuple(sorted(set(views))), products=len(kept), product_bytes=size)
+        return Contents(header, self.objects, kept)
 
 
 def record_outputs(dataset: Dataset, name: str) -> tuple[Recorded, ...]:

@@ -39,6 +39,7 @@ The backup is a tar archive: manifests and objects, each once, as a cache has th
 to be known of the versions. What is not here is fetched first, and every byte is held against its hash. The
 folder that was once committed is not needed. FILE `-` is standard output.
 
+With --derived the frames and chunks that are in the cache go along, of views that were used with it.
 With --since only what REV does not have is written; `fusefs restore` wants the backup of REV restored before.
 
 examples:
@@ -62,6 +63,9 @@ def add_parser(subparsers: Any) -> None:
         "file", metavar="FILE", help="the backup, which must not be there yet; - for standard output"
     )
     parser.add_argument("--since", metavar="REV", default="", help="leave out what REV of the targets has")
+    parser.add_argument(
+        "--derived", action="store_true", help="also write what was made of videos and images and is here"
+    )
     parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
     parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
     add_remote_flags(parser)
@@ -100,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
         with interruptible():
             datasets = [opened.dataset for opened in (*wanted, *before)]
             contents = _gather(outputs, _record(before), datasets, chain, wanted)
+            if options.derived:
+                contents = _derive(contents, wanted)
             with _new_file(options.file) as file:
                 _write(contents, chain, file, quiet=options.json)
     except Interrupted as interrupted:
@@ -110,10 +116,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_describe(options.file, contents, seconds)))
     else:
-        size = format_size(contents.header.content_bytes)
+        header = contents.header
+        derived = f", {_count(header.products, 'product')} ({format_size(header.product_bytes)})"
         print_error(
-            f"{options.file}: {_count(len(outputs), 'version')}, {_count(len(contents.objects), 'object')} "
-            f"({size}); {seconds:.1f} s"
+            f"{options.file}: {_count(len(outputs), 'version')}, {_count(header.objects, 'object')} "
+            f"({format_size(header.content_bytes)}){derived if options.derived else ''}; {seconds:.1f} s"
         )
     return 0
 
@@ -153,6 +160,15 @@ def _gather(
         return gather(outputs, before, datasets, cache)
 
 
+def _derive(contents: Contents, wanted: Sequence[_Opened]) -> Contents:
+    """With the products that are here."""
+    from fusefs.derived import find_products  # what decodes is slow to import
+
+    found = [find_products(opened.request, opened.dataset) for opened in wanted]
+    views = [view for derived in found for view in derived.views]
+    return contents.with_products(views, [kept for derived in found for kept in derived.products])
+
+
 def _fetch(opened: _Opened) -> None:
     dataset = opened.dataset
     if not dataset.remotes or dataset.tree is None:
@@ -168,10 +184,10 @@ def _fetch(opened: _Opened) -> None:
 def _write(contents: Contents, cache: CacheChain, file: BinaryIO, *, quiet: bool) -> None:
     progress = TerminalProgress() if sys.stderr.isatty() and not quiet else None
     if progress is not None:
-        progress.begin(len(contents.objects), contents.header.content_bytes)
+        progress.begin(contents.header.members, contents.header.all_bytes)
     try:
         told = progress.update if progress is not None else lambda *_: None
-        write_backup(contents.header, contents.objects, cache, file, told)
+        write_backup(contents.header, contents.objects, contents.products, cache, file, told)
         file.flush()
     except BrokenPipeError:
         raise InputError("nobody reads the backup any more: the other end of the pipe was closed") from None
@@ -218,6 +234,9 @@ def _describe(name: str, contents: Contents, seconds: float) -> dict[str, Any]:
         "since": [str(oid) for oid in header.since],
         "objects": header.objects,
         "bytes": header.content_bytes,
+        "views": list(header.views),
+        "products": header.products,
+        "product_bytes": header.product_bytes,
         "seconds": round(seconds, 3),
     }
 

@@ -26,6 +26,7 @@ from store.dvc.metafile import parse_dvc_file
 from store.dvc.project import find_project
 from store.errors import InputError, StoreError
 from store.local_cache import LocalCache
+from store.making.used_views import note_view
 from store.oid import MD5
 
 EPILOG = """\
@@ -33,6 +34,9 @@ Objects go into the cache, proved by their hashes, and each version's metafile i
 and `dvc checkout` find it. A metafile that is there and says something else is left as it is, and said. What
 is in the cache already is passed over, so that an interrupted restore is run again. FILE `-` is standard
 input.
+
+Frames and chunks in a backup are worth what whoever wrote it is: no hash tells what a frame must be. Of a
+stranger's backup take the objects alone, with --no-derived.
 
 examples:
   fusefs restore data.fusefs
@@ -56,6 +60,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--cache", metavar="DIR", type=Path, help="the cache (default: that of DIR's project)"
+    )
+    parser.add_argument(
+        "--no-derived", action="store_true", help="leave frames and chunks out that are in the backup"
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--verify", action="store_true", help="prove all of the backup, and write nothing")
@@ -82,7 +89,7 @@ def _restore(options: argparse.Namespace, reader: BackupReader, started: float) 
     header = reader.header
     told = TerminalProgress() if sys.stderr.isatty() and not options.json else None
     if told is not None:
-        told.begin(header.objects, header.content_bytes)
+        told.begin(header.members, header.all_bytes)
     try:
         update = told.update if told is not None else lambda *_: None
         faults: list[str] = []
@@ -93,13 +100,17 @@ def _restore(options: argparse.Namespace, reader: BackupReader, started: float) 
             cache = LocalCache(
                 (options.cache or find_project(options.directory.resolve()).cache_dir).absolute()
             )
-            found = restore_objects(reader, cache, update)
+            found = restore_objects(reader, cache, update, with_products=not options.no_derived)
+            if found.products:
+                for view in header.views:
+                    _note(cache.root, view)
             metafiles = _record(header, options.directory, CacheChain(cache), faults)
             cache.close()
     finally:
         if told is not None:
             told.end()
     faults += [f"object {oid} is damaged in the backup" for oid in found.damaged]
+    faults += [f"the product {key} is damaged in the backup" for key in found.damaged_products]
     if found.fault:
         faults.append(found.fault)
     for fault in faults:
@@ -111,6 +122,14 @@ def _restore(options: argparse.Namespace, reader: BackupReader, started: float) 
         for line in _summarize(found, metafiles, seconds, verified=options.verify):
             print(escape(line))
     return 1 if faults else 0
+
+
+def _note(cache: Path, view: str) -> None:
+    """Note a view whose products have come; what is no view is nobody's."""
+    from fusefs.views.kinds import parse_view  # what decodes is slow to import
+
+    with contextlib.suppress(ValueError):
+        note_view(cache, parse_view(view))
 
 
 def _record(header: Header, directory: Path, cache: CacheChain, faults: list[str]) -> list[str]:
@@ -197,11 +216,15 @@ def _describe(
         "since": [str(oid) for oid in header.since],
         "objects": header.objects,
         "bytes": header.content_bytes,
+        "views": list(header.views),
     }
     if found is not None:
         described |= {
             "restored": found.restored,
             "here": found.here,
+            "products": found.products,
+            "products_here": found.products_here,
+            "damaged_products": found.damaged_products,
             "damaged": [str(oid) for oid in found.damaged],
             "metafiles": list(metafiles),
             "seconds": round(seconds, 3),
@@ -211,7 +234,11 @@ def _describe(
 
 def _summarize(found: Restored, metafiles: Sequence[str], seconds: float, *, verified: bool) -> list[str]:
     verb = "proved" if verified else "restored"
-    parts = [f"{verb} {found.restored} object{'s' * (found.restored != 1)} ({format_size(found.bytes)})"]
+    made = f" and {found.products} product{'s' * (found.products != 1)}" if found.products else ""
+    parts = [
+        f"{verb} {found.restored} object{'s' * (found.restored != 1)}{made} ({format_size(found.bytes)})"
+    ]
     if not verified:
-        parts.append(f"{found.here} {'was' if found.here == 1 else 'were'} here")
+        here = found.here + found.products_here
+        parts.append(f"{here} {'was' if here == 1 else 'were'} here")
     return [*metafiles, f"{', '.join(parts)}; {seconds:.1f} s"]

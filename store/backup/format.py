@@ -5,10 +5,12 @@ It is a tar archive without any special headers, of regular files alone, in this
     fusefs-backup.json     the versions: outputs, revisions, metafiles, and how much follows (`Header`)
     files/md5/ab/cdef…     objects, each once, where a cache of DVC's has them
     files/md5/ab/cdef….dir manifests, each behind everything that it names
+    fusefs/derived/ab/cd…  products of views, each once, as a cache keeps them (`store.making.products`)
     fusefs-backup.end      how many members there were, and the xxh3-128 of all of them (`Trailer`)
 
-So `tar -xf FILE -C .dvc/cache files` restores a cache without us. Objects are proved by their oids, all of it
-together by the trailer: a backup without one is cut short. It holds no secret: no remote, no configuration.
+So `tar -xf FILE -C .dvc/cache files` restores a cache without us. Objects are proved by their oids, products
+by their own checksums, which guard against accident only; all of it together by the trailer: a backup without
+one is cut short. It holds no secret: no remote, no configuration.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import xxhash
 
 from store.errors import InputError
 from store.layouts import object_path
+from store.making.products import BELOW, place
 from store.manifest import path_fault
 from store.oid import DVC_ALGORITHMS, MD5, MD5_DOS2UNIX, Oid
 
@@ -36,11 +39,15 @@ HEADER_LIMIT: Final = 64 << 20
 TRAILER_LIMIT: Final = 1 << 12
 MOST_VERSIONS: Final = 1_000_000
 METAFILE_LIMIT: Final = 1 << 20
+MOST_VIEWS: Final = 1000
+LONGEST_VIEW: Final = 300
+"""Characters."""
 TIME: Final = 315_532_800
 """Of every member, 1980-01-01: a backup follows from its content."""
 
 _MD5_PLACE = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
 _OLD_PLACE = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
+_PRODUCT_PLACE = re.compile(re.escape(BELOW) + r"/([0-9a-f]{2})/([0-9a-f]{30})")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
 
 
@@ -78,11 +85,25 @@ class Header:
 
     outputs: tuple[Recorded, ...]
     objects: int
-    """Members that follow, the trailer not counted."""
+    """That follow."""
     content_bytes: int
     """What is in them."""
     since: tuple[Oid, ...] = ()
     """Versions whose objects are not in here: they must be restored before."""
+    views: tuple[str, ...] = ()
+    """Whose products follow behind the objects (`KIND:RECIPE`)."""
+    products: int = 0
+    product_bytes: int = 0
+
+    @property
+    def members(self) -> int:
+        """Objects and products."""
+        return self.objects + self.products
+
+    @property
+    def all_bytes(self) -> int:
+        """What is in objects and products."""
+        return self.content_bytes + self.product_bytes
 
     def to_bytes(self) -> bytes:
         described = {
@@ -90,6 +111,9 @@ class Header:
             "objects": self.objects,
             "bytes": self.content_bytes,
             "since": [_write_oid(oid) for oid in self.since],
+            "views": list(self.views),
+            "products": self.products,
+            "product_bytes": self.product_bytes,
             "outputs": [_write_recorded(output) for output in self.outputs],
         }
         return json.dumps(described, indent=1, ensure_ascii=True).encode() + b"\n"
@@ -109,11 +133,17 @@ class Header:
             outputs = _listed(described["outputs"])
             if len(outputs) > MOST_VERSIONS:
                 raise ValueError(f"it has {len(outputs)} outputs")
+            views = tuple(_text(view) for view in _listed(described["views"]))
+            if len(views) > MOST_VIEWS or any(len(view) > LONGEST_VIEW for view in views):
+                raise ValueError("it has more views than there are, or longer ones")
             return cls(
                 tuple(_read_recorded(output) for output in outputs),
                 _number(described["objects"]),
                 _number(described["bytes"]),
                 tuple(_read_oid(oid) for oid in _listed(described["since"])),
+                views,
+                _number(described["products"]),
+                _number(described["product_bytes"]),
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{where} is not a backup that can be read: {str(error)[:200]}") from None
@@ -142,11 +172,22 @@ def member_name(oid: Oid) -> str:
 
 def member_oid(name: str) -> Oid | None:
     """The object that a member of this name must be; None for a name that no object has."""
-    for place, algorithm in ((_MD5_PLACE, MD5), (_OLD_PLACE, MD5_DOS2UNIX)):
-        match = place.fullmatch(name)
+    for pattern, algorithm in ((_MD5_PLACE, MD5), (_OLD_PLACE, MD5_DOS2UNIX)):
+        match = pattern.fullmatch(name)
         if match:
             return Oid.parse(match[1] + match[2], algorithm)
     return None
+
+
+def product_name(key: str) -> str:
+    """The name of a product's member."""
+    return f"{BELOW}/{place(key)}"
+
+
+def product_key(name: str) -> str:
+    """The key of the product that a member of this name must be; empty for a name that none has."""
+    match = _PRODUCT_PLACE.fullmatch(name)
+    return match[1] + match[2] if match else ""
 
 
 def member_header(name: str, size: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import xxhash
@@ -24,6 +25,7 @@ from store.backup.format import (
     Sum,
     member_oid,
     padding,
+    product_key,
 )
 from store.errors import InputError
 from store.oid import Oid
@@ -32,10 +34,9 @@ PIECE: Final = 1 << 20
 
 
 class Member:
-    """An object whose bytes are to be read, once, before the next one."""
+    """Something whose bytes are to be read, once, before the next one."""
 
-    def __init__(self, reader: BackupReader, oid: Oid, size: int) -> None:
-        self.oid = oid
+    def __init__(self, reader: BackupReader, size: int) -> None:
         self.size = size
         self._reader = reader
         self._left = size
@@ -46,6 +47,44 @@ class Member:
             piece = self._reader.take(min(self._left, PIECE))
             self._left -= len(piece)
             yield piece
+
+
+class ObjectMember(Member):
+    """An object, `oid`."""
+
+    def __init__(self, reader: BackupReader, oid: Oid, size: int) -> None:
+        super().__init__(reader, size)
+        self.oid = oid
+
+
+class ProductMember(Member):
+    """A product, by its key."""
+
+    def __init__(self, reader: BackupReader, key: str, size: int) -> None:
+        super().__init__(reader, size)
+        self.key = key
+
+
+@dataclass(slots=True)
+class _Quota:
+    """How many members of a kind, and bytes of them, a header allows, and how many have come."""
+
+    most: int
+    most_bytes: int
+    count: int = 0
+    bytes: int = 0
+
+    def take(self, size: int) -> None:
+        self.count += 1
+        self.bytes += size
+
+    @property
+    def is_exceeded(self) -> bool:
+        return self.count > self.most or self.bytes > self.most_bytes
+
+    @property
+    def is_used_up(self) -> bool:
+        return (self.count, self.bytes) == (self.most, self.most_bytes)
 
 
 class BackupReader:
@@ -63,32 +102,39 @@ class BackupReader:
         self.header = Header.from_bytes(self._whole(name, size), where)
 
     def members(self) -> Iterator[Member]:
-        """The objects, in order; what of one has not been read is read on the way to the next.
+        """Objects and then products, in order; what of one has not been read is read on the way to the next.
 
         Raises `InputError` for what a backup does not have, and where it ends early; when the iteration has
         ended, the whole of it was as it had been written.
         """
+        header = self.header
+        objects = _Quota(header.objects, header.content_bytes)
+        products = _Quota(header.products, header.product_bytes)
         seen: set[str] = set()
-        total = 0
         while True:
             name, size = self._next()
             if name == TRAILER_NAME:
                 break
-            oid = member_oid(name)
-            if oid is None:
-                raise InputError(f"{self._where} holds {name[:100]!r}, which no backup does")
-            total += size
-            if name in seen or len(seen) >= self.header.objects or total > self.header.content_bytes:
+            oid, key = member_oid(name), product_key(name)
+            member: Member
+            if oid is not None and not products.count:
+                member, quota = ObjectMember(self, oid, size), objects
+            elif key:
+                member, quota = ProductMember(self, key, size), products
+            else:
+                raise InputError(f"{self._where} holds {name[:100]!r}, which no backup does there")
+            quota.take(size)
+            if name in seen or quota.is_exceeded:
                 raise InputError(f"{self._where} holds {name!r} twice, or more than it says")
             seen.add(name)
-            member = Member(self, oid, size)
             yield member
             for _ in member.pieces():
                 pass
             self._end(name, size)
-        if (len(seen), total) != (self.header.objects, self.header.content_bytes):
+        if not objects.is_used_up or not products.is_used_up:
             raise InputError(
-                f"{self._where} holds {len(seen)} objects and not the {self.header.objects} it says"
+                f"{self._where} holds {objects.count} objects and {products.count} products, and not the "
+                f"{header.objects} and {header.products} it says"
             )
         expected = self._sum.trailer()
         if size > TRAILER_LIMIT or json.loads(expected) != self._parse(self._whole(TRAILER_NAME, size)):

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from store.backup.reading import BackupReader, Member
+from store.backup.reading import BackupReader, Member, ObjectMember, ProductMember
 from store.errors import CacheUnusable, InputError, ObjectCorrupt
 from store.fetching.arrivals import Arrival, Arrivals
 from store.hashing import Hasher
 from store.local_cache import LocalCache
+from store.making.products import Damaged, Products
 from store.manifest import check_manifest
 from store.oid import Oid
 
@@ -26,6 +28,8 @@ TOGETHER: Final = 256
 """Objects that are made durable together, or"""
 TOGETHER_BYTES: Final = 64 << 20
 MANIFEST_LIMIT: Final = 1 << 32
+LARGEST_PRODUCT: Final = 1 << 30
+"""Bytes. A larger one is made anew."""
 
 
 @dataclass(slots=True)
@@ -38,20 +42,30 @@ class Restored:
     bytes: int = 0
     """Of what was restored."""
     damaged: list[Oid] = field(default_factory=list)
+    products: int = 0
+    """Products of views that were restored."""
+    products_here: int = 0
+    damaged_products: list[str] = field(default_factory=list)
+    """By key."""
     fault: str = ""
     """Why not all of the backup could be read."""
 
 
 Told = Callable[[int, int], None]
-"""Told how many objects, and bytes of them, have been read."""
+"""Told how many members, and bytes of them, have been read."""
 
 
 def verify_backup(reader: BackupReader, told: Told) -> Restored:
     """Read and prove all of a backup."""
     found = Restored()
+    products = Products(Path(os.devnull))  # it keeps none
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as thread:
         for member in _members(reader, found, told):
-            if _prove(member, thread, lambda _: None):
+            if isinstance(member, ProductMember):
+                _receive(member, products, found, keep=False)
+            elif not isinstance(member, ObjectMember):
+                continue
+            elif _prove(member, thread, lambda _: None):
                 found.restored += 1
                 found.bytes += member.size
             else:
@@ -59,14 +73,27 @@ def verify_backup(reader: BackupReader, told: Told) -> Restored:
     return found
 
 
-def restore_objects(reader: BackupReader, cache: LocalCache, told: Told) -> Restored:
-    """Bring the objects of a backup into the cache. Raises `CacheUnusable`."""
+def restore_objects(
+    reader: BackupReader, cache: LocalCache, told: Told, *, with_products: bool = True
+) -> Restored:
+    """Bring the objects of a backup into the cache, and the products. Raises `CacheUnusable`."""
     found = Restored()
+    products = Products(cache.root)
     arrivals = Arrivals(cache.root)
     batch = _Batch(arrivals, found)
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="restore") as thread:
             for member in _members(reader, found, told):
+                if isinstance(member, ProductMember):
+                    if not with_products:
+                        continue
+                    if products.open(member.key, 0) is not None:
+                        found.products_here += 1
+                    else:
+                        _receive(member, products, found, keep=True)
+                    continue
+                if not isinstance(member, ObjectMember):
+                    continue
                 if _is_here(cache, member):
                     found.here += 1
                     continue
@@ -89,6 +116,7 @@ def restore_objects(reader: BackupReader, cache: LocalCache, told: Told) -> Rest
     finally:
         batch.close()
         arrivals.close()
+        products.close()
     return found
 
 
@@ -140,12 +168,27 @@ def _members(reader: BackupReader, found: Restored, told: Told) -> Iterator[Memb
         found.fault = str(error)
 
 
-def _is_here(cache: LocalCache, member: Member) -> bool:
+def _receive(member: ProductMember, products: Products, found: Restored, *, keep: bool) -> None:
+    """Check a product, and keep it."""
+    try:
+        product = products.receive(member.key, 0, member.pieces(), LARGEST_PRODUCT, to_keep=keep)
+    except Damaged:
+        found.damaged_products.append(member.key)
+        return
+    if keep and product.path is None:
+        raise CacheUnusable("a product cannot be kept: the cache cannot be written to")
+    if keep:
+        products.publish(product)
+    found.products += 1
+    found.bytes += member.size
+
+
+def _is_here(cache: LocalCache, member: ObjectMember) -> bool:
     (length,) = cache.lengths([str(member.oid)], member.oid.algorithm)
     return length == member.size
 
 
-def _prove(member: Member, thread: ThreadPoolExecutor, put: Callable[[bytes], None]) -> bool:
+def _prove(member: ObjectMember, thread: ThreadPoolExecutor, put: Callable[[bytes], None]) -> bool:
     """Read a member, `put` what comes, and tell whether it is the object."""
     if member.oid.is_tree:
         return _prove_manifest(member, put)
@@ -164,7 +207,7 @@ def _prove(member: Member, thread: ThreadPoolExecutor, put: Callable[[bytes], No
     return hasher.matches(member.oid)
 
 
-def _prove_manifest(member: Member, put: Callable[[bytes], None]) -> bool:
+def _prove_manifest(member: ObjectMember, put: Callable[[bytes], None]) -> bool:
     if member.size > MANIFEST_LIMIT:
         return False
     data = b"".join(member.pieces())

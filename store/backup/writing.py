@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 import xxhash
@@ -25,10 +26,12 @@ from store.backup.format import (
     member_header,
     member_name,
     padding,
+    product_name,
 )
 from store.cache_chain import ObjectCache
-from store.errors import ObjectCorrupt
+from store.errors import ObjectCorrupt, ObjectMissing
 from store.hashing import Hasher
+from store.making.products import Damaged, Products
 from store.manifest import check_manifest
 from store.oid import Oid
 
@@ -43,27 +46,58 @@ Told = Callable[[int, int], None]
 """Told how many objects, and bytes of them, have been written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A product that a cache keeps: its key, and the bytes of its file."""
+
+    products: Products
+    key: str
+    size: int
+
+
 def write_backup(
-    header: Header, objects: Sequence[tuple[Oid, int]], cache: ObjectCache, file: BinaryIO, told: Told
+    header: Header,
+    objects: Sequence[tuple[Oid, int]],
+    products: Sequence[Kept],
+    cache: ObjectCache,
+    file: BinaryIO,
+    told: Told,
 ) -> None:
     """Write a backup: `objects` are those of the header with their lengths, manifests last.
 
-    Raises `ObjectCorrupt` for one that has other bytes or another length, `ObjectMissing`, `CacheUnusable`,
-    and `OSError` of the file.
+    Raises `ObjectCorrupt` for one that has other bytes or another length, `ObjectMissing` (also for a
+    product that was evicted meanwhile), `CacheUnusable`, and `OSError` of the file.
     """
     writer = _Writer(file)
     writer.add(HEADER_NAME, header.to_bytes())
     done = written = 0
     with ThreadPoolExecutor(THREADS, thread_name_prefix="backup") as threads:
-        for oid, size, pieces in _read_all(objects, cache, threads):
+        for oid, size, pieces in read_all(objects, cache, threads):
             writer.begin(member_name(oid), size)
             for piece in pieces:
                 writer.put(piece)
             writer.end()
             done, written = done + 1, written + size
             told(done, written)
+    for kept in products:
+        _write_product(kept, writer)
+        done, written = done + 1, written + kept.size
+        told(done, written)
     file.write(writer.trailer())
     file.write(bytes(END_BLOCKS * BLOCK))
+
+
+def _write_product(kept: Kept, writer: _Writer) -> None:
+    product = kept.products.open(kept.key, 0)
+    if product is None or product.size != kept.size or not kept.products.is_sound(product):
+        raise ObjectMissing(f"the product {kept.key} was evicted or is damaged; back up again to do without")
+    writer.begin(product_name(kept.key), kept.size)
+    try:
+        for part in product.parts():
+            writer.put(part)
+    except Damaged:
+        raise ObjectCorrupt(f"the product {kept.key} cannot be read; back up again to do without") from None
+    writer.end()
 
 
 class _Writer:
@@ -101,10 +135,13 @@ class _Writer:
 Pieces = Iterable[bytes | memoryview]
 
 
-def _read_all(
+def read_all(
     objects: Sequence[tuple[Oid, int]], cache: ObjectCache, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[Oid, int, Pieces]]:
-    """Objects in their order, with their bytes."""
+    """Objects in their order, with their lengths and bytes, which are proved when the last have come.
+
+    Raises as `write_backup`.
+    """
     ahead: deque[tuple[Oid, int, Future[bytes] | None]] = deque()
     coming = iter(objects)
     try:

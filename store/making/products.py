@@ -220,14 +220,16 @@ class Products:
         hold(product.descriptor)
         return size
 
-    def receive(self, key: str, count: int, parts: Iterable[bytes], largest: int) -> Product:
+    def receive(
+        self, key: str, count: int, parts: Iterable[bytes], largest: int, *, to_keep: bool = True
+    ) -> Product:
         """A product from elsewhere, of at most so many bytes: its file in parts. All of it is verified; it
-        can be read, and published.
+        can be read and, where it is to be kept, published.
 
         Raises `Damaged` for what is not a whole product of that key and of `count` pieces (0: any number),
         `CacheUnusable`, and what iterating raises.
         """
-        product = self.new(key, count)
+        product = self.new(key, count) if to_keep else self.new_in_memory(key, count)
         try:
             size = 0
             for part in parts:
