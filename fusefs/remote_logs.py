@@ -22,7 +22,7 @@ from store.git.clones import clone_directory, clones_directory
 from store.oplog import identities
 from store.oplog.identities import find_access, remote_key
 from store.oplog.library import Library
-from store.oplog.transactions import Journal, Writer, copy_log
+from store.oplog.transactions import Journal, Writer, copy_logs
 from store.remotes.opening import open_remote
 from store.remotes.spec import DVC_LAYOUT, RemoteSpec
 from store.remotes.storage import WritableStorage
@@ -68,12 +68,14 @@ def copy_to_others(journal: Journal, logs: Sequence[tuple[str, bytes]], others: 
         and journal.library.open(remote_key(spec)) is not None
     }  # fmt: skip
 
+    if not logs:
+        return
+
     def copy(spec: RemoteSpec) -> None:
         with contextlib.suppress(StoreError):
             remote = open_remote(spec)
             with contextlib.closing(remote.storage):
-                for name, data in logs:
-                    copy_log(remote.storage, journal.key, name, data)
+                copy_logs(remote.storage, journal.key, logs)
 
     threads = [threading.Thread(target=copy, args=[spec], daemon=True) for spec in wanted.values()]
     until = time.monotonic() + COPY_SECONDS

@@ -25,6 +25,7 @@ from store.cache_chain import CacheChain
 from store.dvc.project import Project, find_project
 from store.dvc.remotes import push_remote, settle_remotes
 from store.errors import InputError
+from store.keeping.scrub import list_objects
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
 from store.oplog.checking import Check, Report, Wishes
@@ -32,13 +33,14 @@ from store.oplog.identities import remote_key
 from store.oplog.library import Library
 from store.oplog.logs import Log
 from store.oplog.mending import Mender
+from store.oplog.publishing import publish
 from store.oplog.transactions import Journal
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import DVC_LAYOUT, RemoteSpec
 from store.tree import UNKNOWN
 
-ACTIONS: Final = ("log", "where", "fsck")
+ACTIONS: Final = ("log", "where", "fsck", "publish")
 LISTED: Final = 20
 """Of each kind of finding, without --json."""
 EPILOG: Final = """\
@@ -46,8 +48,9 @@ Every push writes to the remote what it is about to do and what it has done. Cop
 cache, so that where an object is, and how large, is known without asking.
 
   log R       the transactions of the remote R
-  where OID   which remotes have the object, by what is known here; nobody is asked
+  where OID   which remotes and published caches have the object, by what is known here; nobody is asked
   fsck R      hold R against its logs: what is lost, damaged or in no log; transactions that died are ended
+  publish R   tell all who use R what the cache here has: `where` names it to them
 
 examples:
   fusefs remote log backup
@@ -89,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     """Raises `StoreError` for everything foreseen."""
     project = find_project(current_directory())
     cache = options.cache.resolve() if options.cache else project.cache_dir
-    action = {"log": _log, "where": _where, "fsck": _fsck}[options.action]
+    action = {"log": _log, "where": _where, "fsck": _fsck, "publish": _publish}[options.action]
     try:
         with interruptible():
             return action(options, project, cache)
@@ -222,6 +225,16 @@ def find_places(text: str, project: Project, cache: Path, *, trust: bool) -> lis
         name = names.get(key) or library.name(key) or f"remote {key[:8]}"
         places += [Place(name, oid, size) for oid, size in found if size is not None]
     return places
+
+
+def _publish(options: argparse.Namespace, project: Project, cache: Path) -> int:
+    with _opened(options, project, cache) as (spec, remote, journal):
+        key, count = publish(remote.storage, journal.writer, cache, list_objects(cache))
+    if options.json:
+        print(json.dumps({"remote": spec.name, "cache": key, "objects": count}))
+    else:
+        print(escape(f"{spec.name}: cache {key[:8]} has {count} objects"))
+    return 0
 
 
 def _fsck(options: argparse.Namespace, project: Project, cache: Path) -> int:

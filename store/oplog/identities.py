@@ -38,6 +38,11 @@ def remote_key(spec: RemoteSpec) -> str:
     return _digits("remote", spec.url.rstrip("/"), spec.options.get("endpointurl", ""))
 
 
+def cache_key(access: str, cache: Path) -> str:
+    """32 digits for a user's cache on one machine."""
+    return _digits("cache", access, os.path.realpath(cache))
+
+
 def find_access(state: Path) -> str:
     """The 16 digits of this user on this machine, kept in `state`; new ones where it takes nothing."""
     path = state / ACCESS_FILE

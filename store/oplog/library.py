@@ -34,6 +34,8 @@ from store.remotes.storage import Address, Storage
 HOME: Final = ("fusefs", "logs")
 COPIES: Final = "META/copies/"
 """On a remote: logs of other remotes, in a directory each."""
+CACHES: Final = "META/caches/"
+"""On a remote: what caches have whose users have said so, in a directory each."""
 OWN: Final = "own"
 COMPILED: Final = "holdings"
 NAME: Final = "name"
@@ -43,6 +45,7 @@ MOST_BYTES: Final = 4 << 30
 """Of one remote's logs."""
 MOST_REMOTES: Final = 256
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
+_PLACE: Final = re.compile(rf"{DIRECTORY}|({COPIES}|{CACHES})[0-9a-f]{{32}}/")
 _NEW_MODE: Final = 0o777
 
 
@@ -92,12 +95,14 @@ class Library:
     def fetch(self, key: str, name: str, storage: Storage) -> Refreshed:
         """As `refresh`, and nothing is compiled."""
         notes: list[str] = []
-        listed = {key: {}, **_list(storage, key)}
-        for owner, logs in listed.items():
-            prefix = DIRECTORY if owner == key else f"{COPIES}{owner}/"
+        listed = {DIRECTORY: {}, **_list(storage)}
+        owners = {prefix: _owner(prefix, key) for prefix in listed}
+        for prefix, logs in listed.items():
+            owner = owners[prefix]
+            called = f"cache {owner[:8]}" if prefix.startswith(CACHES) else name if owner == key else ""
             with self._told(), self._opened(owner, create=True) as place:
-                if owner == key and _peek(place, NAME) != name.encode():
-                    _write(place, NAME, name.encode())
+                if called and _peek(place, NAME) != called.encode():
+                    _write(place, NAME, called.encode())
                 here = _names(place)
                 for log in _wanted(logs, here, notes):
                     with contextlib.suppress(RemoteMissing):  # a base took its place meanwhile
@@ -106,16 +111,16 @@ class Library:
                         begin = f"begin=={log.removeprefix('end==')}"
                         if begin in logs and begin not in here and not is_whole(data):
                             _write(place, begin, _fetch(storage, prefix + begin))  # that was no end
-                if owner == key and storage.can_list:
+                if called and storage.can_list:  # of copies only their own remote knows which there are
                     for gone in here.keys() - logs.keys():
                         _remove(place, gone)
-        return Refreshed(tuple(listed), tuple(notes))
+        return Refreshed(tuple(dict.fromkeys(owners.values())), tuple(notes))
 
     def is_behind(self, key: str, storage: Storage) -> bool:
         """Whether a remote has logs that are not here: one listing. Raises `RemoteError`."""
-        for owner, logs in _list(storage, key).items():
+        for prefix, logs in _list(storage).items():
             try:
-                with self._opened(owner) as place:
+                with self._opened(_owner(prefix, key)) as place:
                     here = _names(place)
             except OSError:
                 return True
@@ -254,29 +259,24 @@ class Library:
             ) from None
 
 
-def _list(storage: Storage, key: str) -> dict[str, dict[str, int]]:
-    """The logs on a remote and their lengths, by whose they are. Raises `RemoteError`."""
+def _list(storage: Storage) -> dict[str, dict[str, int]]:
+    """The logs on a remote and their lengths, by the directories that they lie in. Raises `RemoteError`."""
     found: dict[str, dict[str, int]] = {}
     if storage.can_list:
         with contextlib.suppress(RemoteAbsent, RemoteMissing):
             for listed, size in storage.list("META/"):
-                place = _place_of(listed, key)
-                if place is not None and (place[0] in found or len(found) < MOST_REMOTES):
-                    found.setdefault(place[0], {})[place[1]] = size
+                directory, _, name = listed.rpartition("/")
+                prefix = f"{directory}/"
+                if not _PLACE.fullmatch(prefix) or LogName.parse(name) is None:
+                    continue
+                if prefix in found or len(found) < MOST_REMOTES:
+                    found.setdefault(prefix, {})[name] = size
     return found
 
 
-def _place_of(found: str, key: str) -> tuple[str, str] | None:
-    """Whose log a key on a remote is, and its name; None for what is no log."""
-    if found.startswith(DIRECTORY):
-        owner, name = key, found.removeprefix(DIRECTORY)
-    elif found.startswith(COPIES):
-        owner, _, name = found.removeprefix(COPIES).partition("/")
-        if not _KEY.fullmatch(owner) or owner == key:
-            return None
-    else:
-        return None
-    return (owner, name) if LogName.parse(name) else None
+def _owner(prefix: str, key: str) -> str:
+    """Whose logs lie in a directory of the remote `key`."""
+    return key if prefix == DIRECTORY else prefix.split("/")[-2]
 
 
 def _wanted(logs: Mapping[str, int], here: Mapping[str, int], notes: list[str]) -> Sequence[str]:

@@ -144,9 +144,19 @@ def put_log(storage: WritableStorage, key: str, data: bytes) -> None:
     storage.put(key, parts, len(data))
 
 
-def copy_log(storage: WritableStorage, key: str, name: str, data: bytes) -> None:
-    """Put a copy of another remote's log, which is the one at `key`. Raises `RemoteError`."""
-    put_log(storage, f"{COPIES}{key}/{name}", data)
+def copy_logs(storage: WritableStorage, key: str, logs: Sequence[tuple[str, bytes]]) -> None:
+    """Put copies of the logs of another remote, the one of that `key`. Raises `RemoteError`."""
+    for name, data in logs:
+        put_log(storage, f"{COPIES}{key}/{name}", data)
+    if any(name.startswith("base==") for name, _ in logs):
+        keep_only(storage, f"{COPIES}{key}/", [name for name, _ in logs])
+
+
+def keep_only(storage: WritableStorage, directory: str, names: Sequence[str]) -> None:
+    """Remove the logs of a directory but those. Raises `RemoteError`."""
+    if storage.can_list:
+        kept = {directory + name for name in names}
+        storage.delete([key for key, _ in storage.list(directory) if key not in kept])
 
 
 def is_running(state: Path, transaction: str) -> bool:

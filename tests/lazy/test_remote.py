@@ -89,9 +89,23 @@ def test_logs_are_copied_to_the_other_remotes(filled: Pushed, mounter: Mounter) 
     assert list((second / "META/copies").rglob("end==*"))
     shutil.rmtree(filled.cache)
     filled.remote.rename(filled.remote.with_name("away"))
-    tell(mounter, filled.root, "log", "second")
+    assert tell(mounter, filled.root, "fsck", "second")["base"]
     found = tell(mounter, filled.root, "where", md5(b"more 0\n"))["places"]
     assert [place["remote"] for place in found] == ["near"]
+
+
+def test_a_cache_that_was_published_is_known_to_others(
+    filled: Pushed, mounter: Mounter, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        told = tell(mounter, filled.root, "publish", "near")
+    assert told["objects"] > len(FILES)
+    assert len(list((filled.remote / "META/caches" / told["cache"]).iterdir())) == 1
+    elsewhere = ("--cache", tmp_path / "elsewhere")
+    tell(mounter, filled.root, "log", "near", *elsewhere)
+    data = FILES["a.txt"]
+    (place,) = tell(mounter, filled.root, "where", md5(data), *elsewhere)["places"]
+    assert (place["remote"], place["size"]) == (f"cache {told['cache'][:8]}", len(data))
 
 
 def test_what_is_lost_is_named_and_mended(filled: Pushed, mounter: Mounter) -> None:

@@ -126,7 +126,7 @@ def test_a_refresh_follows_the_remote(tmp_path: Path, monkeypatch: pytest.Monkey
         (DIRECTORY, log(1, [put(oids[0], 0)])),
         (DIRECTORY, log(2, [put(oids[1], 1)])),
         (f"{COPIES}{OTHER}/", log(3, [put(oids[2], 2)])),
-        (f"{COPIES}../", log(4, [put(oids[3], 3)])),
+        (f"{COPIES}no/", log(4, [put(oids[3], 3)])),
         (DIRECTORY, ("notes", b"no log")),
     ):
         path = tmp_path / "remote" / place / name
