@@ -12,7 +12,7 @@ from tests.model.reading_model import Model, random_dataset
 from tests.mount.datasets import Cache, md5, write_folder
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 STEPS = int(os.environ.get("FUSEFS_MODEL_STEPS", "2500"))
 FIXED = (1, 2)
@@ -35,6 +35,7 @@ def test_random_operations(mounter: Mounter, number: int) -> None:
         cache.remove(missing)
     mount = mounter.mount(oid, "--cache", cache.root, "--no-pin")
     model = Model(mount.path, mounter.home / "plain", cache, files, order, set(oids) - away)
+    model.native = mounter.mode == "native"
     print(f"seed {seed}: FUSEFS_MODEL_SEED={seed} repeats this run")
     try:
         for _ in range(STEPS):
