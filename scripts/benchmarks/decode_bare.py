@@ -13,6 +13,7 @@ import sys
 import time
 
 import av
+from PIL import Image
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def encode(frame: av.VideoFrame) -> None:
-    frame.to_image().save(io.BytesIO(), "JPEG", quality=90)
+    Image.fromarray(frame.to_ndarray(format="rgb24")).save(io.BytesIO(), "JPEG", quality=90)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def repeat_video(path: Path, length: int) -> int:
         old = source.streams.video[0]
         new = output.add_stream_from_template(old)
         packets = [packet for packet in source.demux(old) if packet.size]
+        assert old.time_base is not None
         step = 60 * (packets[0].duration or 1)
         while frames * short.stat().st_size < length * len(packets):
             for packet in packets:
