@@ -145,7 +145,9 @@ class Check:
         damaged = self._find_damage(there, before)
         self._note(lost, "lost", "it is not there")
         self._note(damaged, "damaged", "its bytes are others than its name says")
-        ended = self._end_dead(before.open, there)
+        still_open = {one.begin.name.transaction for one in after.open}
+        opened = [one for one in before.open if one.begin.name.transaction in still_open]
+        ended = self._end_dead(opened, there, {log.name for log in logs if log.fault})
         repaired = self._repair(before) if self._wishes.repair and report.findings else {}
         base = {k: size for k, size in there.items() if k in known and k not in damaged}
         if self._wishes.adopt:
@@ -156,7 +158,9 @@ class Check:
             report.notes.append("no base is written as long as objects are lost or damaged")
         else:
             try:
-                self._write_base({**base, **repaired}, logs, before.latest, ended)
+                circular = {fault.partition(": ")[0] for fault in before.faults}
+                sound = [log for log in logs if str(log.name) not in circular]
+                self._write_base({**base, **repaired}, sound, before.latest, ended)
             except RemoteDenied as error:
                 report.notes.append(f"{error}; no base was written")
         report.notes += [fault for fault in after.faults if fault not in report.notes]
@@ -255,8 +259,12 @@ class Check:
             if oid is not None:
                 self.report.findings.append(Finding(oid, what, said))
 
-    def _end_dead(self, opened: Sequence[Open], there: dict[Key, int]) -> list[LogName]:
-        """End transactions that nobody works on any more: what they planned and is there they have done."""
+    def _end_dead(
+        self, opened: Sequence[Open], there: dict[Key, int], torn: Collection[LogName]
+    ) -> list[LogName]:
+        """End transactions that nobody works on any more: what they planned and is there they have done.
+
+        Whoever ends his own just now is right, and an end that was torn is none."""
         ended = []
         for one in opened:
             name = one.begin.name
@@ -265,7 +273,9 @@ class Check:
                 continue
             done = [record for planned in one.begin.records for record in _done(planned, there)]
             end = LogName("end", name.project, name.access, name.transaction)
-            self._journal.put(str(end), write_log(Log(end, one.begin.after, done)))
+            data = write_log(Log(end, one.begin.after, done))
+            if not self._journal.put(str(end), data, if_absent=end not in torn):
+                continue
             self.report.ended.append(name.transaction)
             ended.append(name)
         return ended
@@ -319,11 +329,12 @@ class Check:
         latest: Sequence[str],
         ended: Sequence[LogName],
     ) -> None:
-        """Write a base, and remove the logs that it stands for. Raises `RemoteError`."""
+        """Write a base, and remove those of the `logs`, which are whole, that it stands for.
+
+        Raises `RemoteError`."""
         transactions = {one.transaction for one in ended} | ({self._repaired} - {""})
-        covered = {log.name.transaction for log in logs if log.name.kind != "begin" and not log.fault}
-        whole = [log for log in logs if not log.fault]
-        if not transactions and (_is_one_base(whole, base) or not (whole or base)):
+        covered = {log.name.transaction for log in logs if log.name.kind != "begin"}
+        if not transactions and (_is_one_base(logs, base) or not (logs or base)):
             return
         journal = self._journal
         after = sorted({*latest, *transactions})

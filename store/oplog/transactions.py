@@ -96,22 +96,32 @@ class Journal:
             self._keep(str(log.name), data, error)
 
     def withdraw(self, transaction: str) -> None:
-        """Nothing was done, and nothing need be told. Where this fails, a begin stays."""
+        """Nothing was done, and nothing need be told: there was no begin.
+
+        Where nothing may be deleted, an end tells of nothing."""
         name = str(self._name("begin", transaction))
-        with contextlib.suppress(RemoteError, CacheUnusable):
+        try:
             self.storage.delete([DIRECTORY + name])
             self.library.forget(self.key, [name])
             self.library.drop_own(self.key, name)
+        except RemoteError:
+            self.end(transaction, (), ())
+        except CacheUnusable as error:
+            self.notes.append(str(error))
 
-    def put(self, name: str, data: bytes) -> None:
-        """Put a log, and keep a copy. Raises `RemoteError`."""
-        _patience().run(lambda: put_log(self.storage, DIRECTORY + name, data))
+    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Put a log, and keep a copy; with `if_absent`, False where there is one already.
+
+        Raises `RemoteError`."""
+        if not _patience().run(lambda: put_log(self.storage, DIRECTORY + name, data, if_absent=if_absent)):
+            return False
         if not name.startswith("begin=="):
             self.written.append((name, data))
         try:
             self.library.add(self.key, name, data)
         except CacheUnusable as error:
             self.notes.append(str(error))
+        return True
 
     def _put_own(self) -> None:
         """Put what the remote did not take before, as far as it does now."""
@@ -138,10 +148,10 @@ def _patience() -> Patience:
     return Patience(Crew(lambda: None))
 
 
-def put_log(storage: WritableStorage, key: str, data: bytes) -> None:
-    """Raises `RemoteError`."""
+def put_log(storage: WritableStorage, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+    """As `WritableStorage.put`."""
     parts = (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
-    storage.put(key, parts, len(data))
+    return storage.put(key, parts, len(data), if_absent=if_absent)
 
 
 def copy_logs(storage: WritableStorage, key: str, logs: Sequence[tuple[str, bytes]]) -> None:

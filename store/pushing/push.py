@@ -143,7 +143,8 @@ class Push:
         parts = self._parts(digests)
         if self._log is not None:
             named = (Item(oid, len(data)) for oid, data in manifests.items())
-            self._log.begin(itertools.chain(*(part.items() for part in parts), named))
+            items = itertools.chain(*(part.items() for part in parts), named)
+            self._crew.run([partial(self._log.begin, items)])
         lacking = self._survey(parts)
         self._put_all(lacking, self._put_object)
         self._put_manifests(manifests)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import RemoteDenied, RemoteUnreachable
+from store.errors import RemoteDenied, RemoteError, RemoteUnreachable
 from store.oid import Oid
 from store.oplog.logs import DIRECTORY, Log, LogName, Record, write_log
 from store.pushing import asking
+from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from tests.mount.datasets import filler, md5
 from tests.store.oplog.remotes import User
@@ -279,8 +280,6 @@ def test_a_lost_object_is_named_until_it_is_mended_or_forgotten(user: User) -> N
     elsewhere = User(user.home.parent / "more", RemoteSpec("elsewhere", str(user.root.parent / "second")))
     elsewhere.add(FILES)
     elsewhere.push(oid)
-    from store.remotes.remote import Remote
-
     (finding,) = user.check(others=[Remote("elsewhere", elsewhere.storage())], repair=True).findings
     assert finding.mended == "elsewhere"
     assert not user.check().findings and user.objects() == names(oid, FILES)
@@ -345,3 +344,62 @@ def test_many_logs_become_one_base(user: User) -> None:
     assert not user.check().base  # it says so already
     user.push(user.add({"x": b"after"}))
     assert user.known() == user.objects() > known
+
+
+def test_a_push_that_ends_while_a_check_runs_is_believed(user: User, other: User) -> None:
+    """The check has seen its begin, takes it for dead and has listed the remote; then it puts the rest."""
+    user.push(user.add({"old": b"old"}))
+    oid = other.add(FILES)
+    goes_on, has_put = threading.Event(), threading.Event()
+
+    def stop_once(call: str) -> None:
+        if call == "put" and storage.calls["put"] == 3:
+            has_put.set()
+            assert goes_on.wait(30)
+
+    storage = other.storage(stop_once)
+    pushing = threading.Thread(target=other.push, args=[oid], kwargs={"storage": storage, "jobs": 1})
+    pushing.start()
+    assert has_put.wait(30)
+    looked = False
+
+    def let_go(call: str) -> None:
+        nonlocal looked
+        if call == "list" and checking.keys[-1][1].startswith("META") and checking.calls["list"] > 1:
+            looked = True
+            goes_on.set()
+            pushing.join()
+
+    checking = user.storage(let_go)
+    report = user.check(checking, end_all=True)
+    assert looked and not report.ended and not report.findings and not report.strays
+    user.journal(user.storage()).refresh()
+    assert user.known() == user.objects() >= names(oid, FILES)
+
+
+def test_a_remote_that_loses_a_base_keeps_its_logs(user: User) -> None:
+    oid = user.add(FILES)
+    user.push(oid)
+
+    def lose(call: str) -> None:
+        if call == "put done":
+            for path in (user.root / DIRECTORY).glob("base==*"):
+                path.unlink()
+
+    with pytest.raises(RemoteError):
+        user.check(user.storage(lose))
+    assert user.logs() == ["begin", "end"]
+    assert user.check().base and user.known() == user.objects()
+
+
+def test_where_nothing_may_be_deleted_an_end_tells_of_nothing(user: User) -> None:
+    oid = user.add(FILES)
+    user.push(oid)
+
+    def refuse(call: str) -> None:
+        if call == "delete":
+            raise RemoteDenied("what is here stays")
+
+    user.push(oid, storage=user.storage(refuse))
+    assert user.logs() == ["begin", "begin", "end", "end"]
+    assert not user.library.settle(user.key).open
