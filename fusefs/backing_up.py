@@ -87,7 +87,7 @@ def gather(
         for oid in _named(output.oid, told, cache):
             if oid not in known:
                 (manifests if oid.is_tree else plain)[oid] = None
-    objects = _measure([*plain, *manifests], cache)
+    objects = measure([*plain, *manifests], cache)
     header = Header(
         tuple(outputs),
         len(objects),
@@ -139,7 +139,9 @@ def _read(oid: Oid, cache: CacheChain) -> bytes:
         return file.read()
 
 
-def _measure(oids: Sequence[Oid], cache: CacheChain) -> tuple[tuple[Oid, int], ...]:
+def measure(oids: Iterable[Oid], cache: CacheChain) -> tuple[tuple[Oid, int], ...]:
+    """Objects and their lengths in bytes. Raises `ObjectMissing` for those that are not here."""
+    oids = list(oids)
     lengths = dict(_lengths(oids, cache))
     lacking = [oid for oid in oids if lengths[oid] == UNKNOWN]
     if lacking:

@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ examples:
   fusefs backup data@v1 data@v2 data.fusefs
   fusefs backup . everything.fusefs                 a project: all that its metafiles track
   fusefs backup data@v3 --since v2 data-v3.fusefs
+  fusefs backup clips/a.mp4 --format cvat a.zip     a video, or a folder of images, for CVAT to import
   fusefs backup data - | ssh elsewhere 'cat > data.fusefs'
 """
 
@@ -61,6 +62,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("targets", metavar="TARGET", nargs="+", help="a version; also TARGET@REV")
     parser.add_argument(
         "file", metavar="FILE", help="the backup, which must not be there yet; - for standard output"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("fusefs", "cvat"),
+        default="fusefs",
+        help="cvat: a zip that CVAT imports, of a task, or of a project where there are several targets",
     )
     parser.add_argument("--since", metavar="REV", default="", help="leave out what REV of the targets has")
     parser.add_argument(
@@ -88,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"{options.file} is there already; remove it, or choose another name")
     if options.file == "-" and options.json:
         raise InputError("--json and the backup cannot both go to standard output")
+    if options.format == "cvat" and (options.since or options.derived):
+        raise InputError("a backup for CVAT holds all of a task and nothing that was made of it")
     wanted = [_open(options, target, _split(target)[1]) for target in options.targets]
     before = [
         _open(options, _without_revision(t), options.since, options.since)
@@ -97,11 +106,13 @@ def run(options: argparse.Namespace) -> int:
     for opened in (*wanted, *before):
         for warning in opened.dataset.warnings:
             print_error(f"warning: {warning}")
-    outputs = _record(wanted)
     caches = [cache for opened in (*wanted, *before) for cache in opened.dataset.caches]
     chain = CacheChain(*[LocalCache(cache) for cache in dict.fromkeys(caches)])
     try:
         with interruptible():
+            if options.format == "cvat":
+                return _write_cvat(options, wanted, chain, started)
+            outputs = _record(wanted)
             datasets = [opened.dataset for opened in (*wanted, *before)]
             contents = _gather(outputs, _record(before), datasets, chain, wanted)
             if options.derived:
@@ -160,6 +171,35 @@ def _gather(
         return gather(outputs, before, datasets, cache)
 
 
+def _write_cvat(
+    options: argparse.Namespace, wanted: Sequence[_Opened], cache: CacheChain, started: float
+) -> int:
+    from fusefs.cvat_backup import plan  # what decodes is slow to import
+    from store.backup.cvat.writing import write_zip
+
+    versions = [(opened.request, opened.dataset) for opened in wanted]
+    try:
+        planned = plan(versions, cache)
+    except ObjectMissing:
+        for opened in wanted:
+            _fetch(opened)
+        planned = plan(versions, cache)
+    for warning in planned.warnings:
+        print_error(f"warning: {escape(warning)}")
+    with _new_file(options.file) as file, _told(len(planned.members), planned.bytes, options.json) as told:
+        write_zip(planned.members, cache, file, told)
+        file.flush()
+    seconds = time.monotonic() - started
+    if options.json:
+        described: dict[str, Any] = {"file": str(Path(options.file).absolute()), "tasks": planned.tasks}
+        described |= {"files": len(planned.members), "bytes": planned.bytes, "seconds": round(seconds, 3)}
+        print(json.dumps(described))
+    else:
+        counted = f"{_count(len(planned.tasks), 'task')}, {_count(len(planned.members), 'file')}"
+        print_error(f"{options.file}: {counted} ({format_size(planned.bytes)}); {seconds:.1f} s")
+    return 0
+
+
 def _derive(contents: Contents, wanted: Sequence[_Opened]) -> Contents:
     """With the products that are here."""
     from fusefs.derived import find_products  # what decodes is slow to import
@@ -182,13 +222,19 @@ def _fetch(opened: _Opened) -> None:
 
 
 def _write(contents: Contents, cache: CacheChain, file: BinaryIO, *, quiet: bool) -> None:
-    progress = TerminalProgress() if sys.stderr.isatty() and not quiet else None
-    if progress is not None:
-        progress.begin(contents.header.members, contents.header.all_bytes)
-    try:
-        told = progress.update if progress is not None else lambda *_: None
+    with _told(contents.header.members, contents.header.all_bytes, quiet) as told:
         write_backup(contents.header, contents.objects, contents.products, cache, file, told)
         file.flush()
+
+
+@contextlib.contextmanager
+def _told(members: int, size: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows how the writing gets on, and says in a line why it does not."""
+    progress = TerminalProgress() if sys.stderr.isatty() and not quiet else None
+    if progress is not None:
+        progress.begin(members, size)
+    try:
+        yield progress.update if progress is not None else lambda *_: None
     except BrokenPipeError:
         raise InputError("nobody reads the backup any more: the other end of the pipe was closed") from None
     except OSError as error:

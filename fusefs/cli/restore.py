@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 from fusefs.backing_up import missing_of, places
 from fusefs.cli import print_error
 from fusefs.cli.commit import TerminalProgress, format_size
+from fusefs.cli.cvat_restore import restore_zip
 from fusefs.interruption import Interrupted, interruptible
 from fusefs.logs import escape
+from store.backup.cvat.restoring import MAGIC
 from store.backup.format import Header, Recorded
 from store.backup.reading import BackupReader
 from store.backup.restoring import Restored, restore_objects, verify_backup
@@ -34,6 +37,9 @@ Objects go into the cache, proved by their hashes, and each version's metafile i
 and `dvc checkout` find it. A metafile that is there and says something else is left as it is, and said. What
 is in the cache already is passed over, so that an interrupted restore is run again. FILE `-` is standard
 input.
+
+A backup that CVAT wrote, of a task or a project, becomes one version, named after it: its media, its
+`task.json` and `annotations.json`, which `fusefs backup --format cvat` writes back.
 
 Frames and chunks in a backup are worth what whoever wrote it is: no hash tells what a frame must be. Of a
 stranger's backup take the objects alone, with --no-derived.
@@ -76,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     try:
         with interruptible(), _opened(options.file) as file:
+            if file.peek(len(MAGIC[0]))[: len(MAGIC[0])] in MAGIC:
+                return restore_zip(options, file, started)
             reader = BackupReader(file, "the backup" if options.file == "-" else options.file)
             if options.list:
                 _print_list(reader.header, as_json=options.json)
@@ -182,9 +190,9 @@ def _records(data: bytes, where: str, output: Recorded) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def _opened(name: str) -> Iterator[io.BufferedReader[Any]]:
     if name == "-":
-        yield sys.stdin.buffer
+        yield cast("io.BufferedReader", sys.stdin.buffer)
         return
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)

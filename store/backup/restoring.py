@@ -80,7 +80,7 @@ def restore_objects(
     found = Restored()
     products = Products(cache.root)
     arrivals = Arrivals(cache.root)
-    batch = _Batch(arrivals, found)
+    batch = Batch(arrivals, found)
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="restore") as thread:
             for member in _members(reader, found, told):
@@ -101,7 +101,7 @@ def restore_objects(
                     batch.admit()  # a manifest comes behind what it names
                 descriptor, path = arrivals.new_file()
                 try:
-                    is_right = _prove(member, thread, partial(_write, cache, descriptor))
+                    is_right = _prove(member, thread, partial(write_piece, cache, descriptor))
                 except BaseException:
                     arrivals.discard(path)
                     os.close(descriptor)
@@ -120,7 +120,7 @@ def restore_objects(
     return found
 
 
-class _Batch:
+class Batch:
     """Files on their way into the cache."""
 
     def __init__(self, arrivals: Arrivals, found: Restored) -> None:
@@ -219,7 +219,8 @@ def _prove_manifest(member: ObjectMember, put: Callable[[bytes], None]) -> bool:
     return True
 
 
-def _write(cache: LocalCache, descriptor: int, data: bytes) -> None:
+def write_piece(cache: LocalCache, descriptor: int, data: bytes) -> None:
+    """Write to a file on its way into the cache. Raises `CacheUnusable`."""
     view = memoryview(data)
     try:
         while view:

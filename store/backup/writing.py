@@ -149,7 +149,7 @@ def read_all(
             while len(ahead) < AHEAD and (following := next(coming, None)) is not None:
                 oid, size = following
                 is_small = size <= SMALL or oid.is_tree
-                reading = threads.submit(_read_small, cache, oid, size) if is_small else None
+                reading = threads.submit(read_object, cache, oid, size) if is_small else None
                 ahead.append((oid, size, reading))
             if not ahead:
                 return
@@ -175,7 +175,8 @@ def _open(cache: ObjectCache, oid: Oid, size: int) -> int:
     return descriptor
 
 
-def _read_small(cache: ObjectCache, oid: Oid, size: int) -> bytes:
+def read_object(cache: ObjectCache, oid: Oid, size: int) -> bytes:
+    """An object that is small, proved. Raises as `write_backup`."""
     descriptor = _open(cache, oid, size)
     try:
         data = b""
