@@ -27,7 +27,7 @@ import xxhash
 from store.errors import CacheUnusable, RemoteAbsent, RemoteCorrupt, RemoteMissing
 from store.oplog.compiled import Compiled, Damaged, compile_holdings
 from store.oplog.holdings import Holdings, settle
-from store.oplog.logs import DIRECTORY, LARGEST, Log, LogName, is_whole, read_log
+from store.oplog.logs import DIRECTORY, LARGEST, LAST_LINE, Log, LogName, is_whole, read_log
 from store.ownership import OPEN_DIRECTORY, Ownership, make_root
 from store.remotes.storage import Address, Storage
 
@@ -106,11 +106,10 @@ class Library:
                 here = _names(place)
                 for log in _wanted(logs, here, notes):
                     with contextlib.suppress(RemoteMissing):  # a base took its place meanwhile
-                        data = _fetch(storage, prefix + log)
-                        _write(place, log, data)
+                        tail = _bring(storage, prefix, log, place)
                         begin = f"begin=={log.removeprefix('end==')}"
-                        if begin in logs and begin not in here and not is_whole(data):
-                            _write(place, begin, _fetch(storage, prefix + begin))  # that was no end
+                        if begin in logs and begin not in here and not is_whole(tail):
+                            _bring(storage, prefix, begin, place)  # that was no end
                 if called and storage.can_list:  # of copies only their own remote knows which there are
                     for gone in here.keys() - logs.keys():
                         _remove(place, gone)
@@ -294,17 +293,23 @@ def _wanted(logs: Mapping[str, int], here: Mapping[str, int], notes: list[str]) 
     return wanted
 
 
-def _fetch(storage: Storage, key: str) -> bytes:
-    """A log's bytes. Raises `RemoteError`."""
-    parts: list[bytes] = []
-    total = 0
-    with storage.read(Address(key)) as body:
-        for part in body:
-            parts.append(part)
-            total += len(part)
-            if total > LARGEST:
-                raise RemoteCorrupt(f"the log {key} is longer than any may be")
-    return b"".join(parts)
+def _bring(storage: Storage, prefix: str, log: str, place: int) -> bytes:
+    """Copy a log of a remote's into a directory; what it ends with. Raises `RemoteError`, `OSError`."""
+    tail = b""
+
+    def parts() -> Iterator[bytes]:
+        nonlocal tail
+        total = 0
+        with storage.read(Address(prefix + log)) as body:
+            for part in body:
+                total += len(part)
+                if total > LARGEST:
+                    raise RemoteCorrupt(f"the log {log} is longer than any may be")
+                tail = (tail + part)[-LAST_LINE:]
+                yield part
+
+    _write(place, log, parts())
+    return tail
 
 
 def _names(place: int) -> dict[str, int]:
@@ -343,14 +348,14 @@ def _peek(place: int, name: str) -> bytes:
     return b""
 
 
-def _write(place: int, name: str, data: bytes) -> None:
-    """A file whole or not at all. Raises `OSError`."""
+def _write(place: int, name: str, data: bytes | Iterable[bytes]) -> None:
+    """A file whole or not at all. Raises `OSError`, and what iterating raises."""
     temporary = f".{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o644, dir_fd=place)
     try:
         with open(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
         os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
     except BaseException:
         with contextlib.suppress(OSError):

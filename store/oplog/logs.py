@@ -38,7 +38,8 @@ Verb = Literal["GET", "PUT", "DELETE", "HAS"]
 
 _NAME: Final = re.compile(r"(begin|end|base)==([0-9a-f]{32})==([0-9a-f]{16})==([0-9a-f]{32})\.log")
 _TRANSACTION: Final = re.compile(r"[0-9a-f]{32}")
-_LAST_LINE: Final = 128
+LAST_LINE: Final = 128
+"""Bytes: enough for a log's last line and the end of the one before."""
 _SUM: Final = len(b',"xxh3":"0123456789abcdef"}')
 
 
@@ -155,9 +156,9 @@ def read_log(name: LogName, data: bytes) -> Log:
     return replace(log, after=tuple(head.after), records=() if fault else records, fault=fault)
 
 
-def is_whole(data: bytes) -> bool:
-    """Is a log's last line there, as it was written? The others are not looked at."""
-    lines = data[-_LAST_LINE:].split(b"\n")
+def is_whole(tail: bytes) -> bool:
+    """Is a log's last line there, as it was written? `tail` is what the log ends with."""
+    lines = tail[-LAST_LINE:].split(b"\n")
     return len(lines) > 2 and not lines[-1] and _is_sealed(lines[-2]) and lines[-2].startswith(b'{"records":')
 
 

@@ -12,13 +12,14 @@ import pytest
 from store.errors import CacheUnusable
 from store.layouts import object_path
 from store.oid import MD5, MD5_DOS2UNIX, Oid
-from store.oplog import identities, library
+from store.oplog import hints, identities, library
 from store.oplog.compiled import Compiled, Damaged
 from store.oplog.hints import Hints
 from store.oplog.identities import find_access, find_project, remote_key
 from store.oplog.library import COPIES, Library
 from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, format_oid, write_log
 from store.remotes.opening import open_remote
+from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from store.tree import UNKNOWN
 from tests.store.oplog.remotes import Counted
@@ -137,19 +138,42 @@ def test_a_refresh_follows_the_remote(tmp_path: Path, monkeypatch: pytest.Monkey
     made.refresh(KEY, "far", storage)
     assert not made.is_behind(KEY, storage)
     assert made.remotes() == [KEY, OTHER] and made.name(KEY) == "far"
-    hints = Hints(tmp_path / "cache")
-    hints.load()
-    assert [hints.has(KEY, oid) for oid in oids] == [True, True, False, False]
-    assert hints.has(OTHER, oids[2]) and hints.has("c" * 32, oids[0]) is None
-    assert hints.sizes([oid.raw for oid in oids], MD5) == [0, 1, 2, UNKNOWN]
+    known = Hints(tmp_path / "cache")
+    known.load()
+    assert [known.has(KEY, oid) for oid in oids] == [True, True, False, False]
+    assert known.has(OTHER, oids[2]) and known.has("c" * 32, oids[0]) is None
+    assert known.sizes([oid.raw for oid in oids], MD5) == [0, 1, 2, UNKNOWN]
     (tmp_path / "remote" / DIRECTORY / log(1, [])[0]).unlink()
     made.refresh(KEY, "far", storage)
-    hints.load(now=True)
-    assert [hints.has(KEY, oid) for oid in oids[:2]] == [False, True]
+    known.load(now=True)
+    assert [known.has(KEY, oid) for oid in oids[:2]] == [False, True]
     monkeypatch.setattr(library, "LARGEST", 100)
     many = Library(tmp_path / "other")
     notes = many.refresh(KEY, "far", storage).notes
     assert any("left out" in note for note in notes) and not list(many.logs(KEY))
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20], ids=["by a child", "here"])
+def test_hints_read_what_is_new_and_not_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(hints, "HERE_BYTES", most)
+    oid = some_oids(1)[0]
+    name, data = log(1, [put(oid, 7)])
+    (tmp_path / "remote" / DIRECTORY).mkdir(parents=True)
+    (tmp_path / "remote" / DIRECTORY / name).write_bytes(data)
+    storage = Counted(open_remote(RemoteSpec("far", str(tmp_path / "remote"))).storage)
+    remote = Remote("far", storage, key=KEY)
+    known = Hints(tmp_path / "cache")
+    known.load()
+    assert known.has(KEY, oid) is None
+    assert known.refresh(remote)
+    assert known.has(KEY, oid) and known.sizes([oid.raw], MD5) == [7]
+    storage.calls.clear()
+    assert not known.refresh(remote)
+    assert not storage.calls
+    assert not Hints(tmp_path / "cache").refresh(remote)
+    assert storage.calls == {"list": 1}
 
 
 def test_a_cache_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:

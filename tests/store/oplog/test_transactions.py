@@ -403,3 +403,32 @@ def test_where_nothing_may_be_deleted_an_end_tells_of_nothing(user: User) -> Non
     user.push(oid, storage=user.storage(refuse))
     assert user.logs() == ["begin", "begin", "end", "end"]
     assert not user.library.settle(user.key).open
+
+
+def test_two_checks_at_once(user: User, other: User) -> None:
+    oid = user.add(FILES)
+    user.push(oid)
+    user.push(user.add({"more": b"more"}))
+    other.add(FILES)
+    begun = threading.Barrier(2)
+    failures: list[BaseException] = []
+
+    def work(who: User) -> None:
+        def meet(call: str) -> None:
+            if call == "put":
+                begun.wait(30)
+
+        try:
+            who.check(who.storage(meet))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=[who]) for who in (user, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert user.logs() == ["base", "base"]
+    assert not user.check().findings
+    assert user.logs() == ["base"] and user.known() == user.objects() >= names(oid, FILES)
