@@ -192,14 +192,14 @@ def _records(data: bytes, where: str, output: Recorded) -> bool:
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[io.BufferedReader[Any]]:
     if name == "-":
-        yield cast("io.BufferedReader", sys.stdin.buffer)
+        yield cast("io.BufferedReader[Any]", sys.stdin.buffer)
         return
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
     with open(descriptor, "rb", buffering=1 << 20) as file:
-        yield file
+        yield cast("io.BufferedReader[Any]", file)
 
 
 def _print_list(header: Header, *, as_json: bool) -> None:

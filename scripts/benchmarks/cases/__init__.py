@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from benchmarks.cases.backup import compare_backup
 from benchmarks.cases.commit import compare_commit
 from benchmarks.cases.frames import compare_frames
 from benchmarks.cases.large_file import compare_large_file
@@ -31,6 +32,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "native": compare_native,
     "many-entries": measure_many_entries,
     "commit": compare_commit,
+    "backup": compare_backup,
     "revisions-first": compare_first_access,
     "revisions-many": measure_many_revisions,
     "switch": measure_switch,
