@@ -17,6 +17,7 @@ from fusefs.interruption import Interrupted
 from fusefs.made_products import ASKED_AT_ONCE, views_of_cache
 from fusefs.materializing import find_sources, parse_recipe, plan_tasks
 from fusefs.opened_version import read_version
+from store.backup.format import LARGEST_PRODUCT
 from store.backup.writing import Kept
 from store.engine import Engine
 from store.errors import StoreError
@@ -78,6 +79,6 @@ def _kept(products: Products, tasks: Sequence[Task]) -> list[Kept]:
     found = []
     for key, pieces in {task.key: task.pieces for task in tasks}.items():
         product = products.open(key, pieces)
-        if product is not None and product.is_whole:
+        if product is not None and product.is_whole and product.size <= LARGEST_PRODUCT:
             found.append(Kept(products, key, product.size))
     return found

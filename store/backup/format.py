@@ -39,6 +39,8 @@ HEADER_LIMIT: Final = 64 << 20
 TRAILER_LIMIT: Final = 1 << 12
 MOST_VERSIONS: Final = 1_000_000
 METAFILE_LIMIT: Final = 1 << 20
+LARGEST_PRODUCT: Final = 1 << 30
+"""Bytes. A larger one stays behind, and is made anew."""
 MOST_VIEWS: Final = 1000
 LONGEST_VIEW: Final = 300
 """Characters."""

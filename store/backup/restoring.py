@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from store.backup.format import LARGEST_PRODUCT
 from store.backup.reading import BackupReader, Member, ObjectMember, ProductMember
 from store.errors import CacheUnusable, InputError, ObjectCorrupt
 from store.fetching.arrivals import Arrival, Arrivals
@@ -28,8 +29,6 @@ TOGETHER: Final = 256
 """Objects that are made durable together, or"""
 TOGETHER_BYTES: Final = 64 << 20
 MANIFEST_LIMIT: Final = 1 << 32
-LARGEST_PRODUCT: Final = 1 << 30
-"""Bytes. A larger one is made anew."""
 
 
 @dataclass(slots=True)
@@ -87,7 +86,8 @@ def restore_objects(
                 if isinstance(member, ProductMember):
                     if not with_products:
                         continue
-                    if products.open(member.key, 0) is not None:
+                    there = products.open(member.key, 0)
+                    if there is not None and there.is_whole:
                         found.products_here += 1
                     else:
                         _receive(member, products, found, keep=True)

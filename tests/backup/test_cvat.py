@@ -11,9 +11,16 @@ import pytest
 from tests.backup.cvat_zips import ANNOTATIONS, picture, read_zip, task, task_files, write_zip
 from tests.mount.datasets import write_folder
 from tests.mount.mounts import COMMAND, Mounter
+from tests.revisions.projects import Project, new_project
 from tests.store.media.videos import MAKERS
 
 pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture
+def project(mounter: Mounter) -> Project:
+    """An empty repository of git and DVC."""
+    return new_project(mounter.home / "project", mounter.environment)
 
 
 def restore(mounter: Mounter, file: Path) -> Path:
@@ -151,3 +158,20 @@ def test_what_is_no_task_is_said(mounter: Mounter) -> None:
     assert "'mixed' has 1 videos and 1 images" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not file.exists()
+
+
+def test_one_video_of_a_version_whose_bytes_are_elsewhere(mounter: Mounter, project: Project) -> None:
+    video = MAKERS["constant"][1]()
+    project.track("clips", {"in/a.mp4": video, "in/b.mp4": b"another"})
+    project.commit("v1")
+    remote, file = mounter.home / "remote", mounter.home / "a.zip"
+    (project.root / ".dvc/cache").rename(remote)
+    words = ("backup", "clips/in/a.mp4@v1", "--format", "cvat", file)
+    done = mounter.run(*words, cwd=project.root)
+    assert (done.returncode, file.exists()) == (1, False)
+    done = mounter.run(*words, "--remote", str(remote), cwd=project.root)
+    assert done.returncode == 0, done.stderr
+    found = read_zip(file)
+    assert {name for name in found if name.endswith(".mp4")} == {"data/a.mp4"}
+    assert found["data/a.mp4"] == video
+    assert json.loads(found["task.json"])["name"] == "a.mp4"

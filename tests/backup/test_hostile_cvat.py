@@ -51,6 +51,12 @@ def test_names_that_lead_elsewhere(mounter: Mounter, name: str) -> None:
     assert "is not a path inside" in refuse(mounter, zip_with(mounter.home / "bad.zip", name))
 
 
+def test_rules_for_dvc(mounter: Mounter) -> None:
+    assert "would hide files from DVC" in refuse(
+        mounter, zip_with(mounter.home / "bad.zip", "data/.dvcignore")
+    )
+
+
 def linked() -> zipfile.ZipInfo:
     info = zipfile.ZipInfo("data/link.png")
     info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, cast
 
+from store.dvc.ignore import DVCIGNORE
 from store.errors import InputError
 from store.manifest import path_fault
 
@@ -116,6 +117,8 @@ class CheckedZip:
         shown = f"{self._where}: {name[:100]!r}"
         if not info.flag_bits & _UTF8 and not name.isascii():
             raise InputError(f"{shown} is a name that is not UTF-8")
+        if name.rpartition("/")[2] == DVCIGNORE:
+            raise InputError(f"{shown} would hide files from DVC, and cannot be part of a version")
         fault = path_fault(name.removesuffix("/"))
         if fault or name != info.filename or "\\" in name:
             raise InputError(f"{shown} is not a path inside the archive")
