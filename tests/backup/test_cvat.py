@@ -82,6 +82,14 @@ def test_documents_that_do_not_fit_any_more_are_not_written_back(mounter: Mounte
     assert {name for name in found if name.endswith(".png")} == {"data/street/00.png", "data/street/01.png"}
 
 
+def test_honeypots_are_more_frames_than_images(mounter: Mounter) -> None:
+    files = task_files()
+    data = json.loads(files["task.json"])["data"] | {"validation_layout": {"mode": "gt_pool"}}
+    files["task.json"] = task(7, data=data)
+    found, _ = back_up(mounter, commit(mounter, "honeypots", files))
+    assert found == files
+
+
 def test_media_of_a_share_are_local_in_the_backup(mounter: Mounter) -> None:
     files = task_files()
     data = json.loads(files["task.json"])["data"] | {"storage": "share"}
