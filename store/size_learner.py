@@ -127,8 +127,11 @@ class SizeLearner:
                 if size is not None:
                     self.sizes.learn(row, *size)
 
-    def look_ahead(self, row: int) -> None:
-        """Ask the remotes for the sizes of the row and of those that are likely to be looked at next."""
+    def look_ahead(self, row: int, *, is_asked: bool = False) -> None:
+        """Ask the remotes for the sizes of the row and of those that are likely to be looked at next.
+
+        With `is_asked` the caller asks for the row itself: it is not asked for twice.
+        """
         remotes = self._remotes
         if not remotes or not remotes.remotes or trio.current_time() < self._ahead_after:
             return
@@ -138,6 +141,8 @@ class SizeLearner:
             if len(self._ahead) >= LOOK_AHEAD:
                 break
             of_dvc = flags[near] >> ALGORITHM_SHIFT < len(DVC_ALGORITHMS)
+            if is_asked and near == row:
+                continue
             if sizes[near] == UNKNOWN and of_dvc and near not in self._ahead:
                 self._ahead.add(near)
                 rows.append(near)

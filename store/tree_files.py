@@ -201,7 +201,7 @@ class TreeFiles:
         known = self.sizes[row]
         if known != UNKNOWN:
             return known
-        self._learner.look_ahead(row)
+        self._learner.look_ahead(row, is_asked=True)
         try:
             size = await self._find(self.tree.oid(row))
         except StoreError as error:
