@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,10 @@ import pytest
 from fusefs import kernel_mount, mountinfo
 from fusefs.kernel_mount import MountFailed
 from fusefs.native.layers import try_layers
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell starts what it puts in the background; what the tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SECONDS = 60.0
 ROOT = Path(__file__).resolve().parent.parent

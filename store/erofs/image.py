@@ -50,7 +50,7 @@ from store.tree import DIRECTORY, ROOT_ROW, SYMLINK, UNKNOWN, Tree
 
 TRAILER_BYTES: Final = 512
 """The checksum's; a sector, or loop devices would cut it off and complain."""
-LARGEST_FILE: Final = 1 << 44
+LARGEST_FILE: Final = (1 << 44) - BLOCK + 1
 """Bytes, and one more than a file can have: blocks are counted with 32 bits."""
 _AT_ONCE: Final = 1 << 14
 """Files whose records are made together."""

@@ -43,7 +43,14 @@ def compare_backup(workshop: Workshop, scale: Scale) -> Results:
 
         def restore() -> float:
             return workshop.clock(
-                "fusefs", "restore", file, place / "there", "--cache", place / "copy", **environment
+                "fusefs",
+                "restore",
+                file,
+                place / "there",
+                "--cache",
+                place / "copy",
+                cwd=place,
+                **environment,
             )
 
         def copy(source: Path) -> float:
