@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -35,7 +35,6 @@ from store.keeping.known_remotes import KnownRemotes
 from store.keeping.leases import hold
 from store.ledger import Ledger
 from store.local_cache import LocalCache
-from store.making.maker import Maker
 from store.metrics import Metrics
 from store.oid import Oid
 from store.oplog.hints import Hints
@@ -45,6 +44,9 @@ from store.remotes.spec import RemoteSpec
 from store.size_finder import SizeFinder
 from store.sizes import How, Learnt, SizeIndex
 from store.threads import Threads
+
+if TYPE_CHECKING:
+    from store.making.maker import Maker
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +137,8 @@ class Engine:
     def maker(self) -> Maker:
         """Makes what the views show, and keeps it in the first cache; begun when it is first asked for."""
         if self._maker is None:
+            from store.making.maker import Maker  # decoders are large, and most mounts make nothing
+
             keeper = self._keep()
             self._maker = Maker(
                 self.settings.caches[0],

@@ -40,6 +40,8 @@ class Flight:
         self.is_ahead = is_ahead
         """Nobody has asked for it yet."""
         self.order = next(_numbers)
+        self.is_tried_again = False
+        """Its worker had died before it was given the task."""
         self.is_read_on = False
         """Its reader goes straight on."""
         self.unproved: set[Oid] = set()

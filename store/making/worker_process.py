@@ -49,6 +49,8 @@ class WorkerProcess:
         self.is_stopping = False
         self.source = ""
         """What it has worked on last, and may still have open."""
+        self.has_answered = False
+        """It has said something since it was given its task."""
         self._deadline = deadline
         self._handles: dict[int, tuple[Origin, OpenObject]] = {}
         self._next_handle = 0
@@ -77,7 +79,7 @@ class WorkerProcess:
         Raises `WireBroken` where the worker died or hung (it is of no more use), else the `StoreError` of
         which the task failed.
         """
-        self.is_stopping = False
+        self.is_stopping = self.has_answered = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._stop)
         task, product = flight.task, flight.product
@@ -96,6 +98,7 @@ class WorkerProcess:
         failure: StoreError | None = None
         while True:
             message = await self._receive()
+            self.has_answered = True
             try:
                 if message[0] in (wire.OPEN, wire.READ):
                     try:

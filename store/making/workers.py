@@ -148,11 +148,15 @@ class Workers:
     async def _make(self, worker: WorkerProcess, flight: Flight) -> None:
         failure: StoreError | None = None
         lives = False
+        begun = trio.current_time()
         try:
             await worker.make(flight, self._makers[flight.task.maker])
             lives = True
         except WireBroken as error:
             how = await worker.end()
+            if self._died_idle(worker, begun) and not flight.is_tried_again:
+                flight.is_tried_again = True
+                self._waiting[flight.key] = flight
             failure = MediaFailed(f"{flight.task} failed: {error}; the worker was ended ({how})")
         except StoreError as error:
             failure = error
@@ -168,6 +172,9 @@ class Workers:
         if lives and not self._is_closed:
             worker.idle_since = trio.current_time()
             self._idle.append(worker)
+        if flight.key in self._waiting:
+            self.attend()
+            return
         if failure is None and not flight.product.is_whole:
             if worker.is_stopping:
                 self._waiting[flight.key] = flight
@@ -176,6 +183,11 @@ class Workers:
             failure = MediaFailed(f"{flight.task}: fewer pieces were made than there should be")
         self._end(flight, failure)
         self.attend()
+
+    def _died_idle(self, worker: WorkerProcess, begun: float) -> bool:
+        """Did it end while it had nothing to do? Then what it was given at last is not to blame."""
+        is_at_once = trio.current_time() - begun < self._deadline / 2
+        return worker.idle_since > 0 and is_at_once and not worker.has_answered
 
     def _end(self, flight: Flight, failure: StoreError | None) -> None:
         flight.end(failure)

@@ -281,7 +281,7 @@ FIRST = 10
 """Revisions, after which the daemon has its threads and databases, however many more there are."""
 REVISIONS = 60
 FILES = 2000
-ANONYMOUS_GROWTH = (REVISIONS - FIRST) * 40_000
+ANONYMOUS_GROWTH = (REVISIONS - FIRST) * 100_000
 """Bytes for all the others, while a tree of so many files has 150 kB."""
 
 

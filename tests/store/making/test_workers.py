@@ -17,7 +17,7 @@ import trio
 from store.errors import MediaFailed, MediaInvalid, RemoteUnreachable
 from store.making import failures, wire, workers
 from tests.store.making.bad_makers import word
-from tests.store.making.origins import FarOrigin, FileOrigin, Task, maker_at, task_of
+from tests.store.making.origins import FarOrigin, FileOrigin, Task, maker_at, settled, task_of
 
 
 @pytest.fixture
@@ -157,20 +157,6 @@ def test_idle_workers_end(tmp_path: Path, file: Path, monkeypatch: pytest.Monkey
     trio.run(main)
 
 
-def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, file: Path) -> None:
-    async def main() -> None:
-        before = children()
-        async with maker_at(tmp_path / "cache") as made:
-            await made.product(task_of("words", file))
-            (worker,) = children() - before
-            os.kill(worker, signal.SIGKILL)
-            with pytest.raises(MediaFailed):
-                await made.product(task_of("words", file, chunk=1))
-            assert await made.piece(task_of("words", file, chunk=2), 0) == word(0)
-
-    trio.run(main)
-
-
 def test_no_process_to_be_had_is_an_error(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,5 +231,20 @@ def test_a_damaged_piece_is_refused_and_its_neighbours_are_good(tmp_path: Path, 
                 assert await made.piece(task, 2) == word(2)
                 with pytest.raises(MediaInvalid, match="piece 1 is damaged"):
                     await made.piece(task, 1)
+
+    trio.run(main)
+
+
+def test_a_worker_that_died_while_it_was_idle_costs_no_product(tmp_path: Path, file: Path) -> None:
+    """Killed for want of memory, say. Nobody who asks next is to blame."""
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            for chunk in range(3):
+                task = task_of("words", file, chunk=chunk)
+                assert await made.piece(task, 1) == word(1)
+                await settled(made)
+                (worker,) = made._workers._idle
+                os.kill(worker._process.pid, signal.SIGKILL)
 
     trio.run(main)
