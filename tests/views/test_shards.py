@@ -217,9 +217,11 @@ def test_what_is_no_shard_is_not_there(samples: Mount) -> None:
     with pytest.raises(OSError, match="Read-only"):
         (directory / "7" / "000000.tar").write_bytes(b"")
     assert samples.status()["errors"] == errors
-    log = samples.log.read_text()
-    assert "'007' is not how a recipe for shards is spelt: write 7\n" in log
-    assert "'ten' is not a recipe for shards: write <samples per shard>[,shuffle=SEED]" in log
+    for said in (
+        "'007' is not how a recipe for shards is spelt: write 7\n",
+        "'ten' is not a recipe for shards: write <samples per shard>[,shuffle=SEED]",
+    ):  # the log is written behind the answers
+        until(lambda said=said: said in samples.log.read_text())
     assert "7" in os.listdir(directory)
 
 
