@@ -176,7 +176,7 @@ class Workers:
             self.attend()
             return
         if failure is None and not flight.product.is_whole:
-            if worker.is_stopping:
+            if worker.is_stopping and not self._is_closed:
                 self._waiting[flight.key] = flight
                 self.attend()
                 return
@@ -187,7 +187,7 @@ class Workers:
     def _died_idle(self, worker: WorkerProcess, begun: float) -> bool:
         """Did it end while it had nothing to do? Then what it was given at last is not to blame."""
         is_at_once = trio.current_time() - begun < self._deadline / 2
-        return worker.idle_since > 0 and is_at_once and not worker.has_answered
+        return worker.idle_since > 0 and is_at_once and not (worker.has_answered or self._is_closed)
 
     def _end(self, flight: Flight, failure: StoreError | None) -> None:
         flight.end(failure)

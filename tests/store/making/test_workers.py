@@ -248,3 +248,28 @@ def test_a_worker_that_died_while_it_was_idle_costs_no_product(tmp_path: Path, f
                 os.kill(worker._process.pid, signal.SIGKILL)
 
     trio.run(main)
+
+
+def test_no_worker_is_started_when_all_is_over(tmp_path: Path, file: Path) -> None:
+    """The one that is ended with the maker has not answered yet, and looks as if it had died before."""
+
+    async def main() -> None:
+        before = children()
+        async with maker_at(tmp_path / "cache") as made:
+            await made.product(task_of("words", file))
+            await settled(made)
+
+            async def fail() -> None:
+                with pytest.raises(MediaFailed):
+                    await made.product(task_of("slow", file, chunk=1, seconds=5.0))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                while not made._workers._busy:
+                    await trio.sleep(0.01)
+                made.close()
+            assert not made._workers._busy
+            assert not made._workers._idle
+        assert children() <= before
+
+    trio.run(main)
