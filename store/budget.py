@@ -20,7 +20,8 @@ who share the cache: the bound may be passed by as much until the next measureme
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -38,6 +39,8 @@ SWEPT: Final = 0.92
 """Of the bound: a sweep of a daemon's goes on until no more is there."""
 SPARE: Final = 1.05
 """Times the room to leave free: what a sweep of a daemon's frees, and how early it begins."""
+LAPSE: Final = 60.0
+"""Seconds for which granted room is kept for what does not come, at least."""
 
 
 def on_disk(size: int) -> int:
@@ -116,27 +119,51 @@ BLIND: Final = Blindness()
 
 
 class Budget:
-    """What is kept and free by the last measurement, and what came since. Any thread; waits for nothing."""
+    """What is kept and free by the last measurement, and what came since. Any thread; waits for nothing.
 
-    def __init__(self, limits: Limits) -> None:
+    A measurement takes its time: what comes between `begin_measurement` and `measured` counts in addition,
+    whether it was seen or not. Room that was granted counts until it is used; what nobody uses lapses when a
+    measurement begins `LAPSE` seconds later, or later still.
+    """
+
+    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
+        self._clock = clock
         self._mutex = threading.Lock()
         self._kept = 0
+        self._since = 0
         self._promised = 0
+        self._earlier = 0
+        self._turned = clock()
         self._free = -1
         self._refused = False
+
+    def begin_measurement(self) -> None:
+        """Somebody begins to look at what is kept and free."""
+        with self._mutex:
+            self._since = 0
+            now = self._clock()
+            if now - self._turned >= LAPSE:
+                # What was granted before the last turn has not come in all that time.
+                self._turned = now
+                self._promised -= self._earlier
+                self._earlier = self._promised
 
     def measured(self, kept: int, free: int) -> None:
         """So many bytes are kept, and so many free on the disk, -1 where nobody can tell."""
         with self._mutex:
-            self._kept, self._free, self._refused = kept, free, False
-            self._promised = 0
+            self._kept, self._free, self._refused = kept + self._since, free, False
+            if free >= 0:
+                self._free = max(0, free - self._since)
 
     def added(self, size: int) -> None:
         """An object of so many bytes has come since; as a rule it had been asked for."""
+        size = on_disk(size)
         with self._mutex:
-            self._promised = max(0, self._promised - on_disk(size))
-        self.freed(-on_disk(size))
+            self._promised = max(0, self._promised - size)
+            self._earlier = max(0, self._earlier - size)
+            self._since += size
+        self.freed(-size)
 
     def freed(self, size: int) -> None:
         """So many bytes on the disk have gone since."""
@@ -147,7 +174,7 @@ class Budget:
 
     def may_keep(self, size: int) -> bool:
         """May so many bytes more be kept, of an object or of a part? If not, they are to be served and
-        forgotten. What was granted counts from now on; what does not come, until the next measurement."""
+        forgotten. What was granted counts from now on."""
         limits, size = self.limits, on_disk(size)
         with self._mutex:
             wanted = self._promised + size

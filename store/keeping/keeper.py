@@ -26,7 +26,7 @@ from store.keeping.cache_locks import SWEEPING, sole
 from store.keeping.confirmation import AT_ONCE, ask_size
 from store.keeping.kinds import kinds_of_cache, kinds_of_user
 from store.keeping.records import Fetched
-from store.keeping.sweep import Measured, Sweep
+from store.keeping.sweep import Sweep
 from store.ledger import Ledger
 from store.oid import Oid
 from store.threads import Threads
@@ -126,9 +126,8 @@ class Keeper:
             await self._tidy(self.budget.goal)
 
     async def _measure(self) -> None:
-        self._measured(await self._threads.on_disk(self._sweep.measure))
-
-    def _measured(self, measured: Measured) -> None:
+        self.budget.begin_measurement()
+        measured = await self._threads.on_disk(self._sweep.measure)
         self.budget.measured(measured.kept, measured.free)
         self.is_measured.set()
         self._measure_at = trio.current_time() + MEASURE_SECONDS

@@ -127,6 +127,7 @@ class Sweep:
 
     def measure(self) -> Measured:
         """Look at all that we keep."""
+        self._ledger.flush()
         stocks = tuple(_take_stock(kind, list(kind.items())) for kind in self._kinds)
         return Measured(self._ledger.totals(), stocks, free_bytes(self._ledger.cache))
 

@@ -7,7 +7,7 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.budget import BLOCK, PROTECTED, Budget, Candidate, Limits, on_disk, order_victims
+from store.budget import BLOCK, LAPSE, PROTECTED, Budget, Candidate, Limits, on_disk, order_victims
 
 times = st.integers(0, 50).map(float)
 things = st.lists(st.tuples(st.integers(0, 100), times), max_size=30)
@@ -113,12 +113,30 @@ def test_a_sweep_makes_room_again() -> None:
     assert budget.goal.size < 10 * BLOCK
 
 
-def test_what_did_not_come_is_forgotten_at_the_next_measurement() -> None:
-    budget = Budget(Limits(2 * BLOCK))
+def test_what_does_not_come_is_forgotten_in_the_end() -> None:
+    now = [0.0]
+    budget = Budget(Limits(2 * BLOCK), clock=lambda: now[0])
     assert budget.may_keep(2 * BLOCK)
+    for time, fits in ((1.0, False), (LAPSE, False), (LAPSE + 1.0, False), (2 * LAPSE, True)):
+        now[0] = time
+        budget.begin_measurement()
+        budget.measured(BLOCK, -1)
+        assert budget.has_room(1) == fits
+
+
+def test_what_comes_during_a_measurement_counts() -> None:
+    """Whether the measurement has seen it or not; and what is still to come counts after it, too."""
+    budget = Budget(Limits(3 * BLOCK, free=BLOCK))
+    assert budget.may_keep(BLOCK)
+    assert budget.may_keep(BLOCK)
+    budget.begin_measurement()
+    budget.added(BLOCK)
+    budget.measured(0, 4 * BLOCK)
+    assert budget.may_keep(BLOCK)
     assert not budget.may_keep(1)
-    budget.measured(BLOCK, -1)
-    assert budget.may_keep(1)
+    budget.begin_measurement()
+    budget.measured(BLOCK, 10 * BLOCK)
+    assert not budget.may_keep(1)
 
 
 def test_room_that_is_promised_presses() -> None:
