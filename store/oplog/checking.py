@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from store.errors import (
     CacheUnusable,
@@ -41,8 +41,6 @@ from store.pushing.crew import Crew
 from store.remotes.remote import Remote
 from store.remotes.storage import Address
 from store.tree import UNKNOWN
-
-T = TypeVar("T")
 
 JOBS: Final = 8
 DEAD_SECONDS: Final = 86400.0
@@ -177,7 +175,7 @@ class Check:
             if self._patience.run(lambda: self._remote.can_list):
                 self._run(lambda: found.update(self._patience.run(lambda: self._list(before))))
                 outside = [key for key in self._expected(before) if not _is_object(key)]
-                self._each(outside, lambda key: self._ask(key, found))
+                self._crew.each(outside, lambda key: self._ask(key, found), JOBS)
                 return found
         except RemoteAbsent:
             return {}
@@ -185,7 +183,7 @@ class Check:
             self.report.notes.append(str(error))
         self.report.can_list = False
         found.clear()
-        self._each(self._expected(before), lambda key: self._ask(key, found))
+        self._crew.each(self._expected(before), lambda key: self._ask(key, found), JOBS)
         return found
 
     def _expected(self, before: Holdings) -> list[Key]:
@@ -225,7 +223,7 @@ class Check:
                 with self._lock:
                     damaged.add(key)
 
-        self._each(list(there) if self._wishes.deep else doubted, look)
+        self._crew.each(list(there) if self._wishes.deep else doubted, look, JOBS)
         self.report.corrected = sum(key not in damaged for key in doubted)
         return damaged
 
@@ -315,7 +313,7 @@ class Check:
                         mended[key] = size
 
             try:
-                self._each(list(findings), mend)
+                self._crew.each(list(findings), mend, JOBS)
             finally:
                 done = [Record("PUT", path, name, size) for (path, name), size in sorted(mended.items())]
                 journal.end(transaction, before.latest, done)
@@ -359,20 +357,6 @@ class Check:
                 self._remote.storage.delete([DIRECTORY + one for one in some])
                 journal.library.forget(journal.key, some)
         journal.library.compile(journal.key)
-
-    def _each(self, things: Sequence[T], work: Callable[[T], object]) -> None:
-        waiting = iter(things)
-
-        def run() -> None:
-            while True:
-                self._crew.check()
-                with self._lock:
-                    thing = next(waiting, None)
-                if thing is None:
-                    return
-                work(thing)
-
-        self._crew.run([run] * min(JOBS, len(things)))
 
 
 def _is_one_base(logs: Sequence[Log], base: dict[Key, int]) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 TICK_SECONDS: Final = 0.2
 LAST_SECONDS: Final = 5.0
@@ -71,3 +73,18 @@ class Crew:
             raise
         if failures:
             raise failures[0]
+
+    def each(self, things: Sequence[T], work: Callable[[T], object], jobs: int) -> None:
+        """Do a work for each of the things, in so many threads. As `run`."""
+        waiting, lock = iter(things), threading.Lock()
+
+        def take() -> None:
+            while True:
+                self.check()
+                with lock:
+                    thing = next(waiting, None)
+                if thing is None:
+                    return
+                work(thing)
+
+        self.run([take] * min(jobs, len(things)))

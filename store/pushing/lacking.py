@@ -8,17 +8,15 @@ counts as lacking: it is put again. Blocking; by the threads of a `Crew`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from store.errors import RemoteAbsent, RemoteDenied, RemoteMissing
 from store.oid import Oid
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.remotes.remote import Remote
-
-T = TypeVar("T")
 
 PAGE_OBJECTS: Final = 1000
 NOT_HERE: Final = -1
@@ -64,7 +62,7 @@ class Survey:
             except RemoteDenied:  # who may not list may still ask
                 self._lacking.clear()
                 others = parts
-            self._each([item for part in others for item in part.items()], self._ask)
+            self._crew.each([item for part in others for item in part.items()], self._ask, self._jobs)
         except RemoteAbsent:  # the first object that is put makes it
             return [item for part in parts for item in part.items()]
         return self._lacking
@@ -78,22 +76,8 @@ class Survey:
         pages = self._list_part(first)
         if len(others) * pages >= wanted - len(first.objects):
             return others
-        self._each(others, self._list_part)
+        self._crew.each(others, self._list_part, self._jobs)
         return []
-
-    def _each(self, things: Sequence[T], work: Callable[[T], object]) -> None:
-        waiting = iter(things)
-
-        def run() -> None:
-            while True:
-                self._crew.check()
-                with self._lock:
-                    thing = next(waiting, None)
-                if thing is None:
-                    return
-                work(thing)
-
-        self._crew.run([run] * min(self._jobs, len(things)))
 
     def _list_part(self, part: Part) -> int:
         """Learn from one directory; how many pages its listing has."""
