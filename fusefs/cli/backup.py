@@ -21,7 +21,7 @@ from fusefs.backing_up import Contents, gather, record_outputs
 from fusefs.cli import print_error
 from fusefs.cli.commit import TerminalProgress, format_size
 from fusefs.cli.fetch import Fetch
-from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.cli.target_flags import add_place_flags, add_remote_flags, make_request
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.fetching import JOBS
 from fusefs.interruption import Interrupted, interruptible
@@ -73,8 +73,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--derived", action="store_true", help="also write what was made of videos and images and is here"
     )
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_place_flags(parser, rev=False)
     add_remote_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one object about what was written")
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from fusefs.cli import print_error
 from fusefs.cli.commit import format_size
 from fusefs.cli.json_array import print_array
-from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.cli.target_flags import add_place_flags, add_remote_flags, make_request
 from fusefs.dataset import Dataset, open_dataset
 from fusefs.logs import escape
 from store.cache_chain import CacheChain, ObjectCache
@@ -51,8 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("target", metavar="TARGET", help="a tracked path, with --repo from its root")
     parser.add_argument("old", metavar="REV", help="the revision to compare from")
     parser.add_argument("new", metavar="REV", nargs="?", default="", help="the revision to compare with")
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_place_flags(parser, rev=False)
     parser.add_argument("--stat", action="store_true", help="a summary by directory")
     parser.add_argument("--no-renames", action="store_true", help="renamed files as removed and added")
     parser.add_argument(

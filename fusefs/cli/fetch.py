@@ -16,7 +16,13 @@ import trio
 
 from fusefs.cli import print_error
 from fusefs.cli.commit import TerminalProgress, format_size
-from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.cli.target_flags import (
+    add_jobs_flag,
+    add_only_flag,
+    add_place_flags,
+    add_remote_flags,
+    make_request,
+)
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.directories import blob_directory, cache_directory
 from fusefs.fetching import JOBS, MOST_JOBS, Tally, fetch_files
@@ -55,16 +61,8 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("target", metavar="TARGET", help="the version; also TARGET@REV")
-    parser.add_argument(
-        "--only",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="only this file or directory of it, or those that match; may be repeated",
-    )
-    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_only_flag(parser)
+    add_place_flags(parser)
     add_remote_flags(parser)
     size = argument_type(parse_cache_size)
     parser.add_argument(
@@ -81,20 +79,8 @@ def add_parser(subparsers: Any) -> None:
         default=0,
         help="leave so much free on the cache's disk",
     )
-    parser.add_argument(
-        "--jobs",
-        metavar="N",
-        type=argument_type(_parse_jobs),
-        default=JOBS,
-        help=f"files that are asked for at once (default: {JOBS})",
-    )
+    add_jobs_flag(parser, JOBS, MOST_JOBS, f"files that are asked for at once (default: {JOBS})")
     parser.add_argument("--json", action="store_true", help="print one object about it")
-
-
-def _parse_jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
-        raise ValueError(f"{text!r} is not a number from 1 to {MOST_JOBS}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from fusefs.cli import print_error
 from fusefs.cli.json_array import print_array
-from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.cli.target_flags import add_place_flags, add_remote_flags, make_request
 from fusefs.dataset import open_dataset
 from fusefs.logs import escape
 from store.cache_chain import CacheChain, ObjectCache
@@ -47,9 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("path", metavar="PATH", nargs="?", default="", help="a path in it, or a pattern")
     parser.add_argument("-l", dest="long", action="store_true", help="with mode, bytes, oid and state")
     parser.add_argument("-R", dest="recursive", action="store_true", help="with everything below")
-    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_place_flags(parser)
     add_remote_flags(parser)
     parser.add_argument("--json", action="store_true", help="an array of objects, with all that -l tells")
 

@@ -15,7 +15,13 @@ from typing import Any, Final
 import trio
 
 from fusefs.cli import print_error
-from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.cli.target_flags import (
+    add_jobs_flag,
+    add_only_flag,
+    add_place_flags,
+    add_remote_flags,
+    make_request,
+)
 from fusefs.dataset import open_dataset
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_remote
@@ -61,20 +67,13 @@ def add_parser(subparsers: Any) -> None:
         type=argument_type(parse_view),
         help="what to make, as `fusefs mount --view` has it: frames:jpg, chunks:auto",
     )
-    parser.add_argument(
-        "--only",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="only of this file or directory, or those that match; may be repeated",
-    )
+    add_only_flag(parser)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument(
-        "--jobs",
-        metavar="N",
-        type=argument_type(_parse_jobs),
-        default=cores,
-        help=f"processes of this machine that make something (default: one for each core, {cores})",
+    add_jobs_flag(
+        parser,
+        cores,
+        MOST_JOBS,
+        f"processes of this machine that make something (default: one for each core, {cores})",
     )
     parser.add_argument(
         "--dask",
@@ -84,9 +83,7 @@ def add_parser(subparsers: Any) -> None:
         default="",
         help="have the workers of a Dask cluster do it; without ADDRESS, of one that is started for it",
     )
-    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_place_flags(parser)
     add_remote_flags(parser)
     parser.add_argument(
         "--push",
@@ -96,12 +93,6 @@ def add_parser(subparsers: Any) -> None:
         help="put what is made, or was here, on this remote, too: others find it there before they make it",
     )
     parser.add_argument("--json", action="store_true", help="print one object about it")
-
-
-def _parse_jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
-        raise ValueError(f"{text!r} is not a number from 1 to {MOST_JOBS}")
-    return int(text)
 
 
 def parse_push(text: str) -> str:

@@ -13,7 +13,7 @@ import trio
 
 from fusefs.cli import print_error
 from fusefs.cli.json_array import ArrayPrinter
-from fusefs.cli.remote_flags import add_remote_flags, make_request
+from fusefs.cli.target_flags import add_only_flag, add_place_flags, add_remote_flags, count_to, make_request
 from fusefs.dataset import open_dataset
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type
@@ -55,13 +55,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("target", metavar="TARGET", help="the version; also TARGET@REV")
-    parser.add_argument(
-        "--only",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="only this file or directory of it, or those that match; may be repeated",
-    )
+    add_only_flag(parser)
     parser.add_argument("--each", action="store_true", help="every image for itself, and not by folder")
     parser.add_argument(
         "--view",
@@ -80,21 +74,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--pictures",
         metavar="N",
-        type=argument_type(_parse_pictures),
+        type=argument_type(count_to(MOST_PICTURES)),
         default=PICTURES,
         help=argparse.SUPPRESS,
     )
-    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
+    add_place_flags(parser)
     add_remote_flags(parser)
     parser.add_argument("--json", action="store_true", help="an array of objects")
-
-
-def _parse_pictures(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_PICTURES):
-        raise ValueError(f"{text!r} is not a number from 1 to {MOST_PICTURES}")
-    return int(text)
 
 
 def _parse_view(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fusefs.cli import print_error
 from fusefs.cli.commit import TerminalProgress, format_size
+from fusefs.cli.target_flags import add_jobs_flag, add_place_flags, add_trust_flag
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.fetching import kind_of
 from fusefs.interruption import Interrupted, interruptible
@@ -52,26 +53,10 @@ def add_parser(subparsers: Any) -> None:
         type=argument_type(parse_remote),
         help="put it there (default: the remote that the output names, or the default one)",
     )
-    parser.add_argument("--rev", metavar="REV", default="", help="the revision of the target")
-    parser.add_argument("--repo", metavar="REPO", default="", help="a repository's directory or URL")
-    parser.add_argument("--cache", metavar="DIR", default="", help="the cache (default: the project's)")
-    parser.add_argument(
-        "--trust", action="store_true", help="follow the configuration of a repository that is not yours"
-    )
-    parser.add_argument(
-        "--jobs",
-        metavar="N",
-        type=argument_type(_parse_jobs),
-        default=JOBS,
-        help=f"objects that are sent at once (default: {JOBS})",
-    )
+    add_place_flags(parser)
+    add_trust_flag(parser)
+    add_jobs_flag(parser, JOBS, MOST_JOBS, f"objects that are sent at once (default: {JOBS})")
     parser.add_argument("--json", action="store_true", help="print one object about it")
-
-
-def _parse_jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
-        raise ValueError(f"{text!r} is not a number from 1 to {MOST_JOBS}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
