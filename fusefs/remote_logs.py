@@ -20,8 +20,8 @@ from store.dvc.project import Kind, find_project
 from store.errors import StoreError
 from store.git.clones import clone_directory, clones_directory
 from store.oplog import identities
+from store.oplog.copies import LogCopies
 from store.oplog.identities import find_access, remote_key
-from store.oplog.library import Library
 from store.oplog.transactions import Journal, Writer, copy_logs
 from store.remotes.opening import open_remote
 from store.remotes.spec import DVC_LAYOUT, RemoteSpec
@@ -55,7 +55,7 @@ def _writer(root: Path, below: str) -> Writer:
 
 def open_journal(spec: RemoteSpec, storage: WritableStorage, cache: Path, writer: Writer) -> Journal:
     """The logs of a remote, with their copies in `cache`."""
-    return Journal(Library(cache), remote_key(spec), spec.name, storage, writer)
+    return Journal(LogCopies(cache), remote_key(spec), spec.name, storage, writer)
 
 
 def copy_to_others(journal: Journal, logs: Sequence[tuple[str, bytes]], others: Sequence[RemoteSpec]) -> None:
@@ -65,7 +65,7 @@ def copy_to_others(journal: Journal, logs: Sequence[tuple[str, bytes]], others: 
         remote_key(spec): spec
         for spec in others
         if spec.layout == DVC_LAYOUT and remote_key(spec) != journal.key
-        and journal.library.open(remote_key(spec)) is not None
+        and journal.copies.open(remote_key(spec)) is not None
     }  # fmt: skip
 
     if not logs:

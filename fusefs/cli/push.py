@@ -132,7 +132,7 @@ class Outcome:
             except RemoteError as error:
                 self.refusals.append(error)
             self.notes += dict.fromkeys(journal.notes)
-            journal.library.compile(journal.key)
+            journal.copies.compile(journal.key)
             copy_to_others(journal, journal.written, self._dataset.remotes)
 
     @contextmanager

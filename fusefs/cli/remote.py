@@ -29,8 +29,8 @@ from store.keeping.scrub import list_objects
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
 from store.oplog.checking import Check, Report, Wishes
+from store.oplog.copies import LogCopies
 from store.oplog.identities import remote_key
-from store.oplog.library import Library
 from store.oplog.logs import Log
 from store.oplog.mending import Mender
 from store.oplog.publishing import publish
@@ -127,10 +127,8 @@ def _log(options: argparse.Namespace, project: Project, cache: Path) -> int:
     with _opened(options, project, cache) as (_, _, journal):
         if not options.offline:
             journal.refresh()
-        logs = sorted(
-            journal.library.logs(journal.key), key=lambda log: (log.name.transaction, str(log.name))
-        )
-        held = journal.library.settle(journal.key)
+        logs = sorted(journal.copies.logs(journal.key), key=lambda log: (log.name.transaction, str(log.name)))
+        held = journal.copies.settle(journal.key)
     for note in journal.notes:
         print_error(f"warning: {note}")
     opened = {one.begin.name.transaction for one in held.open}
@@ -216,13 +214,13 @@ def find_places(text: str, project: Project, cache: Path, *, trust: bool) -> lis
     local = LocalCache(cache)
     with closing(local):
         places += [Place("cache", oid, local.size(oid)) for oid in oids if local.has(oid)]
-    library = Library(cache)
-    for key in library.remotes():
-        compiled = library.compile(key)
+    copies = LogCopies(cache)
+    for key in copies.remotes():
+        compiled = copies.compile(key)
         if compiled is None:
             continue
         found = [(oid, compiled.find(oid)) for oid in oids]
-        name = names.get(key) or library.name(key) or f"remote {key[:8]}"
+        name = names.get(key) or copies.name(key) or f"remote {key[:8]}"
         places += [Place(name, oid, size) for oid, size in found if size is not None]
     return places
 

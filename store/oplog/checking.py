@@ -128,11 +128,11 @@ class Check:
         Raises `RemoteError` where the remote cannot be asked, or does not take what is to be put."""
         journal, key = self._journal, self._journal.key
         self._run(journal.refresh)
-        logs = list(journal.library.logs(key))
-        before = journal.library.settle(key)
+        logs = list(journal.copies.logs(key))
+        before = journal.copies.settle(key)
         there = self._look(before)
         self._run(journal.refresh)
-        after = journal.library.settle(key)
+        after = journal.copies.settle(key)
         report = self.report
         report.objects, report.bytes = len(there), sum(max(size, 0) for size in there.values())
         known = {**dict.fromkeys(before.unsure, UNKNOWN), **before.there}
@@ -285,7 +285,7 @@ class Check:
         if self._wishes.end_all or name.access == writer.access:
             return True
         try:
-            return time.time() - self._journal.library.since(self._journal.key, str(name)) > DEAD_SECONDS
+            return time.time() - self._journal.copies.since(self._journal.key, str(name)) > DEAD_SECONDS
         except OSError:
             return False
 
@@ -355,8 +355,8 @@ class Check:
             for start in range(0, len(names), _DELETED_AT_ONCE):
                 some = names[start : start + _DELETED_AT_ONCE]
                 self._remote.storage.delete([DIRECTORY + one for one in some])
-                journal.library.forget(journal.key, some)
-        journal.library.compile(journal.key)
+                journal.copies.forget(journal.key, some)
+        journal.copies.compile(journal.key)
 
 
 def _is_one_base(logs: Sequence[Log], base: dict[Key, int]) -> bool:

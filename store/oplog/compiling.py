@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from store.oplog.library import Library
+from store.oplog.copies import LogCopies
 
 _PR_SET_PDEATHSIG: Final = 1
 _NICE: Final = 10
@@ -24,7 +24,7 @@ def main() -> None:
     os.nice(_NICE)
     gc.disable()  # there are millions of objects, and no cycles among them
     cache, key = sys.argv[1:]
-    Library(Path(cache)).compile(key)
+    LogCopies(Path(cache)).compile(key)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Final
 from store.errors import StoreError
 from store.oid import DVC_ALGORITHMS, Oid
 from store.oplog.compiled import Compiled
-from store.oplog.library import Library
+from store.oplog.copies import LogCopies
 from store.remotes.remote import Remote
 from store.tree import UNKNOWN
 
@@ -43,7 +43,7 @@ class Hints:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._library = Library(cache)
+        self._copies = LogCopies(cache)
         self._lock = threading.Lock()
         self._known: Mapping[str, Compiled] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
@@ -57,12 +57,12 @@ class Hints:
                 return
             self._looked_at = time.monotonic()
             known = dict(self._known)
-            stamps = {key: self._library.stamp(key) for key in self._library.remotes()}
+            stamps = {key: self._copies.stamp(key) for key in self._copies.remotes()}
             for key in known.keys() - stamps.keys():
                 del known[key]
             for key, stamp in stamps.items():
                 if self._stamps.get(key) != stamp:
-                    compiled = self._library.open(key)
+                    compiled = self._copies.open(key)
                     if compiled is not None:
                         known[key] = compiled
                     else:
@@ -98,10 +98,10 @@ class Hints:
             if time.monotonic() - self._asked_at.get(key, -ASKED_SECONDS) < ASKED_SECONDS:
                 return False
             self._asked_at[key] = time.monotonic()
-        if not self._library.is_behind(key, storage):
+        if not self._copies.is_behind(key, storage):
             return False
         try:
-            for owner in self._library.fetch(key, remote.name, storage).owners:
+            for owner in self._copies.fetch(key, remote.name, storage).owners:
                 self._compile(owner)
         except (StoreError, OSError) as error:
             log.info("logs of %s: %s", remote.name, error)
@@ -109,8 +109,8 @@ class Hints:
         return True
 
     def _compile(self, key: str) -> None:
-        if self._library.weight(key) <= HERE_BYTES:
-            self._library.compile(key)
+        if self._copies.weight(key) <= HERE_BYTES:
+            self._copies.compile(key)
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             command = [*_COMMAND, str(self._cache), key]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from store.layouts import object_path
 from store.oid import Oid
+from store.oplog.copies import CACHES
 from store.oplog.identities import cache_key, new_transaction
-from store.oplog.library import CACHES
 from store.oplog.logs import Log, LogName, Record, format_oid, write_log
 from store.oplog.transactions import Writer, keep_only, put_log
 from store.remotes.storage import WritableStorage

@@ -2,7 +2,7 @@
 
 The begin tells what is planned and is there before anything is done; the end tells what was done and comes
 when all is. Whoever is killed between the two leaves an open transaction, which says where to look. A log
-that a remote does not take is kept in the library, and put when the remote takes logs again: what is done
+that a remote does not take is kept in the cache, and put when the remote takes logs again: what is done
 there depends on no log.
 
 As long as a transaction runs a file of this machine is locked, so that nobody here takes it for a dead one.
@@ -22,8 +22,8 @@ from typing import Final
 
 from store.errors import CacheUnusable, RemoteDenied, RemoteError
 from store.oplog.compiled import Compiled
+from store.oplog.copies import COPIES, LogCopies
 from store.oplog.identities import new_transaction
-from store.oplog.library import COPIES, Library
 from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, write_log
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
@@ -47,7 +47,7 @@ class Writer:
 class Journal:
     """The logs of one remote, for whoever changes it."""
 
-    library: Library
+    copies: LogCopies
     key: str
     """`remote_key` of the remote."""
     name: str
@@ -64,11 +64,11 @@ class Journal:
         Raises `RemoteError`."""
         try:
             self._put_own()
-            refreshed = _patience().run(lambda: self.library.refresh(self.key, self.name, self.storage))
+            refreshed = _patience().run(lambda: self.copies.refresh(self.key, self.name, self.storage))
             self.notes += refreshed.notes
         except (CacheUnusable, RemoteDenied) as error:
             self.notes.append(str(error))
-        return self.library.compile(self.key)
+        return self.copies.compile(self.key)
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -102,8 +102,8 @@ class Journal:
         name = str(self._name("begin", transaction))
         try:
             self.storage.delete([DIRECTORY + name])
-            self.library.forget(self.key, [name])
-            self.library.drop_own(self.key, name)
+            self.copies.forget(self.key, [name])
+            self.copies.drop_own(self.key, name)
         except RemoteError:
             self.end(transaction, (), ())
         except CacheUnusable as error:
@@ -118,24 +118,24 @@ class Journal:
         if not name.startswith("begin=="):
             self.written.append((name, data))
         try:
-            self.library.add(self.key, name, data)
+            self.copies.add(self.key, name, data)
         except CacheUnusable as error:
             self.notes.append(str(error))
         return True
 
     def _put_own(self) -> None:
         """Put what the remote did not take before, as far as it does now."""
-        for name, data in self.library.own(self.key).items():
+        for name, data in self.copies.own(self.key).items():
             try:
                 self.put(name, data)
             except RemoteError:
                 return
-            self.library.drop_own(self.key, name)
+            self.copies.drop_own(self.key, name)
 
     def _keep(self, name: str, data: bytes, why: RemoteError) -> None:
         self.notes.append(f"{why}; the log {name.partition('==')[0]} is kept in the cache until it does")
         with contextlib.suppress(CacheUnusable):
-            self.library.add_own(self.key, name, data)
+            self.copies.add_own(self.key, name, data)
 
     def _log(self, kind: Kind, transaction: str, after: Sequence[str], records: Sequence[Record]) -> Log:
         return Log(self._name(kind, transaction), tuple(after), records)

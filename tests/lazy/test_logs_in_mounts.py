@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from store.oplog.copies import LogCopies
 from store.oplog.identities import remote_key
-from store.oplog.library import Library
 from store.oplog.logs import Log, LogName, Record, write_log
 from store.remotes.spec import RemoteSpec
 from tests.lazy.conftest import FILES, Pushed
@@ -84,10 +84,10 @@ def test_a_machine_that_knows_nothing_reads_the_logs(
     mount = mounter.mount(pushed.oid, "--cache", fresh, "--remote", server.far)
     key = remote_key(RemoteSpec("far", server.far))
     until = time.monotonic() + SECONDS
-    while Library(fresh).open(key) is None and time.monotonic() < until:
+    while LogCopies(fresh).open(key) is None and time.monotonic() < until:
         time.sleep(0.05)
     mount.umount()
-    compiled = Library(fresh).open(key)
+    compiled = LogCopies(fresh).open(key)
     assert compiled is not None and compiled.summary.objects == len(FILES) + 1
 
 
@@ -109,13 +109,13 @@ def test_a_log_that_lies_costs_a_request(
         digest = md5(data)
         size = len(data) + 3 if number % 2 else max(len(data) - 3, 0)
         records.append(Record("PUT", f"files/md5/{digest[:2]}/{digest[2:]}", f"md5:{digest}", size))
-    library = Library(cache)
-    for key in library.remotes():
+    copies = LogCopies(cache)
+    for key in copies.remotes():
         shutil.rmtree(cache / "fusefs/logs" / key)
     empty = remote_key(RemoteSpec("empty", server.empty))
     name = LogName("end", "1" * 32, "2" * 16, "3" * 32)
-    library.add(empty, str(name), write_log(Log(name, (), records)))
-    assert library.compile(empty) is not None
+    copies.add(empty, str(name), write_log(Log(name, (), records)))
+    assert copies.compile(empty) is not None
     mount = mounter.mount(pushed.oid, "--cache", cache, "--remote", server.far, "--remote", server.empty)
     assert {path: (mount.path / path).read_bytes() for path in FILES} == FILES
     assert sizes(mount) == RIGHT

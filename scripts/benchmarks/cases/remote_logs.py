@@ -12,9 +12,9 @@ from benchmarks.scale import Scale
 from benchmarks.workshop import BenchError, Workshop
 from store.layouts import object_path
 from store.oid import MD5, Oid
+from store.oplog.copies import LogCopies
 from store.oplog.hints import Hints
 from store.oplog.identities import remote_key
-from store.oplog.library import Library
 from store.oplog.logs import Log, LogName, Record, format_oid, write_log
 from store.remotes.spec import RemoteSpec
 
@@ -36,10 +36,10 @@ def measure_remote_logs(workshop: Workshop, scale: Scale) -> Results:
     oids = [_oid(number) for number in range(scale.entries)]
     records = [Record("PUT", object_path(oid), format_oid(oid), n) for n, oid in enumerate(oids)]
     name = LogName("end", "1" * 32, "2" * 16, "3" * 32)
-    library = Library(cache)
-    library.add(key, str(name), write_log(Log(name, (), records)))
+    copies = LogCopies(cache)
+    copies.add(key, str(name), write_log(Log(name, (), records)))
     start = time.monotonic()
-    library.compile(key)
+    copies.compile(key)
     results.add("once: compiling the logs", "s", "fusefs", time.monotonic() - start)
     where = ("fusefs", "remote", "where", "--cache", cache, str(oids[-1]))
     for _ in range(scale.rounds):

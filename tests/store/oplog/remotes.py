@@ -14,8 +14,8 @@ from store.local_cache import LocalCache
 from store.manifest import parse_manifest
 from store.oid import Oid
 from store.oplog.checking import Check, Report, Wishes
+from store.oplog.copies import LogCopies
 from store.oplog.identities import remote_key
-from store.oplog.library import Library
 from store.oplog.mending import Mender
 from store.oplog.push_log import PushLog
 from store.oplog.transactions import Journal, Writer
@@ -93,8 +93,8 @@ class User:
         return self.home / "cache"
 
     @property
-    def library(self) -> Library:
-        return Library(self.cache)
+    def copies(self) -> LogCopies:
+        return LogCopies(self.cache)
 
     @property
     def key(self) -> str:
@@ -117,7 +117,7 @@ class User:
 
     def journal(self, storage: WritableStorage) -> Journal:
         writer = Writer(self.project, self.access, self.home / "state")
-        return Journal(self.library, self.key, self.spec.name, storage, writer)
+        return Journal(self.copies, self.key, self.spec.name, storage, writer)
 
     def push(self, *oids: Oid, storage: Counted | None = None, jobs: int = 2) -> Push:
         storage = storage or self.storage()
@@ -126,7 +126,7 @@ class User:
         push = Push(CacheChain(LocalCache(self.cache)), remote, log=log, jobs=jobs)
         with log.running():
             push.run(oids)
-        self.library.compile(self.key)
+        self.copies.compile(self.key)
         return push
 
     def check(self, storage: Counted | None = None, others: Sequence[Remote] = (), **wishes: bool) -> Report:
@@ -160,6 +160,6 @@ class User:
 
     def known(self) -> set[str]:
         """What the logs say that the remote has, settled."""
-        held = self.library.settle(self.key)
+        held = self.copies.settle(self.key)
         assert not held.unsure
         return {name.removeprefix("md5:") for _, name in held.there}

@@ -71,7 +71,7 @@ def test_what_somebody_else_put_without_a_log_is_logged_when_it_is_met(user: Use
     other.add(FILES)
     other.push(oid)
     assert other.known() == names(oid, FILES)
-    compiled = other.library.open(other.key)
+    compiled = other.copies.open(other.key)
     assert compiled is not None
     assert all(compiled.find(Oid(md5(data))) == len(data) for data in FILES.values())
 
@@ -106,7 +106,7 @@ def test_a_remote_that_takes_no_logs_is_pushed_to(user: User, monkeypatch: pytes
     assert user.known() == names(oid, FILES)
     user.push(user.add({"x": b"another"}))
     assert user.logs() == ["begin", "begin", "end", "end"]
-    assert not user.library.own(user.key)
+    assert not user.copies.own(user.key)
     assert user.known() == user.objects()
 
 
@@ -247,7 +247,7 @@ def test_the_begin_of_a_torn_end_is_read(user: User, other: User) -> None:
     end.chmod(0o644)
     end.write_bytes(data[: len(data) // 2])
     other.journal(other.storage()).refresh()
-    assert len(other.library.settle(other.key).open) == 1
+    assert len(other.copies.settle(other.key).open) == 1
     report = other.check(end_all=True)
     assert len(report.ended) == 1 and not report.findings
     assert other.known() == user.objects()
@@ -263,7 +263,7 @@ def test_a_transaction_that_runs_is_left_alone(user: User, other: User) -> None:
         assert other.check().running == [transaction]  # somebody else's, begun a moment ago
         assert user.check(end_all=True).running == [transaction]
     assert user.check().ended == [transaction]
-    assert not user.library.settle(user.key).open
+    assert not user.copies.settle(user.key).open
 
 
 def test_a_lost_object_is_named_until_it_is_mended_or_forgotten(user: User) -> None:
@@ -319,7 +319,7 @@ def test_a_log_that_lies_about_a_size_is_corrected(user: User) -> None:
     (end.parent / str(liar)).write_bytes(write_log(Log(liar, (name.transaction,), (lie,))))
     report = user.check()
     assert report.corrected == 1 and not report.findings
-    compiled = user.library.open(user.key)
+    compiled = user.copies.open(user.key)
     assert compiled is not None and compiled.find(Oid(digest)) == len(FILES["dir0/0"])
 
 
@@ -402,7 +402,7 @@ def test_where_nothing_may_be_deleted_an_end_tells_of_nothing(user: User) -> Non
 
     user.push(oid, storage=user.storage(refuse))
     assert user.logs() == ["begin", "begin", "end", "end"]
-    assert not user.library.settle(user.key).open
+    assert not user.copies.settle(user.key).open
 
 
 def test_two_checks_at_once(user: User, other: User) -> None:

@@ -12,11 +12,11 @@ import pytest
 from store.errors import CacheUnusable
 from store.layouts import object_path
 from store.oid import MD5, MD5_DOS2UNIX, Oid
-from store.oplog import hints, identities, library
+from store.oplog import copies, hints, identities
 from store.oplog.compiled import Compiled, Damaged
+from store.oplog.copies import COPIES, LogCopies
 from store.oplog.hints import Hints
 from store.oplog.identities import find_access, find_project, remote_key
-from store.oplog.library import COPIES, Library
 from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, format_oid, write_log
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
@@ -51,7 +51,7 @@ def test_objects_are_found_by_every_kind_of_oid(tmp_path: Path) -> None:
     records += [put(oid, 10_000 + number) for number, oid in enumerate(twins)]
     records[7] = Record("HAS", records[7].path, records[7].oid)
     records.append(Record("PUT", "files/md5/ab/else", "md5:" + "cd" * 16, 5))  # in a place of another
-    made = Library(tmp_path)
+    made = LogCopies(tmp_path)
     made.add(KEY, *log(1, records))
     compiled = made.compile(KEY)
     assert compiled is not None
@@ -71,7 +71,7 @@ def test_digests_that_look_alike_are_told_apart(tmp_path: Path) -> None:
     one, two = bytes(8) + b"\1" * 8, b"\0\0" + b"\2" * 14
     across = Oid.from_bytes(one[8:] + two[:8])
     decoy = Oid.from_bytes(b"\0\0" + bytes(6) + b"\1" * 6 + b"\0\0")
-    made = Library(tmp_path)
+    made = LogCopies(tmp_path)
     made.add(KEY, *log(1, [put(Oid.from_bytes(one), 1), put(Oid.from_bytes(two), 2)]))
     compiled = made.compile(KEY)
     assert compiled is not None
@@ -82,7 +82,7 @@ def test_digests_that_look_alike_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_none_and_made_anew(tmp_path: Path) -> None:
-    made = Library(tmp_path)
+    made = LogCopies(tmp_path)
     made.add(KEY, *log(1, [put(oid, 1) for oid in some_oids(5)]))
     assert made.compile(KEY) is not None
     path = tmp_path / "fusefs/logs" / KEY / "holdings"
@@ -105,7 +105,7 @@ def test_a_damaged_file_is_none_and_made_anew(tmp_path: Path) -> None:
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
-    made = Library(tmp_path / "cache")
+    made = LogCopies(tmp_path / "cache")
     made.add(KEY, *log(1, []))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "cache/fusefs/logs" / OTHER).symlink_to(tmp_path / "elsewhere")
@@ -133,7 +133,7 @@ def test_a_refresh_follows_the_remote(tmp_path: Path, monkeypatch: pytest.Monkey
         path = tmp_path / "remote" / place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    made = Library(tmp_path / "cache")
+    made = LogCopies(tmp_path / "cache")
     assert made.is_behind(KEY, storage)
     made.refresh(KEY, "far", storage)
     assert not made.is_behind(KEY, storage)
@@ -147,8 +147,8 @@ def test_a_refresh_follows_the_remote(tmp_path: Path, monkeypatch: pytest.Monkey
     made.refresh(KEY, "far", storage)
     known.load(now=True)
     assert [known.has(KEY, oid) for oid in oids[:2]] == [False, True]
-    monkeypatch.setattr(library, "LARGEST", 100)
-    many = Library(tmp_path / "other")
+    monkeypatch.setattr(copies, "LARGEST", 100)
+    many = LogCopies(tmp_path / "other")
     notes = many.refresh(KEY, "far", storage).notes
     assert any("left out" in note for note in notes) and not list(many.logs(KEY))
 
@@ -179,7 +179,7 @@ def test_hints_read_what_is_new_and_not_often(
 def test_a_cache_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/fusefs").write_text("something else")
-    made = Library(tmp_path / "cache")
+    made = LogCopies(tmp_path / "cache")
     with pytest.raises(CacheUnusable, match="logs cannot be kept"):
         made.add(KEY, *log(1, []))
     assert made.remotes() == [] and made.compile(KEY) is None and made.own(KEY) == {}

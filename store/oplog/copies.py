@@ -1,11 +1,11 @@
-"""`Library`: the logs of remotes that a cache has copies of, and what is compiled of them.
+"""`LogCopies`: the logs of remotes that a cache has copies of, and what is compiled of them.
 
 They lie in `<cache>/fusefs/logs/<remote>/`, a directory a remote, named by its place (`remote_key`), so that
 all who use the cache know what one of them has read. A refresh lists the remote's logs and reads those that
 are new. Logs that could not be written to their remote lie there, too, in `own/`, until they can be.
 
-What lies there is believed no more than a remote is: it saves requests, and a lie costs one. A library that
-cannot be written is none. Everything is reached through descriptors, never by a symlink. Blocking; any
+What lies there is believed no more than a remote is: it saves requests, and a lie costs one. Copies that
+cannot be written are none. Everything is reached through descriptors, never by a symlink. Blocking; any
 thread.
 """
 
@@ -59,8 +59,8 @@ class Refreshed:
     """A line for what was left out."""
 
 
-class Library:
-    """The logs in one cache. Its directory need not exist."""
+class LogCopies:
+    """The logs of remotes in one cache. Its directory need not exist."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -231,7 +231,7 @@ class Library:
 
     @contextmanager
     def _opened(self, *below: str, create: bool = False) -> Iterator[int]:
-        """The library's directory, or one below. Raises `OSError`."""
+        """The copies' directory, or one below. Raises `OSError`."""
         if create:
             make_root(self._cache, _NEW_MODE)
         current = os.open(self._cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
