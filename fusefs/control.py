@@ -14,7 +14,8 @@ from typing import Final, Protocol
 import pyfuse3
 
 from fusefs.attributes import absent
-from fusefs.errnos import EINVAL, EISDIR
+from fusefs.errnos import EISDIR
+from fusefs.plain import BytesFile, ListedDirectory, PlainSpace
 from fusefs.spaces import CONTROL_SPACE, OpenFile, first_inode
 from store.tree import ROOT_ROW, Tree
 
@@ -31,34 +32,6 @@ def control_name(tree: Tree | None) -> bytes:
     return next((name for name in NAMES if tree.lookup(ROOT_ROW, name) is None), b"")
 
 
-class MadeFile:
-    """An open file whose bytes were made when it was opened."""
-
-    direct: Final = True
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return self._content[offset : offset + length]
-
-    def close(self) -> None:
-        pass
-
-
-class ListedDirectory:
-    """A listing that was made when the directory was opened."""
-
-    def __init__(self, entries: list[tuple[bytes, pyfuse3.EntryAttributes]]) -> None:
-        self._entries = entries
-
-    async def list(self, start: int, token: pyfuse3.ReaddirToken) -> None:
-        for place in range(start, len(self._entries)):
-            name, attributes = self._entries[place]
-            if not pyfuse3.readdir_reply(token, name, attributes, place + 1):
-                return
-
-
 class HasDirectory(Protocol):
     """A space that is entered through the control directory."""
 
@@ -66,7 +39,7 @@ class HasDirectory(Protocol):
         """The attributes of its first directory."""
 
 
-class ControlSpace:
+class ControlSpace(PlainSpace):
     """Names, attributes and contents of the control files, and the directories that stand beside them."""
 
     def __init__(
@@ -111,9 +84,6 @@ class ControlSpace:
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self._attributes(row)
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
     def opendir(self, row: int) -> ListedDirectory:
         named = [(name, self._attributes(place)) for place, name in enumerate(self._names, 1)]
         beside = [(name, space.directory()) for name, space in self._directories.items()]
@@ -122,13 +92,7 @@ class ControlSpace:
     async def open(self, row: int) -> OpenFile:
         if row == DIRECTORY_ROW:
             raise pyfuse3.FUSEError(EISDIR)
-        return MadeFile(self._makers[row - 1]())
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
+        return BytesFile(self._makers[row - 1](), direct=True)
 
     def capacity(self) -> tuple[int, int]:
         return 0, len(self._names)

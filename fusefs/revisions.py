@@ -18,9 +18,9 @@ from typing import Final, Protocol
 import pyfuse3
 
 from fusefs.attributes import FOREVER, absent
-from fusefs.control import DIRECTORY_SECONDS, ListedDirectory
-from fusefs.errnos import EINVAL, EISDIR
-from fusefs.spaces import OpenFile, first_inode
+from fusefs.control import DIRECTORY_SECONDS
+from fusefs.plain import ListedDirectory, PlainSpace
+from fusefs.spaces import first_inode
 from fusefs.tree_space import DOTS, TreeSpace
 from fusefs.versions import Versions
 from store.errors import RevisionUnknown
@@ -59,7 +59,7 @@ class NamesDirectory:
         await self._listed.list(start, token)
 
 
-class RevisionsSpace:
+class RevisionsSpace(PlainSpace):
     """Names of revisions that match `pattern` (a glob; empty: any that git knows)."""
 
     def __init__(self, versions: Versions, pattern: str, *, number: int, uid: int, gid: int) -> None:
@@ -121,20 +121,8 @@ class RevisionsSpace:
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self._attributes(row)
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
     def opendir(self, row: int) -> NamesDirectory | ListedDirectory:
         return ListedDirectory([]) if row else NamesDirectory(self)
-
-    async def open(self, row: int) -> OpenFile:
-        raise pyfuse3.FUSEError(EISDIR)
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
 
     def capacity(self) -> tuple[int, int]:
         return 0, len(self._rows)

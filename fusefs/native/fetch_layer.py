@@ -20,11 +20,11 @@ import pyfuse3
 import trio
 
 from fusefs.attributes import FOREVER, absent
-from fusefs.control import ListedDirectory
-from fusefs.errnos import EINVAL, EISDIR, ESTALE
+from fusefs.errnos import ESTALE
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.tree_layer import TreeLayer
-from fusefs.spaces import FETCH_SPACE, OpenFile, first_inode
+from fusefs.plain import PlainSpace
+from fusefs.spaces import FETCH_SPACE, first_inode
 from store.cache_layers import CacheLayers
 from store.content_store import OpenBytes, OpenObject
 from store.content_store import OpenFile as CachedFile
@@ -52,7 +52,7 @@ _PREFIX: Final = re.compile(rb"[0-9a-f]{2}")
 _REST: Final = re.compile(rb"[0-9a-f]{30}")
 
 
-class FetchLayer:
+class FetchLayer(PlainSpace):
     """The directories of a cache, in which every object of the versions that are shown can be looked up.
 
     `trees` tells those versions, `layers` what the kernel sees in the caches itself.
@@ -150,24 +150,6 @@ class FetchLayer:
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return _attributes(row)
-
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
-    def opendir(self, row: int) -> ListedDirectory:
-        return ListedDirectory([])
-
-    async def open(self, row: int) -> OpenFile:
-        raise pyfuse3.FUSEError(EISDIR)
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
-
-    def capacity(self) -> tuple[int, int]:
-        return 0, 0
 
 
 def _attributes(row: int) -> pyfuse3.EntryAttributes:

@@ -10,15 +10,13 @@ import stat
 import pyfuse3
 
 from fusefs.attributes import FOREVER, absent
-from fusefs.control import ListedDirectory
-from fusefs.errnos import EINVAL, EISDIR
 from fusefs.native.fetch_layer import FetchLayer
 from fusefs.native.layers import FETCH, TREE
 from fusefs.native.tree_layer import TreeLayer
-from fusefs.spaces import OpenFile
+from fusefs.plain import PlainSpace
 
 
-class LayersSpace:
+class LayersSpace(PlainSpace):
     """Row 0. `shown` is the version that `df` tells of."""
 
     def __init__(self, tree: TreeLayer, fetch: FetchLayer) -> None:
@@ -37,21 +35,6 @@ class LayersSpace:
         entry.st_mode, entry.st_nlink = pyfuse3.ModeT(stat.S_IFDIR | 0o755), 4
         entry.entry_timeout = entry.attr_timeout = FOREVER
         return entry
-
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
-    def opendir(self, row: int) -> ListedDirectory:
-        return ListedDirectory([])
-
-    async def open(self, row: int) -> OpenFile:
-        raise pyfuse3.FUSEError(EISDIR)
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
 
     def capacity(self) -> tuple[int, int]:
         return self.shown.capacity()

@@ -15,10 +15,10 @@ from typing import Final
 import pyfuse3
 
 from fusefs.attributes import FOREVER, absent
-from fusefs.control import ListedDirectory
-from fusefs.errnos import EINVAL, EISDIR, ENOENT
+from fusefs.errnos import EINVAL, ENOENT
+from fusefs.plain import ListedDirectory, PlainSpace
 from fusefs.revisions import NamesDirectory, decode_name, encode_name
-from fusefs.spaces import OpenFile, first_inode
+from fusefs.spaces import first_inode
 from fusefs.versions import Versions
 from store.errors import RevisionUnknown, StoreError
 
@@ -28,7 +28,7 @@ MOST_NAMES: Final = 100_000
 _COMMIT: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-class _Directory:
+class _Directory(PlainSpace):
     """What the two have in common: row 0, a directory of names that never change."""
 
     def __init__(self, number: int, *, uid: int, gid: int) -> None:
@@ -51,18 +51,6 @@ class _Directory:
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self._attributes(row)
-
-    async def open(self, row: int) -> OpenFile:
-        raise pyfuse3.FUSEError(EISDIR)
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
-
-    def capacity(self) -> tuple[int, int]:
-        return 0, 0
 
 
 class RevisionLinks(_Directory):

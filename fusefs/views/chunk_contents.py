@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from fusefs.plain import BytesFile
 from fusefs.spaces import OpenFile
-from fusefs.views.chunk_reading import PieceFile, Pieces, ShardFile, TextFile, open_zip
+from fusefs.views.chunk_reading import PieceFile, Pieces, ShardFile, open_zip
 from fusefs.views.chunk_store import ChunkStore, Shown
 from store.errors import ObjectCorrupt
 from store.making.cvat_originals import OriginalZip, lay_out
@@ -89,11 +90,11 @@ class ChunkContents:
         if row == MANIFEST:
             content = await self._manifest(shown)
             self._tell(shown, row, len(content))
-            return TextFile(content)
+            return BytesFile(content)
         if row == INDEX:
             content = await self._threads.on_disk(index_of, await self._manifest(shown))
             self._tell(shown, row, len(content))
-            return TextFile(content)
+            return BytesFile(content)
         if isinstance(chunked, ChunkedFolder) and _is_original(row):
             return await self._open_originals(chunked, row)
         pieces = Pieces(self._maker, self._store.held, _task(shown, row))

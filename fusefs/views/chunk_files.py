@@ -19,7 +19,8 @@ import xxhash
 
 from fusefs.attributes import BLOCK_BYTES, DIRECTORY_BYTES, FOREVER, PREFERRED_READ, absent
 from fusefs.content_times import time_of
-from fusefs.errnos import EINVAL, EISDIR
+from fusefs.errnos import EISDIR
+from fusefs.plain import PlainSpace
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import DOTS, REV
 from fusefs.views.chunk_contents import (
@@ -46,7 +47,7 @@ _CHUNK: Final = re.compile(rb"(0|[1-9][0-9]{0,9})\.(zip|mp4)")
 _NANOSECONDS: Final = 10**9
 
 
-class ChunkFiles:
+class ChunkFiles(PlainSpace):
     """The files of one row of the tree by one recipe: a `Space`."""
 
     def __init__(
@@ -124,18 +125,11 @@ class ChunkFiles:
             raise pyfuse3.FUSEError(EISDIR)
         return await self.contents.open(await self.contents.shown(), row)
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
     def xattr_names(self, row: int) -> tuple[bytes, ...]:
         return (REV,) if self._mirror.rev else ()
 
     async def xattr(self, row: int, name: bytes) -> bytes | None:
         return self._mirror.rev.encode() if name in self.xattr_names(row) else None
-
-    def capacity(self) -> tuple[int, int]:
-        """Of a directory that is never a mount's root."""
-        return 0, 0
 
 
 class ChunksListing:

@@ -29,21 +29,6 @@ class ShardFile:
         self._reader.close()
 
 
-class TextFile:
-    """A manifest or its index."""
-
-    direct: Final = False
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    async def read(self, offset: int, length: int) -> memoryview:
-        return memoryview(self._content)[offset : offset + length]
-
-    def close(self) -> None:
-        pass
-
-
 class Pieces:
     """The pieces of a product, held between reads: many files may be open."""
 

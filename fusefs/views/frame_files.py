@@ -16,8 +16,7 @@ import xxhash
 
 from fusefs.attributes import BLOCK_BYTES, FOREVER, PREFERRED_READ, absent
 from fusefs.content_times import time_of
-from fusefs.control import ListedDirectory
-from fusefs.errnos import EINVAL
+from fusefs.plain import PlainSpace
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import REV
 from fusefs.views.frame_store import FrameStore, Video
@@ -72,7 +71,7 @@ class FrameFile:
         pass
 
 
-class FrameFiles:
+class FrameFiles(PlainSpace):
     """The files of one video by one recipe: a `Space`."""
 
     def __init__(
@@ -142,12 +141,6 @@ class FrameFiles:
             await self.store.frame(video, place)
         return FrameFile(self, place)
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
-    def opendir(self, row: int) -> ListedDirectory:
-        return ListedDirectory([])  # there are no directories here
-
     def xattr_names(self, row: int) -> tuple[bytes, ...]:
         names = (SOURCE,) if row == TABLE_ROW else (SOURCE, KEY)
         return (*names, REV) if self._rev else names
@@ -161,10 +154,6 @@ class FrameFiles:
             task, _ = (await self.video()).find(row - FIRST_FRAME)
             return task.key.encode()
         return self._rev.encode()
-
-    def capacity(self) -> tuple[int, int]:
-        """Of a directory that is never a mount's root."""
-        return 0, 0
 
 
 class FramesInside:

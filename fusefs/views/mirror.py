@@ -18,8 +18,8 @@ import trio
 
 from fusefs.attributes import DIRECTORY_BYTES, FOREVER, WORD_BYTES, absent
 from fusefs.content_times import time_of
-from fusefs.errnos import EINVAL, EISDIR
-from fusefs.spaces import OpenFile, Space, first_inode
+from fusefs.plain import PlainSpace
+from fusefs.spaces import Space, first_inode
 from fusefs.tree_space import DOTS, OID, REV, TreeSpace
 from fusefs.views.view import Surroundings
 from store.tree import ROOT_ROW, Tree
@@ -96,7 +96,7 @@ class MirrorDirectory:
             await self._inside.list(max(start - base, 0), base, token)
 
 
-class MirrorSpace:
+class MirrorSpace(PlainSpace):
     """A version through a view. `rule_of` makes the rule: it may need the mirror's numbers."""
 
     def __init__(
@@ -179,14 +179,8 @@ class MirrorSpace:
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self.fill(row)
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
     def opendir(self, row: int) -> MirrorDirectory:
         return MirrorDirectory(self, row)
-
-    async def open(self, row: int) -> OpenFile:
-        raise pyfuse3.FUSEError(EISDIR)
 
     def xattr_names(self, row: int) -> tuple[bytes, ...]:
         names = () if self.tree.is_directory(row) else (OID,)

@@ -22,8 +22,9 @@ import xxhash
 
 from fusefs.attributes import BLOCK_BYTES, DIRECTORY_BYTES, FOREVER, PREFERRED_READ, absent
 from fusefs.content_times import time_of
-from fusefs.errnos import EINVAL, EISDIR
+from fusefs.errnos import EISDIR
 from fusefs.kernel_caches import forget_file
+from fusefs.plain import BytesFile, PlainSpace
 from fusefs.spaces import OpenFile, first_inode
 from fusefs.tree_space import DOTS, TreeSpace
 from fusefs.views.view import Surroundings
@@ -122,21 +123,6 @@ class _ShardFile:
         self._reader.close()
 
 
-class _DatasetFile:
-    """The open `dataset.json`."""
-
-    direct: Final = False
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    async def read(self, offset: int, length: int) -> bytes:
-        return self._content[offset : offset + length]
-
-    def close(self) -> None:
-        pass
-
-
 class _Listing:
     """The directory while it is being listed."""
 
@@ -149,7 +135,7 @@ class _Listing:
                 return
 
 
-class ShardsSpace:
+class ShardsSpace(PlainSpace):
     """A version cut as one recipe wants it, into so many `shards`."""
 
     def __init__(self, view: ShardsView, version: TreeSpace, recipe: ShardsRecipe, shards: int) -> None:
@@ -258,9 +244,6 @@ class ShardsSpace:
                 await self._lay_out(row - _FIRST_SHARD)
         return self._attributes(row)
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
     def opendir(self, row: int) -> _Listing:
         return _Listing(self)
 
@@ -268,7 +251,7 @@ class ShardsSpace:
         if row == ROOT_ROW:
             raise pyfuse3.FUSEError(EISDIR)
         if row == _DATASET_ROW:
-            return _DatasetFile(await self._describe())
+            return BytesFile(await self._describe())
         number = row - _FIRST_SHARD
         shard = await self._lay_out(number)
         while number in self._outdated:
@@ -278,12 +261,6 @@ class ShardsSpace:
         reader = ShardReader(self._files, shard, self._view.allowance, self._start_soon)
         name = f"{shard_name(number)} of shards {self._recipe}"
         return _ShardFile(reader, name, lambda: self._corrected.get(number, 0))
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
 
     def capacity(self) -> tuple[int, int]:
         """As of the version, and the entries that are here."""

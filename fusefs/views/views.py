@@ -17,9 +17,9 @@ import pyfuse3
 import trio
 
 from fusefs.attributes import absent
-from fusefs.control import DIRECTORY_SECONDS, ListedDirectory
-from fusefs.errnos import EINVAL, EISDIR
-from fusefs.spaces import OpenFile, first_inode
+from fusefs.control import DIRECTORY_SECONDS
+from fusefs.plain import ListedDirectory, PlainSpace
+from fusefs.spaces import first_inode
 from fusefs.tree_space import DOTS, TreeSpace
 from fusefs.views.kinds import KINDS, RECIPE_BYTES, check_recipe
 from fusefs.views.numbers import Numbers
@@ -103,7 +103,7 @@ class Views:
         return [(self.directories[kind.encode()].inode, recipe.encode()) for kind, recipe in named]
 
 
-class RecipesSpace:
+class RecipesSpace(PlainSpace):
     """The directory of one kind. Row 0, and no other: what is in it are spaces of their own."""
 
     def __init__(self, kind: str, views: Views, numbers: Numbers, *, uid: int, gid: int) -> None:
@@ -138,23 +138,11 @@ class RecipesSpace:
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self.directory()
 
-    async def readlink(self, row: int) -> bytes:
-        raise pyfuse3.FUSEError(EINVAL)  # there are no links here
-
     def opendir(self, row: int) -> ListedDirectory:
         entries = [
             (recipe.encode(), _named(space, 0.0)) for recipe, space in self._views.opened(self._kind).items()
         ]
         return ListedDirectory([(b".", self.directory()), (b"..", self.directory()), *entries])
-
-    async def open(self, row: int) -> OpenFile:
-        raise pyfuse3.FUSEError(EISDIR)
-
-    def xattr_names(self, row: int) -> tuple[bytes, ...]:
-        return ()
-
-    async def xattr(self, row: int, name: bytes) -> bytes | None:
-        return None
 
     def capacity(self) -> tuple[int, int]:
         return 0, len(self._views.opened(self._kind))
