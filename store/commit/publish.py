@@ -11,7 +11,6 @@ shares the cache cannot send our writes elsewhere.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -23,12 +22,11 @@ from store.errors import CacheUnusable
 from store.layouts import OBJECT_ROOTS
 from store.oid import MD5
 from store.ownership import OPEN_DIRECTORY, Ownership, make_root
+from store.syncing import sync_file_system
 
 _FEW: Final = 32
 """Up to so many files are synced one by one: a sync of the file system would also wait for
 everything else that was ever written to it."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Staged(NamedTuple):
@@ -89,7 +87,7 @@ class ObjectWriter:
     def settle(self) -> None:
         """Make the names of all published objects durable. Raises `OSError`."""
         if len(self._dirty) > _FEW:
-            _sync_file_system(self._objects)
+            sync_file_system(self._objects)
         else:
             for fd in self._dirty:
                 os.fsync(fd)
@@ -105,7 +103,7 @@ class ObjectWriter:
 
     def _sync_files(self, batch: Sequence[Staged]) -> None:
         if len(batch) > _FEW:
-            _sync_file_system(self.room.fd)
+            sync_file_system(self.room.fd)
             return
         for staged in batch:
             fd = os.open(staged.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.room.fd)
@@ -143,10 +141,3 @@ def open_writer(cache: Path, *, shared_with_group: bool, new_mode: int) -> Itera
     except OSError as error:
         what = f" ({error.filename!r})" if error.filename else ""
         raise CacheUnusable(f"cannot write to the cache {str(cache)!r}: {error.strerror}{what}") from error
-
-
-def _sync_file_system(fd: int) -> None:
-    """syncfs(2): everything written to the file system of `fd` is on the disk. Raises `OSError`."""
-    if _libc.syncfs(fd) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

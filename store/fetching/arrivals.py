@@ -11,7 +11,6 @@ Blocking; any thread. Every `OSError` leaves as `CacheUnusable`, whose one line 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import itertools
 import os
@@ -29,6 +28,7 @@ from store.errors import CacheUnusable
 from store.layouts import object_path
 from store.oid import Oid
 from store.ownership import OBJECT_MODE, Ownership, make_root
+from store.syncing import start_writing, sync_file_system
 
 T = TypeVar("T")
 
@@ -47,10 +47,6 @@ _FEW: Final = 8
 _MUCH_DIRTY: Final = 256 << 20
 """Bytes, in memory and not on their disks yet."""
 _NEW_CACHE_MODE: Final = 0o777
-_SYNC_FILE_RANGE_WRITE: Final = 2
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class Arrival(NamedTuple):
@@ -156,7 +152,7 @@ class Arrivals:
         if not together:
             for arrival in batch:
                 # All on their way before the first is waited for: then they share the journal's commits.
-                _libc.sync_file_range(arrival.descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)
+                start_writing(arrival.descriptor)
         failures: list[CacheUnusable | None] = []
         for arrival in batch:
             try:
@@ -243,10 +239,11 @@ class Arrivals:
             return False
         try:
             self._with_place(partial(_settle_all, batch=batch))
-        except CacheUnusable:
+            sync_file_system(batch[0].descriptor)
+        except (CacheUnusable, OSError):
+            # Where it fails it does not say for whom: then each is synced by itself, and says so.
             return False
-        # Where it fails it does not say for whom: then each is synced by itself, and says so.
-        return bool(_libc.syncfs(batch[0].descriptor) == 0)
+        return True
 
     def _admit(self, place: _Place, arrival: Arrival, synced: bool) -> None:
         directory, _, name = object_path(arrival.oid).rpartition("/")
