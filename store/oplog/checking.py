@@ -196,7 +196,7 @@ class Check:
             prefixes += [(MD5_DOS2UNIX, f"{number:02x}/") for number in range(256)]
         for algorithm, prefix in prefixes:
             try:
-                for path, size in self._remote.storage.list(prefix):
+                for path, size, _ in self._remote.storage.list(prefix):
                     self._crew.check()
                     oid = _object_at(path, algorithm)
                     if oid is not None:

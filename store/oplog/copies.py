@@ -263,7 +263,7 @@ def _list(storage: Storage) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     if storage.can_list:
         with contextlib.suppress(RemoteAbsent, RemoteMissing):
-            for listed, size in storage.list("META/"):
+            for listed, size, _ in storage.list("META/"):
                 directory, _, name = listed.rpartition("/")
                 prefix = f"{directory}/"
                 if not _PLACE.fullmatch(prefix) or LogName.parse(name) is None:

@@ -166,7 +166,7 @@ def keep_only(storage: WritableStorage, directory: str, names: Sequence[str]) ->
     """Remove the logs of a directory but those. Raises `RemoteError`."""
     if storage.can_list:
         kept = {directory + name for name in names}
-        storage.delete([key for key, _ in storage.list(directory) if key not in kept])
+        storage.delete([one.key for one in storage.list(directory) if one.key not in kept])
 
 
 def is_running(state: Path, transaction: str) -> bool:

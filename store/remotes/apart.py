@@ -222,8 +222,8 @@ class ApartStorage:
         with self._apart.connection() as connection:
             connection.send_value([self._spec, "list", [prefix]])
             while (page := connection.receive_value()) is not None:
-                for key, size in page:
-                    yield Listed(key, size)
+                for listed in page:
+                    yield Listed(*listed)
 
     def close(self) -> None:
         """The helper keeps what it has open for as long as it lives."""

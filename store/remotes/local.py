@@ -102,7 +102,7 @@ class LocalStorage:
                 if stat.S_ISDIR(status.st_mode) and depth < DEEPEST:
                     pending.append((f"{directory}{entry}/", depth + 1))
                 elif stat.S_ISREG(status.st_mode):
-                    yield Listed(directory + entry, status.st_size)
+                    yield Listed(directory + entry, status.st_size, status.st_mtime)
 
     def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
         """As `WritableStorage.put`."""

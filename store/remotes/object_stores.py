@@ -139,7 +139,8 @@ class ObjectStorage:
                 return
             for meta in page:
                 if meta["path"].startswith(self._prefix + prefix):
-                    yield Listed(meta["path"][start:], meta["size"])
+                    modified = meta["last_modified"].timestamp()
+                    yield Listed(meta["path"][start:], meta["size"], modified)
             self._ready()
 
     def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:

@@ -63,7 +63,7 @@ class Remote:
         """
         sample = object_path(Oid(prefix + "0" * 30, algorithm=algorithm))
         directory = sample.rpartition("/")[0] + "/"
-        for key, size in self.storage.list(directory):
+        for key, size, _ in self.storage.list(directory):
             name = key.removeprefix(directory)
             try:
                 oid = Oid.parse(prefix + name, algorithm)

@@ -156,11 +156,11 @@ class SshStorage:
         pending = [(prefix, 0)]
         while pending:
             directory, depth = pending.pop()
-            for name, mode, size in self._names(directory):
+            for name, mode, size, modified in self._names(directory):
                 if stat.S_ISDIR(mode) and depth < DEEPEST:
                     pending.append((f"{directory}{name}/", depth + 1))
                 elif stat.S_ISREG(mode):
-                    yield Listed(directory + name, size)
+                    yield Listed(directory + name, size, modified)
 
     def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
         """As `WritableStorage.put`."""
@@ -199,8 +199,8 @@ class SshStorage:
         """For what `session` raised."""
         return error_of(error, self.who, what, self._host, self._hint, verb)
 
-    def _names(self, directory: str) -> Iterator[tuple[str, int, int]]:
-        """(name, mode, size) of what is in a directory, page by page."""
+    def _names(self, directory: str) -> Iterator[tuple[str, int, int, float]]:
+        """(name, mode, size, time of change) of what is in a directory, page by page."""
         path = f"/{self._base}/{directory}".rstrip("/")
 
         async def begin(channel: asyncssh.SFTPClient) -> tuple[_Names, list[asyncssh.SFTPName]]:
@@ -278,8 +278,8 @@ async def _page(names: _Names) -> list[asyncssh.SFTPName]:
     return page
 
 
-def _entry(name: asyncssh.SFTPName) -> tuple[str, int, int] | None:
+def _entry(name: asyncssh.SFTPName) -> tuple[str, int, int, float] | None:
     text = name.filename if isinstance(name.filename, str) else name.filename.decode(errors="surrogateescape")
     if text in ("", ".", "..") or "/" in text or name.attrs.permissions is None:
         return None
-    return text, name.attrs.permissions, name.attrs.size or 0
+    return text, name.attrs.permissions, name.attrs.size or 0, float(name.attrs.mtime or 0)

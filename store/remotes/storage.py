@@ -31,10 +31,12 @@ class Address(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What a listing tells of a key: its length in bytes."""
+    """What a listing tells of a key: its length in bytes, and when it was written."""
 
     key: str
     size: int
+    modified: float = 0.0
+    """Seconds since the epoch by the storage's clock; 0 where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class WebdavStorage(HttpStorage):
                     pending.append((key, depth + 1))
                 elif not entry.is_collection:
                     size = entry.size if entry.size >= 0 else self.size(Address(key))
-                    yield Listed(key, size)
+                    yield Listed(key, size, entry.modified)
 
     def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
         """As `WritableStorage.put`."""

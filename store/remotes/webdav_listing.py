@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 from xml.parsers import expat
@@ -18,7 +19,7 @@ DEEPEST: Final = 32
 LONGEST_TEXT: Final = 1 << 16
 BODY: Final = (
     b'<?xml version="1.0" encoding="utf-8"?>'
-    b'<propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
+    b'<propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>'
 )
 """What is asked of each entry."""
 _DAV: Final = "DAV: "
@@ -32,6 +33,8 @@ class Entry(NamedTuple):
     is_collection: bool
     size: int
     """-1 where it does not say."""
+    modified: float = 0.0
+    """Seconds since the epoch; 0 where it does not say."""
 
 
 class ListingInvalid(Exception):
@@ -85,6 +88,7 @@ class _Reader:
     def _begin(self) -> None:
         self._path = ""
         self._size = -1
+        self._modified = 0.0
         self._is_collection = False
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
@@ -109,15 +113,24 @@ class _Reader:
             self._path = _path_of(text)
         elif name == _DAV + "getcontentlength" and text.isascii() and text.isdigit() and len(text) < 20:
             self._size = int(text)
+        elif name == _DAV + "getlastmodified":
+            self._modified = _time_of(text)
         elif name == _DAV + "response":
             if not self._path:
                 raise ListingInvalid("it has an entry without a name")
             if len(self.entries) >= MOST_ENTRIES:
                 raise ListingInvalid("it has too many entries")
-            self.entries.append(Entry(self._path, self._is_collection, self._size))
+            self.entries.append(Entry(self._path, self._is_collection, self._size, self._modified))
 
     def _refuse(self, *_: object) -> None:
         raise ListingInvalid("it has a document type")
+
+
+def _time_of(text: str) -> float:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _path_of(href: str) -> str:

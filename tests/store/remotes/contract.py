@@ -7,6 +7,7 @@ servers cannot do.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,6 +20,9 @@ from store.remotes.storage import CHUNK_BYTES, Address, Limits, Storage
 
 LIMITS = Limits(connect=10.0, first_byte=30.0, stall=20.0)
 
+LONG_AGO = 1e9
+CLOCKS_APART = 600.0
+"""Seconds."""
 ODD_KEYS = (
     "with space/a b.txt",
     " leading and trailing ",
@@ -217,13 +221,16 @@ class StorageContract:
         place.put_many({**there, "files/abc/other": b"other", "files/ac/other": b"other", "files/a": b"a"})
         listed = list(storage.list("files/ab/"))
         assert len(listed) == len(there)
-        assert dict(listed) == {key: len(data) for key, data in there.items()}
+        assert {one.key: one.size for one in listed} == {key: len(data) for key, data in there.items()}
+        assert all(LONG_AGO < one.modified < time.time() + CLOCKS_APART for one in listed)
 
     def test_odd_keys_are_listed(self, place: Place, storage: Storage) -> None:
         if not self.listing:
             pytest.skip("the server cannot be listed")
         place.put_many({f"odd dir/{key}": b"xyz" for key in self.odd_keys})
-        assert sorted(storage.list("odd dir/")) == sorted((f"odd dir/{key}", 3) for key in self.odd_keys)
+        assert sorted(one[:2] for one in storage.list("odd dir/")) == sorted(
+            (f"odd dir/{key}", 3) for key in self.odd_keys
+        )
 
     def test_a_prefix_that_is_not_there_lists_nothing(self, place: Place, storage: Storage) -> None:
         if not self.listing:
