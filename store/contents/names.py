@@ -110,7 +110,7 @@ def parse_key(key: str) -> Place | None:
 
 
 def namespace_directory(namespace: str, prefix: str = "") -> str:
-    """What all keys of a namespace begin with; with `prefix`, two digits, those of depth 1 and 2 that have it."""
+    """What all keys of a namespace begin with; with `prefix`, two digits, those of depths 1 and 2."""
     return f"{ROOT}{namespace}/{prefix}{'/' if prefix else ''}"
 
 
