@@ -24,7 +24,8 @@ from store.cache_chain import CacheChain
 from store.errors import RemoteError
 from store.local_cache import LocalCache
 from store.oplog.push_log import PushLog
-from store.pushing.push import JOBS, MOST_JOBS, Push, Tally
+from store.pushing.push import Push
+from store.pushing.sending import JOBS, MOST_JOBS, Tally
 from store.remotes.opening import open_remote
 
 EPILOG = """\

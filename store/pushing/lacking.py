@@ -8,9 +8,9 @@ counts as lacking: it is put again. Blocking; by the threads of a `Crew`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from store.errors import RemoteAbsent, RemoteDenied, RemoteMissing
 from store.oid import Oid
@@ -29,89 +29,133 @@ class Item(NamedTuple):
     size: int
 
 
+class Wanted(NamedTuple):
+    """What may be lacking: a name among those of its kind, and its length in bytes, or `NOT_HERE`."""
+
+    kind: str
+    name: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Objects that lie in one directory of a remote."""
+class Directory:
+    """What is looked for in one of the 256 directories that things of a kind lie in."""
 
-    algorithm: str
+    kind: str
+    """Of objects, the hash algorithm."""
     prefix: str
-    objects: Mapping[str, int]
-    """Oids as DVC prints them, and lengths."""
+    """The first two digits of all names."""
+    lengths: Mapping[str, int]
+    """Names (of objects: as DVC prints oids), and lengths in bytes."""
 
-    def items(self) -> Iterator[Item]:
-        for text, size in self.objects.items():
-            yield Item(Oid.parse(text, self.algorithm), size)
+    def wanted(self) -> Iterator[Wanted]:
+        for name, size in self.lengths.items():
+            yield Wanted(self.kind, name, size)
+
+
+class Shelves(Protocol):
+    """What is looked through: a remote, in one of its layouts. Any thread."""
+
+    def can_list(self) -> bool:
+        """Whether `list` is there at all. May raise `RemoteError`."""
+
+    def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
+        """Names and lengths of all that is in a directory. Raises `RemoteError`."""
+
+    def size(self, wanted: Wanted) -> int:
+        """The length of what has that name. Raises `RemoteError`."""
+
+
+class ObjectShelves:
+    """Objects, as DVC lays them out."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def can_list(self) -> bool:
+        return self._remote.can_list
+
+    def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
+        for oid, size in self._remote.list_sizes(kind, prefix):
+            yield str(oid), size
+
+    def size(self, wanted: Wanted) -> int:
+        return self._remote.size(Oid.parse(wanted.name, wanted.kind))
 
 
 class Survey:
     """Looks through one remote."""
 
-    def __init__(self, remote: Remote, crew: Crew, patience: Patience, jobs: int) -> None:
-        self._remote = remote
+    def __init__(self, shelves: Shelves, crew: Crew, patience: Patience, jobs: int) -> None:
+        self._shelves = shelves
         self._crew = crew
         self._patience = patience
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._lacking: list[Item] = []
+        self._lacking: list[Wanted] = []
 
-    def find(self, parts: Sequence[Part]) -> list[Item]:
+    def find(self, directories: Sequence[Directory]) -> list[Wanted]:
         """What the remote lacks. Raises `RemoteError`, `Stopped`."""
         try:
             try:
-                others = self._list(parts)
+                others = self._list(directories)
             except RemoteDenied:  # who may not list may still ask
                 self._lacking.clear()
-                others = parts
-            self._crew.each([item for part in others for item in part.items()], self._ask, self._jobs)
+                others = directories
+            wanted = [one for directory in others for one in directory.wanted()]
+            self._crew.each(wanted, self._ask, self._jobs)
         except RemoteAbsent:  # the first object that is put makes it
-            return [item for part in parts for item in part.items()]
+            return [one for directory in directories for one in directory.wanted()]
         return self._lacking
 
-    def _list(self, parts: Sequence[Part]) -> Sequence[Part]:
+    def _list(self, directories: Sequence[Directory]) -> Sequence[Directory]:
         """List what is cheaper listed; what is left to be asked for."""
-        wanted = sum(len(part.objects) for part in parts)
-        if wanted <= len(parts) or not self._patience.run(lambda: self._remote.can_list):
-            return parts
-        first, *others = parts
-        pages = self._list_part(first)
-        if len(others) * pages >= wanted - len(first.objects):
+        wanted = sum(len(directory.lengths) for directory in directories)
+        if wanted <= len(directories) or not self._patience.run(self._shelves.can_list):
+            return directories
+        first, *others = directories
+        pages = self._list_one(first)
+        if len(others) * pages >= wanted - len(first.lengths):
             return others
-        self._crew.each(others, self._list_part, self._jobs)
+        self._crew.each(others, self._list_one, self._jobs)
         return []
 
-    def _list_part(self, part: Part) -> int:
+    def _list_one(self, directory: Directory) -> int:
         """Learn from one directory; how many pages its listing has."""
 
-        def look() -> tuple[dict[str, int], int]:
-            found, count = {}, 0
-            for oid, size in self._remote.list_sizes(part.algorithm, part.prefix):
+        def look() -> tuple[set[str], int]:
+            found, count = set(), 0
+            for name, size in self._shelves.list(directory.kind, directory.prefix):
                 self._crew.check()
                 count += 1
-                if str(oid) in part.objects:
-                    found[str(oid)] = size
+                if name in directory.lengths and directory.lengths[name] in (size, NOT_HERE):
+                    found.add(name)
             return found, count
 
         try:
             found, count = self._patience.run(look)
         except RemoteMissing:
-            found, count = {}, 0  # a remote that has nothing there may say so
-        lacking = [item for item in part.items() if not _is_there(item, found.get(str(item.oid)))]
-        self._note(lacking)
+            found, count = set(), 0  # a remote that has nothing there may say so
+        self._note([one for one in directory.wanted() if one.name not in found])
         return max(1, -(-count // PAGE_OBJECTS))
 
-    def _ask(self, item: Item) -> None:
-        size: int | None
+    def _ask(self, wanted: Wanted) -> None:
         try:
-            size = self._patience.run(lambda: self._remote.size(item.oid))
+            size = self._patience.run(lambda: self._shelves.size(wanted))
         except RemoteMissing:
-            size = None
-        if not _is_there(item, size):
-            self._note([item])
+            self._note([wanted])
+        else:
+            if wanted.size not in (size, NOT_HERE):
+                self._note([wanted])
 
-    def _note(self, lacking: Sequence[Item]) -> None:
+    def _note(self, lacking: Sequence[Wanted]) -> None:
         with self._lock:
             self._lacking.extend(lacking)
 
 
-def _is_there(item: Item, size: int | None) -> bool:
-    return size is not None and item.size in (size, NOT_HERE)
+def directories(kind: str, lengths: Iterable[tuple[str, int]]) -> list[Directory]:
+    """Names and lengths, by the directories that they lie in."""
+    found: dict[str, dict[str, int]] = {}
+    for name, size in lengths:
+        found.setdefault(name[:2], {})[name] = size
+    return [Directory(kind, prefix, named) for prefix, named in sorted(found.items())]

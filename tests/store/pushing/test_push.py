@@ -25,7 +25,7 @@ from store.errors import (
 from store.local_cache import LocalCache
 from store.manifest import parse_manifest, serialize_manifest
 from store.oid import MD5, MD5_DOS2UNIX, Oid
-from store.pushing import asking, push
+from store.pushing import asking, sending
 from store.pushing.push import Push
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
@@ -160,7 +160,7 @@ def test_the_largest_goes_first(case: Case) -> None:
     work, storage = case.push(jobs=1)
     work.run([case.oid])
     sizes = [(case.root / key).stat().st_size for key in storage.put_keys[:-1]]
-    small = [size for size in sizes if size <= push.LARGE_BYTES]
+    small = [size for size in sizes if size <= sending.LARGE_BYTES]
     assert small == sorted(small, reverse=True)
 
 
@@ -248,7 +248,7 @@ def test_a_link_that_bears_few_gets_few(case: Case) -> None:
 
 
 def test_a_remote_that_stays_away_is_given_up(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "MOST_FAILURES", 3)
+    monkeypatch.setattr(sending, "MOST_FAILURES", 3)
 
     def fault(call: str, number: int) -> None:
         if call == "put":
