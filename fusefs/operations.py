@@ -2,7 +2,8 @@
 
 An inode says which space answers for it (`fusefs.spaces`), so no table of inodes is kept and
 `forget` has nothing to do. A handle names its file, because `read` gets the handle and not the
-inode. Everything runs on the event loop; a handler without an `await` is atomic.
+inode; one that another daemon gave, which was killed, is opened again (`fusefs.handles`). Everything runs on
+the event loop; a handler without an `await` is atomic.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 import pyfuse3
+import trio
 
 from fusefs.attributes import DIRECTORY_BYTES
 from fusefs.control import DIRECTORY_ROW, control_name
-from fusefs.errnos import ENAMETOOLONG, ENODATA, answering
-from fusefs.spaces import CONTROL_SPACE, OpenDirectory, OpenFile, Space, locate
+from fusefs.errnos import ENAMETOOLONG, ENODATA, ESTALE, answering
+from fusefs.handles import Handles
+from fusefs.spaces import CONTROL_SPACE, OpenDirectory, OpenFile, Space, first_inode, locate
 from fusefs.views.numbers import Numbers
 from store.content_store import Counters
 from store.tree import NAME_MAX, ROOT_ROW, Tree
@@ -30,7 +33,7 @@ XATTRS: Final = (b"user.fusefs.", b"trusted.overlay.", b"user.overlay.")
 class Operations(pyfuse3.Operations):
     """Serves whatever space is shown at the root, the control directory in it, and those that are added."""
 
-    def __init__(self, counters: Counters, requests: dict[str, int]) -> None:
+    def __init__(self, counters: Counters, requests: dict[str, int], handles: Handles | None = None) -> None:
         super().__init__()
         self.requests = requests
         self._counters = counters
@@ -41,16 +44,19 @@ class Operations(pyfuse3.Operations):
         self._controls: dict[int, tuple[bytes, int]] = {}
         self._files: dict[int, OpenFile] = {}
         self._directories: dict[int, OpenDirectory] = {}
-        self._last_handle = 0
+        self._handles = handles or Handles()
+        self._root_inode = int(pyfuse3.ROOT_INODE)
+        self._opening: dict[int, trio.Event] = {}
 
     def add(self, number: int, space: Space) -> None:
         """Answer for the inodes of a space from now on."""
         self._spaces[number] = space
 
-    def show(self, root: Space, tree: Tree | None) -> None:
-        """Show a space's first row at the root, instead of what was shown there; `tree` is the version's that
-        is seen in it."""
+    def show(self, root: Space, tree: Tree | None, number: int = 0) -> None:
+        """Show the first row of a space at the root, instead of what was shown there; `tree` is the version's
+        that is seen in it, `number` the space's."""
         self._root = root
+        self._root_inode = first_inode(number)
         self.put_control(pyfuse3.ROOT_INODE, tree, CONTROL_SPACE)
 
     def put_control(self, inode: int, tree: Tree | None, number: int) -> None:
@@ -66,7 +72,7 @@ class Operations(pyfuse3.Operations):
     @property
     def open_files(self) -> int:
         """How many files readers have open through us."""
-        return len(self._files)
+        return self._handles.files
 
     def close_all(self) -> None:
         """Close what readers still held when the mount ended."""
@@ -80,7 +86,12 @@ class Operations(pyfuse3.Operations):
             return self._root, ROOT_ROW
         number, row = locate(inode)
         space = self._spaces.get(number)
-        return self.numbers.find(number) if space is None else space, row
+        if space is None:
+            try:
+                space = self.numbers.find(number)
+            except KeyError:  # of a daemon before us, and could not be found again: never another one
+                raise pyfuse3.FUSEError(ESTALE) from None
+        return space, row
 
     # Names and attributes
 
@@ -109,17 +120,25 @@ class Operations(pyfuse3.Operations):
     @answering
     async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
         space, row = self._at(inode)
-        handle = self._new_handle()
-        self._directories[handle] = space.opendir(row)
+        opened = space.opendir(row)
+        # A listing goes on with what is at the root now, whatever comes there.
+        own = self._root_inode if inode == pyfuse3.ROOT_INODE else inode
+        handle = pyfuse3.FileHandleT(self._handles.take(own, directory=True))
+        self._directories[handle] = opened
         return handle
 
     @answering
     async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        await self._directories[fh].list(start_id, token)
+        opened = self._directories.get(fh)
+        if opened is None:
+            space, row = self._at(self._left(fh))
+            opened = self._directories[fh] = space.opendir(row)
+        await opened.list(start_id, token)
 
     @answering
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         self._directories.pop(fh, None)
+        self._handles.give_back(fh, directory=True)
 
     # Bytes
 
@@ -129,20 +148,49 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.FileInfo:
         space, row = self._at(inode)
         opened = await space.open(row)
-        handle = self._new_handle()
+        handle = pyfuse3.FileHandleT(self._handles.take(inode))
         self._files[handle] = opened
         return pyfuse3.FileInfo(fh=handle, direct_io=opened.direct, keep_cache=not opened.direct)
 
     @answering
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         # pyfuse3 takes any buffer, whatever it declares, and copies it before the next checkpoint.
-        return cast(bytes, await self._files[fh].read(off, size))
+        opened = self._files.get(fh) or await self._open_again(fh)
+        return cast(bytes, await opened.read(off, size))
 
     @answering
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         opened = self._files.pop(fh, None)
+        self._handles.give_back(fh)
         if opened is not None:
             opened.close()
+
+    def _left(self, handle: int) -> pyfuse3.InodeT:
+        """What a handle of the daemon before us stands for."""
+        try:
+            return pyfuse3.InodeT(self._handles.find(handle))
+        except KeyError:
+            raise pyfuse3.FUSEError(ESTALE) from None
+
+    async def _open_again(self, handle: int) -> OpenFile:
+        """A file that the daemon before us had open. Reads of it come several at a time."""
+        while (other := self._opening.get(handle)) is not None:
+            await other.wait()
+        opened = self._files.get(handle)
+        if opened is not None:
+            return opened
+        space, row = self._at(self._left(handle))
+        done = self._opening[handle] = trio.Event()
+        try:
+            opened = await space.open(row)
+        finally:
+            del self._opening[handle]
+            done.set()
+        if opened.direct:  # made at `open`: the rest of what was read before is gone
+            opened.close()
+            raise pyfuse3.FUSEError(ESTALE)
+        self._files[handle] = opened
+        return opened
 
     # The rest
 
@@ -176,7 +224,3 @@ class Operations(pyfuse3.Operations):
         data.f_ffree = data.f_favail = 0
         data.f_namemax = NAME_MAX
         return data
-
-    def _new_handle(self) -> pyfuse3.FileHandleT:
-        self._last_handle += 1
-        return pyfuse3.FileHandleT(self._last_handle)
