@@ -9,13 +9,13 @@ import os
 import pty
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from fusefs.cli.commit import format_size
+from tests.patience import until
 
 
 class Fusefs(Protocol):
@@ -144,11 +144,8 @@ def test_signals_end_it(number: signal.Signals, fusefs: Fusefs, photos: Path, tm
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         process = fusefs.start("commit", "photos")
-        deadline = time.monotonic() + 30
-        while not has_open(process, tmp_path):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: process.poll() is not None or has_open(process, tmp_path), "it waits for the lock")
+        assert process.poll() is None
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
     finally:

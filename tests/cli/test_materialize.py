@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from store.tree import UNKNOWN
 from tests.cli.conftest import Command
 from tests.cli.media_dataset import media_dataset
 from tests.conftest import Fusefs, SmallDataset, small_dataset
+from tests.patience import until
 from tests.store.media.videos import Videos, full_decode
 
 
@@ -116,10 +116,8 @@ def test_an_interrupted_run_goes_on(fusefs: Fusefs, media: SmallDataset) -> None
     words = ("materialize", "--cache", media.cache, media.oid, "--view", "frames:webp,scale=640x360")
     process = fusefs.start(*words, "--jobs", "1")
     try:
-        deadline = time.monotonic() + 60
-        while not products(media.cache) and process.poll() is None:  # an index, long before its frames
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        # An index is there long before its frames.
+        until(lambda: products(media.cache) or process.poll() is not None, "something is made")
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
     finally:

@@ -24,16 +24,6 @@ DOCUMENTED = frozenset({SLOW, UNREACHABLE, DENIED, WRONG})
 PIECE = 4096
 
 
-def until(is_so: Callable[[], object], what: str) -> None:
-    """Wait for something that another process does, and that nobody tells of."""
-    ended = threading.Event()
-    for _ in range(int(SECONDS / 0.02)):
-        if is_so():
-            return
-        ended.wait(0.02)
-    raise AssertionError(f"it does not happen: {what}")
-
-
 def read(path: Path) -> bytes | int:
     """All of a file, or the errno."""
     try:

@@ -33,10 +33,10 @@ from tests.lazy.faulty import (
     read,
     read_piece,
     reading,
-    until,
 )
 from tests.mount.datasets import Cache, filler, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.servers.certificates import make_certificate
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Proxy

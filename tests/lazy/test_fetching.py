@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from store.fetching.download import IN_MEMORY
 from tests.lazy.conftest import Pushed
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 
@@ -135,16 +136,6 @@ def test_a_second_mount_asks_for_nothing(mounter: Mounter, served: Served) -> No
     mount.umount()
     assert served.gets().total() == asked == len(FILES)
     assert (status["misses"], status["errors"]) == (0, 0)
-
-
-def until(is_so: Callable[[], object]) -> None:
-    """Wait for something that another process does, and that nobody tells of."""
-    ended = threading.Event()
-    for _ in range(3000):
-        if is_so():
-            return
-        ended.wait(0.01)
-    raise AssertionError("it does not happen")
 
 
 def test_a_daemon_killed_in_the_middle_leaves_nothing_that_is_believed(

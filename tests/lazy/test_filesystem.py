@@ -24,9 +24,9 @@ import fusefs
 from fusefs import sessions
 from fusefs.filesystem import FusefsFileSystem
 from tests.lazy.conftest import FILES, Pushed
-from tests.lazy.test_fetching import until
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import ROOT, Mounter
+from tests.patience import until
 from tests.revisions.projects import Project
 from tests.servers.nginx import nginx
 from tests.servers.object_stores import ObjectStoreServer, moto, new_s3_bucket

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lazy.faulty import QUICK, SECONDS, WRONG, new_project, objects, read, until
+from tests.lazy.faulty import QUICK, SECONDS, WRONG, new_project, objects, read
 from tests.mount.datasets import entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter, read_status
+from tests.patience import until
 from tests.servers.raw_answers import Script, raw_server, reset, say, say_raw
 
 pytestmark = pytest.mark.fuse

@@ -27,10 +27,10 @@ from tests.lazy.faulty import (
     read,
     read_piece,
     reading,
-    until,
 )
 from tests.mount.datasets import Cache, filler, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 from tests.servers.raw_answers import Script, raw_server, reset, say

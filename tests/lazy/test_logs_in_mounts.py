@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from store.oplog.logs import Log, LogName, Record, write_log
 from store.remotes.spec import RemoteSpec
 from tests.lazy.conftest import FILES, Pushed
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.servers.nginx import nginx
 
 SECONDS = 30.0
@@ -83,9 +83,7 @@ def test_a_machine_that_knows_nothing_reads_the_logs(
     fresh = tmp_path / "fresh"
     mount = mounter.mount(pushed.oid, "--cache", fresh, "--remote", server.far)
     key = remote_key(RemoteSpec("far", server.far))
-    until = time.monotonic() + SECONDS
-    while LogCopies(fresh).open(key) is None and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: LogCopies(fresh).open(key) is not None, "the log is copied")
     mount.umount()
     compiled = LogCopies(fresh).open(key)
     assert compiled is not None and compiled.summary.objects == len(FILES) + 1

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.lazy.conftest import FILES, Pushed
-from tests.lazy.test_fetching import until
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mounter
+from tests.patience import until
 from tests.revisions.projects import Project
 
 MANY = {f"{number % 7}/{number:03d}": filler(number + 1, number) for number in range(100)}

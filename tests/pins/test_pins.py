@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tests.mount.datasets import Cache, md5, tree_of
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.pins.conftest import Files, Run
 
 pytestmark = pytest.mark.fuse
@@ -31,10 +31,8 @@ SECOND: Files = {"same": b"in both", "new": b"in the second only"}
 
 def settled(mount: Mount) -> dict[str, Any]:
     """What the status says of the pins once they are made."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while (pins := mount.status()["pins"])["state"] == "making":
-        assert time.monotonic() < deadline, pins
-        time.sleep(0.01)
+    until(lambda: mount.status()["pins"]["state"] != "making", "the pins are made")
+    pins = mount.status()["pins"]
     assert isinstance(pins, dict)
     return pins
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from fusefs import kernel_mount, mountinfo
 from fusefs.status import Status
 from tests.conftest import SECONDS, Fusefs, SmallDataset, small_dataset
+from tests.patience import until
 from tests.process.conftest import await_end, list_daemons
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
@@ -129,10 +129,7 @@ def test_hangup_opens_the_log_anew(mount: Callable[..., int], tmp_path: Path) ->
     moved = tmp_path / "moved.log"
     log.rename(moved)
     os.kill(pid, signal.SIGHUP)
-    deadline = time.monotonic() + 20
-    while not log.exists():  # two signals that come at once have no order
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(log.exists, "the log is opened anew")  # two signals that come at once have no order
     os.kill(pid, signal.SIGTERM)
     assert await_end(pid)
     assert "SIGTERM" in log.read_text()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.mount.datasets import filler, tree_of
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.revisions.projects import Project
 
 pytestmark = pytest.mark.fuse
@@ -64,12 +64,6 @@ def mapped_trees(mount: Mount) -> set[str]:
     """The compiled trees that the daemon has opened."""
     maps = Path(f"/proc/{mount.pid}/maps").read_text()
     return {line.split(maxsplit=5)[5] for line in maps.splitlines() if line.endswith(".tree")}
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 def test_names_with_their_slashes(mounter: Mounter, versions: Project) -> None:
@@ -126,7 +120,7 @@ def test_a_tag_that_comes_later(mounter: Mounter, versions: Project) -> None:
     with pytest.raises(FileNotFoundError):
         later.stat()
     versions.git("tag", "later", "v1")
-    await_true(later.exists)  # what is not there is asked for again after a second
+    until(later.exists)  # what is not there is asked for again after a second
     assert tree_of(later) == ONE
     assert "later" in os.listdir(later.parent)
     assert "Traceback" not in mount.umount()
@@ -141,7 +135,7 @@ def test_a_branch_that_moves(mounter: Mounter, versions: Project) -> None:
     try:
         versions.track("data", {"a.txt": b"three\n"})
         versions.commit("v3")
-        await_true(lambda: (main / "a.txt").read_bytes() == b"three\n")
+        until(lambda: (main / "a.txt").read_bytes() == b"three\n")
         assert tree_of(main) == {"a.txt": b"three\n"}
         assert sorted(os.listdir(held)) == ["a.txt", "new", "sub"]
         descriptor = os.open("a.txt", os.O_RDONLY, dir_fd=held)
@@ -235,10 +229,10 @@ def test_all_that_match_side_by_side(mounter: Mounter, versions: Project) -> Non
     with pytest.raises(FileNotFoundError):
         (mount.path / "v4").stat()
     versions.git("tag", "v4", "v2")
-    await_true((mount.path / "v4").exists)
+    until((mount.path / "v4").exists)
     versions.git("tag", "--delete", "v1")
     assert sorted(os.listdir(mount.path)) == ["v2", "v3", "v4"]
-    await_true(lambda: not (mount.path / "v1").exists())
+    until(lambda: not (mount.path / "v1").exists())
     status = mount.status()
     assert (status["oid"], status["rev"], status["files"]) == (None, None, None)
     done = mounter.run("status", mount.path)

@@ -8,7 +8,6 @@ import os
 import shutil
 import struct
 import subprocess
-import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from PIL import Image
 from store.media.images import compressed_member
 from tests.mount.datasets import Cache, entries_of, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.revisions.projects import Project
 from tests.servers.nginx import nginx
 from tests.store.media.sources import BytesSource
@@ -115,10 +115,7 @@ def seen(mount: Mount, recipe: str, path: str = "") -> Path:
 
 def told(mount: Mount, *lines: str) -> None:
     """Wait until the log says all this: it is written behind the answers."""
-    end = time.monotonic() + SECONDS / 3
-    while missing := [line for line in lines if line not in mount.log.read_text()]:
-        assert time.monotonic() < end, f"{missing} not in {mount.log.read_text()}"
-        time.sleep(0.05)
+    until(lambda: all(line in mount.log.read_text() for line in lines), mount.log.read_text)
 
 
 def members(path: Path) -> dict[str, bytes]:

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from tests.lazy.test_fetching import until
 from tests.lazy.test_verified import is_refused
 from tests.mount.datasets import BROKEN_NAMES, Cache, entries_of, filler, md5, tree_of, varied_files
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.revisions.projects import Project
 from tests.revisions.test_switch import OLDER_KERNEL, OlderMounter
 from tests.servers.nginx import nginx
@@ -305,6 +305,7 @@ def test_what_was_evicted_comes_back(mounter: Mounter, remote: Remote) -> None:
     assert read_shards(served_in(mount, "5")) == SAMPLES
     gone = list(SAMPLES.values())[::3]
     for data in gone:
+        until(remote.cache.place(md5(data)).exists, "what was read is kept")
         remote.cache.remove(md5(data))
     assert read_shards(served_in(mount, "6")) == SAMPLES
     assert len(remote.gets()) == len(SAMPLES) + len(gone)

@@ -1,0 +1,21 @@
+"""Waiting for what another process does, and what nobody tells of."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+SECONDS: Final = 60.0
+PAUSE: Final = 0.01
+
+
+def until(is_so: Callable[[], object], what: Callable[[], str] | str = "it") -> None:
+    """Wait until something is so; fail with `what` if it never is."""
+    end = time.monotonic() + SECONDS
+    never = threading.Event()
+    while not is_so():
+        said = what if isinstance(what, str) else what()
+        assert time.monotonic() < end, f"it does not happen: {said}"
+        never.wait(PAUSE)
