@@ -14,7 +14,6 @@ Caller: `fusefs remote fsck`. Blocking; the caller's thread watches, others work
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -43,8 +42,6 @@ from store.remotes.storage import Address
 from store.tree import UNKNOWN
 
 JOBS: Final = 8
-DEAD_SECONDS: Final = 86400.0
-"""So long after its begin was first seen here, a transaction of somebody else's counts as dead."""
 _DELETED_AT_ONCE: Final = 1000
 
 What = Literal["lost", "damaged"]
@@ -279,15 +276,9 @@ class Check:
         return ended
 
     def _is_dead(self, name: LogName) -> bool:
-        writer = self._journal.writer
-        if is_running(writer.state, name.transaction):
-            return False
-        if self._wishes.end_all or name.access == writer.access:
-            return True
-        try:
-            return time.time() - self._journal.copies.since(self._journal.key, str(name)) > DEAD_SECONDS
-        except OSError:
-            return False
+        if self._wishes.end_all:
+            return not is_running(self._journal.writer.state, name.transaction)
+        return self._journal.is_dead(name)
 
     def _repair(self, before: Holdings) -> dict[Key, int]:
         """Mend what was found; what is there in the end."""
@@ -337,7 +328,9 @@ class Check:
         journal = self._journal
         after = sorted({*latest, *transactions})
         name = LogName("base", journal.writer.project, journal.writer.access, new_transaction())
-        data = write_log(Log(name, tuple(after), list(base_records(base))))
+        projects = {log.name.project for log in logs}.union(*(log.projects for log in logs))
+        others = tuple(sorted(projects - {name.project}))
+        data = write_log(Log(name, tuple(after), list(base_records(base)), projects=others))
         journal.put(str(name), data)
         with self._remote.storage.read(Address(f"{DIRECTORY}{name}")) as body:
             kept = b"".join(body)

@@ -50,7 +50,7 @@ def settle(logs: Iterable[Log]) -> Holdings:
     faults: list[str] = []
     projects: set[str] = set()
     for log in logs:
-        projects.add(log.name.project)
+        projects.update((log.name.project, *log.projects))
         if log.fault:
             faults.append(f"{log.name}: {log.fault}")
         elif log.name.kind == "begin":

@@ -76,13 +76,14 @@ class Record(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_u
     """Bytes of the content."""
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _Head(msgspec.Struct, frozen=True, omit_defaults=True):
     log: int
     kind: Kind
     project: str
     access: str
     transaction: str
     after: list[str]
+    projects: list[str] = []
 
 
 class _Tail(msgspec.Struct, frozen=True):
@@ -101,6 +102,8 @@ class Log:
     after: tuple[str, ...] = ()
     records: Sequence[Record] = ()
     fault: str = ""
+    projects: tuple[str, ...] = ()
+    """Of a base: whose logs it stands for, beside its writer's."""
 
 
 def format_oid(oid: Oid) -> str:
@@ -122,7 +125,8 @@ def parse_oid(text: str) -> Oid | None:
 def write_log(log: Log) -> bytes:
     """A log's bytes."""
     name = log.name
-    head = _Head(FORMAT, name.kind, name.project, name.access, name.transaction, list(log.after))
+    after, projects = list(log.after), list(log.projects)
+    head = _Head(FORMAT, name.kind, name.project, name.access, name.transaction, after, projects)
     encode = msgspec.json.Encoder().encode
     lines = [_seal(encode(head)), *(_seal(encode(record)) for record in log.records)]
     lines.append(_seal(encode(_Tail(len(log.records)))))
@@ -152,8 +156,10 @@ def read_log(name: LogName, data: bytes) -> Log:
         return replace(log, fault=f"it says that it is {said}")
     if tail.records != len(records):
         return replace(log, fault=f"it has {len(records)} records and says {tail.records}")
-    fault = _fault(head.after, records)
-    return replace(log, after=tuple(head.after), records=() if fault else records, fault=fault)
+    fault = _fault([*head.after, *head.projects], records)
+    if fault:
+        return replace(log, fault=fault)
+    return replace(log, after=tuple(head.after), records=records, projects=tuple(head.projects))
 
 
 def is_whole(tail: bytes) -> bool:
@@ -162,9 +168,9 @@ def is_whole(tail: bytes) -> bool:
     return len(lines) > 2 and not lines[-1] and _is_sealed(lines[-2]) and lines[-2].startswith(b'{"records":')
 
 
-def _fault(after: Sequence[str], records: Iterable[Record]) -> str:
-    if len(after) > MOST_AFTER or not all(map(_TRANSACTION.fullmatch, after)):
-        return "it names transactions that cannot be"
+def _fault(named: Sequence[str], records: Iterable[Record]) -> str:
+    if len(named) > MOST_AFTER or not all(map(_TRANSACTION.fullmatch, named)):
+        return "it names transactions or projects that cannot be"
     for record in records:
         if not record.path or record.path.startswith("/") or "\0" in record.path or record.size < -1:
             return f"it tells of {record.path[:100]!r}, which is no path of a remote"

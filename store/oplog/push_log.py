@@ -16,8 +16,10 @@ from typing import Final
 from store.errors import StoreError
 from store.layouts import object_path
 from store.oplog.compiled import Compiled
+from store.oplog.giving_way import wait_for_collections
 from store.oplog.logs import Record, Verb, format_oid
 from store.oplog.transactions import Journal
+from store.pushing.crew import Crew
 from store.pushing.lacking import NOT_HERE, Item
 from store.tree import UNKNOWN
 
@@ -54,13 +56,19 @@ class PushLog:
                 self._end(None)
 
     def begin(self, items: Iterable[Item]) -> None:
-        """All that the push is about. Raises `RemoteError`."""
+        """All that the push is about; what is there from now on stays.
+
+        Raises `RemoteError`, and `LockTimeout` where garbage is being collected there."""
         self._known = self._journal.refresh()
         if self._known is not None:
             self._after = self._known.summary.latest
         planned = [_record("PUT", item) for item in items if not self._is_known(item)]
         self._journal.begin(self._transaction, self._after, planned)
         self._has_begun = True
+        if wait_for_collections(self._journal, self._transaction, Crew(lambda: None)):
+            self._known = self._journal.refresh()
+            if self._known is not None:
+                self._after = self._known.summary.latest
 
     def found(self, item: Item) -> None:
         """The object is there, in the length that it has here."""

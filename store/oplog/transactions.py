@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.remotes.storage import CHUNK_BYTES, WritableStorage
 
+DEAD_SECONDS: Final = 86400.0
+"""So long after its begin was first seen here, a transaction of somebody else's counts as dead."""
 RUNNING: Final = "transactions"
 """Below the state directory: a locked file for each that runs."""
 
@@ -108,6 +111,19 @@ class Journal:
             self.end(transaction, (), ())
         except CacheUnusable as error:
             self.notes.append(str(error))
+
+    def is_dead(self, name: LogName) -> bool:
+        """Does nobody work any more on a transaction that has no end?
+
+        One of this user's on this machine is known; of others' that was seen here long ago."""
+        if is_running(self.writer.state, name.transaction):
+            return False
+        if name.access == self.writer.access:
+            return True
+        try:
+            return time.time() - self.copies.since(self.key, str(name)) > DEAD_SECONDS
+        except OSError:
+            return False
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Put a log, and keep a copy; with `if_absent`, False where there is one already.
