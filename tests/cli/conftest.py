@@ -16,26 +16,16 @@ import pytest
 
 from fusefs.cli import main
 from store.commit import CommitOptions, commit
+from tests.isolation import isolate, isolation
 from tests.store.media.videos import Videos
 
-
-def isolation(home: Path) -> dict[str, str]:
-    return {
-        "HOME": str(home),
-        "XDG_CACHE_HOME": str(home / "cache"),
-        "XDG_CONFIG_HOME": str(home / "config"),
-        "XDG_CONFIG_DIRS": str(home / "system"),
-        "XDG_DATA_HOME": str(home / "data"),
-        "DVC_SITE_CACHE_DIR": str(home / "site"),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_SYSTEM": os.devnull,
-        "GIT_AUTHOR_NAME": "Ada Author",
-        "GIT_AUTHOR_EMAIL": "ada@example.org",
-        "GIT_COMMITTER_NAME": "Ada Author",
-        "GIT_COMMITTER_EMAIL": "ada@example.org",
-        "TZ": "UTC",
-    }
+AUTHOR = {
+    "GIT_AUTHOR_NAME": "Ada Author",
+    "GIT_AUTHOR_EMAIL": "ada@example.org",
+    "GIT_COMMITTER_NAME": "Ada Author",
+    "GIT_COMMITTER_EMAIL": "ada@example.org",
+    "TZ": "UTC",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +53,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """`command("log", "data")` in this process, with a home of its own; `cwd` is where it runs."""
     home = tmp_path / "home"
     home.mkdir()
-    for name in [name for name in os.environ if name.startswith(("DVC_", "GIT_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    for name, value in isolation(home).items():
+    isolate(home, monkeypatch)
+    for name, value in AUTHOR.items():
         monkeypatch.setenv(name, value)
 
     def run(*words: str | Path, cwd: Path | None = None) -> Done:
@@ -87,7 +76,7 @@ def run_tool(directory: Path, *words: str, time: int = 0) -> str:
     home = directory.parent / "tool-home"
     home.mkdir(exist_ok=True)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
-    env |= isolation(home) | {"PATH": path}
+    env |= isolation(home) | AUTHOR | {"PATH": path}
     if time:
         env |= dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{time} +0000")
     done = subprocess.run(
@@ -157,7 +146,7 @@ def _made_history(tmp_path_factory: pytest.TempPathFactory) -> Project:
     directory = tmp_path_factory.mktemp("history")
     (directory / "home").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in isolation(directory / "home").items():
+        for name, value in (isolation(directory / "home") | AUTHOR).items():
             patch.setenv(name, value)
         project = Project.make(directory / "project")
         project.commit_data(V1, "First data", "v1")

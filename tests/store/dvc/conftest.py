@@ -11,30 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.isolation import isolate, isolation
+
 Run = Callable[..., str]
-
-
-def _isolation(home: Path) -> dict[str, str]:
-    return {
-        "HOME": str(home),
-        "XDG_CONFIG_HOME": str(home / "config"),
-        "XDG_CONFIG_DIRS": str(home / "system"),
-        "XDG_DATA_HOME": str(home / "data"),
-        "DVC_SITE_CACHE_DIR": str(home / "site"),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_SYSTEM": os.devnull,
-    }
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home; the process's environment points into it and nowhere else."""
     directory = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith(("DVC_", "GIT_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    for name, value in _isolation(directory).items():
-        monkeypatch.setenv(name, value)
+    isolate(directory, monkeypatch)
     return directory
 
 
@@ -46,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     for tool in ("dvc", "git"):
         assert shutil.which(tool, path=path), f"{tool} is not installed; scripts/setup does it"
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
-    env |= _isolation(home) | {"PATH": path}
+    env |= isolation(home) | {"PATH": path}
 
     def run(directory: Path, *command: str, status: int = 0) -> str:
         done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=60)
