@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +27,7 @@ from store.oid import Oid
 from store.remote_manifests import RemoteManifests
 from store.remotes.spec import RemoteSpec
 from store.revision import Located
+from store.version import Part
 
 HomeOf = Callable[[str], RemoteHome]
 """The configuration of the DVC repository at a root within the repository. Raises `ConfigInvalid`."""
@@ -102,7 +104,8 @@ class DatasetRemotes:
         # What the user chose must be there for one of them, not for all.
         if refusals and len(refusals) == len(works):
             raise refusals[0]
-        return tuple(remotes)
+        manifests = _manifests(located)
+        return tuple(replace(spec, manifests=manifests) for spec in remotes)
 
     def _find_push_remotes(self, home: RemoteHome, wanted: Sequence[Wanted]) -> None:
         """Raises `InputError` for what the user chose and cannot be used."""
@@ -183,3 +186,11 @@ class DatasetRemotes:
 
 def _tell(line: str) -> None:
     print(f"fusefs: {escape(line)}", file=sys.stderr, flush=True)
+
+
+def _manifests(located: Located) -> tuple[Oid, ...]:
+    """Those of a version's directories."""
+    wanted = [*located.wanted, *(one for beyond in located.beyond for one in beyond.wanted)]
+    oids = [one.output.oid for one in wanted]
+    oids += [part.oid for part in located.version.parts if isinstance(part, Part)]
+    return tuple(dict.fromkeys(oid for oid in oids if oid is not None and oid.is_tree))

@@ -17,7 +17,7 @@ from store.dvc.remotes import RemoteHome, named_destinations, settle_remotes
 from store.dvc.trust import Standing
 from store.errors import InputError, RemoteError
 from store.keeping.confirmation import is_elsewhere
-from store.remotes.opening import open_remote
+from store.remotes.opening import open_for_reading
 from store.remotes.remote import Remote
 from store.remotes.spec import DVC_LAYOUT
 
@@ -42,7 +42,7 @@ def open_remotes(
             usable = spec.layout == DVC_LAYOUT and is_elsewhere(spec, cache)
             if usable and spec.identity not in remotes:
                 try:
-                    remotes[spec.identity] = open_remote(spec)
+                    remotes[spec.identity] = open_for_reading(spec)
                 except (InputError, RemoteError) as error:
                     warn(f"warning: {error}")
         yield remotes

@@ -65,7 +65,7 @@ class RemoteManifests:
         tell: Callable[[str], object] | None = None,
         opener: Callable[[RemoteSpec], Remote] | None = None,
     ) -> None:
-        """`tell` gets a line when it takes long; `opener` is `open_remote` but in tests."""
+        """`tell` gets a line when it takes long; `opener` is `open_for_reading` but in tests."""
         self._arrivals = Arrivals(cache)
         self._offline = offline
         self._tell = tell
@@ -222,9 +222,9 @@ def is_local(spec: RemoteSpec) -> bool:
 
 def _open_remote(spec: RemoteSpec) -> Remote:
     # Imported here: most datasets are opened without asking a remote.
-    from store.remotes.opening import open_remote
+    from store.remotes.opening import open_for_reading
 
-    return open_remote(spec)
+    return open_for_reading(spec)
 
 
 def _key(spec: RemoteSpec) -> Hashable:

@@ -26,7 +26,7 @@ import msgpack
 import trio
 
 from store import errors
-from store.errors import RemoteUnreachable, StoreError, StoreTimeout
+from store.errors import RemoteMissing, RemoteUnreachable, StoreError, StoreTimeout
 from store.fetching import courier_messages as messages
 from store.fetching.asking import CallLost
 from store.fetching.courier_messages import Report
@@ -163,8 +163,10 @@ class Courier:
     ) -> Errand[Brought] | None:
         """Have an object brought; waits only for a thread's turn. `ended` is called when it has been.
 
-        None where that cannot be asked for now.
+        None where that cannot be asked for now, or does not lie where the process looks.
         """
+        if remote.goes_aside(wanted.oid):
+            return None
         errand = Errand(self, remote, wanted, ended)
         await self._threads.occupy_remote(errand)
         if self._spare.take(wanted.in_memory):
@@ -175,6 +177,8 @@ class Courier:
         self, remote: Remote, oid: Oid, ended: Callable[[Errand[int]], object]
     ) -> Errand[int] | None:
         """As `call`, for an object's length."""
+        if remote.goes_aside(oid):
+            return None
         errand = Errand(self, remote, Wanted(oid, 0, False, 0.0, 0), ended, question=True)
         await self._threads.occupy_remote(errand, question=True)
         return errand if self._begin(messages.ASK, errand) else None
@@ -321,7 +325,10 @@ class Courier:
             errand.remote.storage.received(report.received)
             if report.kind == messages.ERROR:
                 self._finish(errand)
-                errand.end(None, _told(*msgpack.unpackb(payload)))
+                error = _told(*msgpack.unpackb(payload))
+                if isinstance(error, RemoteMissing) and errand.remote.set_aside(errand.wanted.oid):
+                    error = CallLost()  # a thread looks for it elsewhere
+                errand.end(None, error)
             elif report.kind == messages.LARGE:
                 self._finish(errand)
                 errand.end(report.size if errand.question else Large(report.size))

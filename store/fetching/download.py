@@ -14,11 +14,13 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from errno import EIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from store.contents.members import MemberBody
 from store.errors import CacheUnusable, RemoteCorrupt, RemoteSlow
 from store.fetching.arrivals import Arrivals
 from store.hashing import Hasher
@@ -41,6 +43,7 @@ _HASHED_AT_ONCE: Final = 2047
 
 
 NO_ERRAND: Final = -1
+NOTHING: Final[Mapping[Oid, bytes]] = MappingProxyType({})
 
 
 class Large(NamedTuple):
@@ -66,7 +69,19 @@ class Wanted(NamedTuple):
 class Fetched:
     """The bytes of an object, in an open file or in memory. Closed when nobody holds it any more."""
 
-    __slots__ = ("_spare", "_spared", "data", "descriptor", "errand", "keep", "oid", "path", "remote", "size")
+    __slots__ = (
+        "_spare",
+        "_spared",
+        "along",
+        "data",
+        "descriptor",
+        "errand",
+        "keep",
+        "oid",
+        "path",
+        "remote",
+        "size",
+    )
 
     def __init__(
         self,
@@ -90,6 +105,8 @@ class Fetched:
         """Where it came from; None for a cache."""
         self.errand = NO_ERRAND
         """The courier's number for it, where that has it, too."""
+        self.along: Mapping[Oid, bytes] = NOTHING
+        """Other objects that the same request brought; all are proved."""
         self._spare: Spare | None = None
         self._spared = 0
 
@@ -169,13 +186,26 @@ class Downloader:
             if length > wanted.limit:
                 return Large(length)
             if 0 <= length <= wanted.in_memory and self.spare.take(length):
-                return self._receive_in_memory(remote, wanted, body)
-            sink = self._sink(length, keep=wanted.keep)
-            try:
-                return self._receive(remote, wanted, body, sink)
-            except BaseException:
-                sink.remove()
-                raise
+                fetched = self._receive_in_memory(remote, wanted, body)
+            else:
+                sink = self._sink(length, keep=wanted.keep)
+                try:
+                    fetched = self._receive(remote, wanted, body, sink)
+                except BaseException:
+                    sink.remove()
+                    raise
+            if isinstance(body, MemberBody):
+                fetched.along = body.along
+            return fetched
+
+    def keep_in_memory(self, oid: Oid, data: bytes, remote: Remote) -> Fetched | None:
+        """An object, proved, that is to be published; None where neither memory nor the cache has room."""
+        if not self.spare.take(len(data)):
+            return None
+        if not self._may_keep(len(data)):
+            self.spare.give_back(len(data))
+            return None
+        return Fetched.in_memory(oid, data, remote, self.spare, keep=True)
 
     def write(self, fetched: Fetched) -> Fetched:
         """A file in the cache with the bytes of `fetched`, which are in memory. Raises `CacheUnusable`."""

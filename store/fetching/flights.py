@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -20,8 +20,9 @@ from store.cache_chain import ObjectCache
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetching.asking import NotAsked
 from store.fetching.courier import Courier
-from store.fetching.download import IN_MEMORY, WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
+from store.fetching.download import IN_MEMORY, NOTHING, WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
 from store.fetching.flight_locks import FlightLocks
+from store.fetching.neighbours import let_go, take_along
 from store.fetching.publisher import Publisher
 from store.fetching.remote_set import WHOLE_SECONDS, RemoteSet
 from store.metrics import Metrics
@@ -186,6 +187,9 @@ class Flights:
                         oid, bring, deadline=seconds, hedge=known <= WHOLE_LIMIT, discard=self._discard
                     )
                 if result is _BUSY:
+                    brought = self._publisher.find(oid)
+                    if brought is not None:  # it came along with another one
+                        return brought
                     await trio.sleep(poll)
                     poll = min(2 * poll, LONGEST_POLL)
         finally:
@@ -196,7 +200,29 @@ class Flights:
             self._metrics.remote(result.remote.name).fetched()
             if is_kept:
                 self._publisher.add(result)
+            if result.along:
+                along, result.along = result.along, NOTHING
+                if keep:
+                    self._nursery.start_soon(self._take_along, along, result.remote)
         return result
+
+    async def _take_along(self, along: Mapping[Oid, bytes], remote: Remote) -> None:
+        """Publish what came along with an object, as far as nobody else fetches it."""
+        try:
+            taken = await self._threads.on_disk(
+                take_along,
+                *(along, remote, self._caches, self._locks, self._downloader),
+                discard=lambda late: let_go(late, self._locks),
+            )
+        except StoreError as error:
+            log.warning("what came along is not kept: %s", error)
+            return
+        except Exception:  # a bug costs us what came along, not the mount
+            log.exception("what came along is not kept")
+            return
+        for fetched in taken:
+            self._metrics.remote(remote.name).fetched()
+            self._publisher.add(fetched)
 
     async def _send(
         self,

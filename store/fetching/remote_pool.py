@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final
 
+from store.contents.reading import Contents
 from store.errors import InputError, RemoteError
 from store.fetching.breaker import Health
 from store.fetching.courier_messages import pack_map
@@ -24,7 +25,7 @@ from store.fetching.suspicion import Suspicion
 from store.metrics import Metrics, RemoteMetrics, label_of
 from store.oplog.identities import remote_key
 from store.remotes.remote import Remote
-from store.remotes.spec import RemoteSpec
+from store.remotes.spec import DVC_LAYOUT, RemoteSpec
 from store.remotes.storage import Address, Body, Listed, WritableStorage
 
 Opener = Callable[[RemoteSpec], Remote]
@@ -83,7 +84,7 @@ class LazyStorage:
         self._opener = opener
         self._metrics = metrics
         self._lock = threading.Lock()
-        self.wire = pack_map(replace(spec, addresses={}).to_wire())
+        self.wire = pack_map(replace(spec, addresses={}, manifests=()).to_wire())
         """What tells another process how to open it."""
         self.generation = 0
         """How often it is to be opened anew."""
@@ -153,6 +154,7 @@ class PooledRemote:
 
     storage: LazyStorage
     metrics: RemoteMetrics
+    contents: Contents
     health: Health = field(default_factory=Health)
     _missing: dict[Address, float] = field(default_factory=dict)
     _corrupt: dict[Address, Suspicion] = field(default_factory=dict)
@@ -209,9 +211,7 @@ class RemotePool:
     def members(self, specs: Sequence[RemoteSpec]) -> tuple[Member, ...]:
         """The remotes that `specs` name, in their order. Opens nothing."""
         return tuple(
-            Member(_remote(spec, pooled.storage), pooled)
-            for spec in specs
-            for pooled in (self._pooled(spec),)
+            Member(_remote(spec, pooled), pooled) for spec in specs for pooled in (self._pooled(spec),)
         )
 
     def health(self) -> dict[str, Health]:
@@ -230,10 +230,16 @@ class RemotePool:
         pooled = self._remotes.get(key)
         if pooled is None:
             metrics = self._metrics.remote(spec.name)
-            pooled = self._remotes[key] = PooledRemote(LazyStorage(spec, self._opener, metrics), metrics)
+            storage = LazyStorage(spec, self._opener, metrics)
+            contents = Contents(spec.name, storage)
+            pooled = self._remotes[key] = PooledRemote(storage, metrics, contents)
             metrics.breaker = pooled.health.state
         return pooled
 
 
-def _remote(spec: RemoteSpec, storage: LazyStorage) -> Remote:
-    return Remote(spec.name, storage, spec.layout, spec.addresses, spec.identity, remote_key(spec))
+def _remote(spec: RemoteSpec, pooled: PooledRemote) -> Remote:
+    contents = pooled.contents if spec.layout == DVC_LAYOUT else None
+    key = remote_key(spec)
+    return Remote(
+        spec.name, pooled.storage, spec.layout, spec.addresses, spec.identity, key, contents, spec.manifests
+    )

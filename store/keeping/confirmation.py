@@ -38,8 +38,8 @@ def is_elsewhere(spec: RemoteSpec, cache: Path) -> bool:
 
 
 def ask_size(oid: Oid, remote: Remote) -> int:
-    """How long the object is there. Raises `RemoteError`."""
-    return remote.size(oid)
+    """How long the object is there now. Raises `RemoteError`."""
+    return remote.confirm(oid)
 
 
 def confirm_now(objects: Sequence[Fetched], remotes: Mapping[str, Remote]) -> set[Oid]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Final, cast
 
 from store.errors import InputError
 from store.remotes.remote import Remote
-from store.remotes.spec import RemoteSpec
+from store.remotes.spec import DVC_LAYOUT, RemoteSpec
 from store.remotes.storage import Limits, WritableStorage
 
 _FAMILIES: Final = {
@@ -46,6 +47,16 @@ def open_remote(spec: RemoteSpec, limits: Limits = _LIMITS) -> Remote:
     module, _, function = family.partition(".")
     opener = getattr(importlib.import_module(f"store.remotes.{module}"), function)
     return Remote(spec.name, cast(WritableStorage, opener(spec, limits)), spec.layout, spec.addresses)
+
+
+def open_for_reading(spec: RemoteSpec) -> Remote:
+    """As `open_remote`, for who wants to know what is there in either layout, and to read it."""
+    remote = open_remote(spec)
+    if spec.layout != DVC_LAYOUT:
+        return remote
+    from store.contents.reading import Contents  # writers do without
+
+    return replace(remote, contents=Contents(spec.name, remote.storage), manifests=spec.manifests)
 
 
 def scheme_of(url: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from store.errors import InputError, RemoteMissing
+from store.errors import InputError, RemoteCorrupt, RemoteMissing
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 from store.remotes.spec import DVC_LAYOUT
 from store.remotes.storage import Address, Body, WritableStorage
+
+if TYPE_CHECKING:
+    from store.contents.reading import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,10 @@ class Remote:
     """`RemoteSpec.identity`."""
     key: str = ""
     """What its logs are kept by (`store.oplog.identities.remote_key`)."""
+    contents: Contents | None = field(default=None, repr=False)
+    """Its content directories, for who reads: what is not in its place in the layout is read from there."""
+    manifests: tuple[Oid, ...] = field(default=(), repr=False)
+    """Of the version: their catalogues tell where its contents are."""
 
     def address(self, oid: Oid) -> Address | None:
         """Where the object would be; None where this remote cannot have it."""
@@ -46,15 +54,81 @@ class Remote:
         found = self.addresses.get(str(oid))
         return Address(*found) if found else None
 
+    def goes_aside(self, oid: Oid) -> bool:
+        """Is the object to be read from content directories, as far as is known? Waits for nothing."""
+        return self.contents is not None and self.contents.goes_aside(oid)
+
+    def set_aside(self, oid: Oid) -> bool:
+        """An object is not in its place in the layout: may it be elsewhere? Waits for nothing."""
+        if self.contents is None or not self.contents.may_have_any:
+            return False
+        self.contents.set_aside(oid)
+        return True
+
     def size(self, oid: Oid) -> int:
-        """Length in bytes. Raises `RemoteError`."""
-        return self.storage.size(self._address(oid))
+        """Length in bytes; of a content as its index told it. Raises `RemoteError`."""
+        return self._size(oid, as_told=True)
+
+    def confirm(self, oid: Oid) -> int:
+        """Length in bytes of what is there at this moment. Raises `RemoteError`."""
+        return self._size(oid, as_told=False)
+
+    def _size(self, oid: Oid, *, as_told: bool) -> int:
+        address, contents = self._address(oid), self.contents
+        if contents is None:
+            return self.storage.size(address)
+        location = contents.known(oid)
+        if location is None:
+            with contents.first_turn():
+                try:
+                    self._check_place(contents, oid)
+                    return self.storage.size(address)
+                except RemoteMissing:
+                    location = contents.find(oid, self.manifests)
+                    if location is None:
+                        raise
+        return contents.size(oid, location) if as_told else contents.confirm(oid, location)
 
     def read(
         self, oid: Oid, offset: int = 0, length: int | None = None, validator: str = ""
     ) -> AbstractContextManager[Body]:
         """As `Storage.read`."""
-        return self.storage.read(self._address(oid), offset, length, validator)
+        if self.contents is None:
+            return self.storage.read(self._address(oid), offset, length, validator)
+        return self._read(self.contents, oid, offset, length, validator)
+
+    @contextmanager
+    def _read(
+        self, contents: Contents, oid: Oid, offset: int, length: int | None, validator: str
+    ) -> Iterator[Body]:
+        """From wherever it is known to be, then from its place in the layout, then from wherever it is."""
+        address = self._address(oid)
+        location = contents.known(oid)
+        with ExitStack() as stack:
+            if location is not None:
+                try:
+                    body = stack.enter_context(contents.read(oid, location, offset, length, validator))
+                except (RemoteMissing, RemoteCorrupt) as failure:
+                    try:
+                        body = stack.enter_context(self.storage.read(address, offset, length, validator))
+                    except RemoteMissing:
+                        raise failure from None
+            else:
+                with contents.first_turn():
+                    try:
+                        self._check_place(contents, oid)
+                        body = stack.enter_context(self.storage.read(address, offset, length, validator))
+                    except RemoteMissing:
+                        location = contents.find(oid, self.manifests)
+                        if location is None:
+                            raise
+                        body = stack.enter_context(contents.read(oid, location, offset, length))
+            yield body
+
+    def _check_place(self, contents: Contents, oid: Oid) -> None:
+        """Raises `RemoteMissing` for what somebody has just looked for in vain."""
+        if contents.was_set_aside(oid):
+            raise RemoteMissing(f"{self.name} has no object {oid}")
 
     def list_sizes(self, algorithm: str, prefix: str) -> Iterator[tuple[Oid, int]]:
         """The objects whose digests begin with `prefix` (two digits) and their lengths, in no order.

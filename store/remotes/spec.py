@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from store.oid import Oid
+
 DVC_LAYOUT: Final = "dvc"
 """Objects by their hash, as in a cache (`store.layouts`)."""
 VERSIONED_LAYOUT: Final = "versioned"
@@ -32,6 +34,8 @@ class RemoteSpec:
     layout: str = DVC_LAYOUT
     addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     """For `VERSIONED_LAYOUT`: an oid as DVC prints it → path below `url`, and version."""
+    manifests: tuple[Oid, ...] = field(default=(), repr=False)
+    """Those of the version that it is a remote of, whose catalogues it may have (`store.contents`)."""
 
     @property
     def identity(self) -> str:
@@ -47,9 +51,11 @@ class RemoteSpec:
             "ambient": self.ambient,
             "layout": self.layout,
             "addresses": {oid: list(address) for oid, address in self.addresses.items()},
+            "manifests": [[str(oid), oid.algorithm] for oid in self.manifests],
         }
 
     @classmethod
     def from_wire(cls, fields: Mapping[str, Any]) -> RemoteSpec:
         addresses = {oid: (path, version) for oid, (path, version) in fields["addresses"].items()}
-        return cls(**{**fields, "addresses": addresses})
+        manifests = tuple(Oid.parse(text, algorithm) for text, algorithm in fields["manifests"])
+        return cls(**{**fields, "addresses": addresses, "manifests": manifests})

@@ -1,0 +1,375 @@
+"""`Finder`: where the contents of one remote are, by its catalogues and indexes.
+
+Nothing is asked before something is wanted that the remote does not have in DVC's place: a remote without
+content directories is asked one question then, and again after a while at the earliest. A version's catalogue
+and the indexes of its archives tell of all that it has; what no catalogue tells of is asked for by its name,
+then looked for in all archives. What was read is kept; what is wrong in it is said once and left out.
+
+Blocking, and any thread, but for `known`, which waits for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Final, NamedTuple, TypeVar
+
+from store.contents.catalogue import Catalogue
+from store.contents.index import ArchiveIndex, PartsIndex, decode_archive, decode_parts
+from store.contents.lookup import InArchive, Members
+from store.contents.names import (
+    ARCHIVE_INDEX,
+    ARCHIVES,
+    CATALOGUE,
+    DEPTHS,
+    PARTS_INDEX,
+    ROOT,
+    WHOLE,
+    ContentName,
+    namespace_directory,
+    parse_key,
+)
+from store.contents.sealing import LARGEST
+from store.errors import ObjectCorrupt, RemoteCorrupt, RemoteDenied, RemoteError, RemoteMissing, RemoteSlow
+from store.oid import Oid
+from store.remotes.storage import Address, Storage
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ABSENT_SECONDS: Final = 60.0
+"""For so long a remote is not asked again for what it has not: any contents, a catalogue, an archive."""
+WAIT_SECONDS: Final = 25.0
+"""For what another thread learns."""
+INDEX_BYTES: Final = 256 << 20
+"""Of archives' indexes that are kept, of four million contents; further archives are not known."""
+PARTS_BYTES: Final = 64 << 20
+"""Of indexes of contents in parts that are kept."""
+REMEMBERED: Final = 10_000
+"""Contents that no catalogue tells of."""
+_AT_ONCE: Final = 8
+
+
+class Whole(NamedTuple):
+    """A content is there as it is."""
+
+    size: int
+    """-1 where nothing has told."""
+
+
+class InParts(NamedTuple):
+    """A large content is there in parts."""
+
+    size: int
+
+
+Location = Whole | InParts | InArchive
+
+
+class Finder:
+    """Of one remote; `name` is fit to be shown."""
+
+    def __init__(self, name: str, storage: Storage) -> None:
+        self.name = name
+        self._storage = storage
+        self._guard = threading.Lock()
+        self._learning = threading.Lock()
+        """Held by the thread that asks for catalogues and indexes."""
+        self._has_any: bool | None = None
+        self._looked_at = 0.0
+        self._catalogues: dict[Oid, Catalogue] = {}
+        self._archives: dict[str, ArchiveIndex] = {}
+        self._bytes = 0
+        self._members = Members()
+        self._found: OrderedDict[Oid, Location] = OrderedDict()
+        self._parts: OrderedDict[Oid, PartsIndex] = OrderedDict()
+        self._parts_bytes = 0
+        self._left_out: dict[Oid | str, float] = {}
+        """Manifests and archives that are not asked for again before a time."""
+        self._listed_at = -ABSENT_SECONDS
+        self._depth = DEPTHS[0]
+
+    @property
+    def may_have_any(self) -> bool:
+        """False where the remote was seen a moment ago to have no content directories."""
+        return self._has_any is not False or time.monotonic() - self._looked_at >= ABSENT_SECONDS
+
+    def known(self, oid: Oid) -> Location | None:
+        """Where a content is, as far as that was learnt."""
+        if not self._has_any:
+            return None
+        found = self._members.find(oid)
+        if found is not None:
+            return found
+        raw = oid.raw
+        for catalogue in tuple(self._catalogues.values()):
+            if catalogue.manifest.algorithm == oid.algorithm and not oid.is_tree:
+                if raw in catalogue.whole:
+                    return Whole(catalogue.whole[raw])
+                if raw in catalogue.parts:
+                    return InParts(catalogue.parts[raw])
+        return self._found.get(oid)
+
+    def find(self, oid: Oid, manifests: Sequence[Oid] = ()) -> Location | None:
+        """Where a content is; `manifests` are those of its version. Raises `RemoteError`."""
+        if not self._look():
+            return None
+        found = self.known(oid)
+        if found is None and not oid.is_tree:
+            self.learn(manifests)
+            found = self.known(oid)
+        if found is None:
+            found = self._ask(oid)
+        if found is None and not oid.is_tree:
+            self._learn_all()
+            found = self.known(oid)
+        return found
+
+    def learn(self, manifests: Iterable[Oid]) -> None:
+        """Read the catalogues of these manifests, as far as that was not done. Raises `RemoteError`."""
+        wanted = [oid for oid in manifests if oid not in self._catalogues and not self._is_left_out(oid)]
+        if not wanted or not self._look():
+            return
+        self._with_turn(lambda: self._learn(wanted))
+
+    def parts_of(self, oid: Oid) -> PartsIndex:
+        """The index of a content in parts. Raises `RemoteError`."""
+        index = self._parts.get(oid)
+        if index is None:
+            index = self._with_turn(lambda: self._parts.get(oid) or self._read_parts(oid))
+        return index
+
+    def lose(self, oid: Oid, location: Location) -> None:
+        """A content is not where it was told to be: look anew when it is next wanted."""
+        with self._guard:
+            self._found.pop(oid, None)
+            dropped = self._parts.pop(oid, None)
+            self._parts_bytes -= _weight_of_parts(dropped) if dropped is not None else 0
+            if isinstance(location, InArchive) and location.archive.name in self._archives:
+                self._leave_out(location.archive.name)
+                self._bytes -= _weight(self._archives.pop(location.archive.name))
+                self._members = Members(tuple(self._archives.values()))
+            raw = oid.raw
+            for manifest, catalogue in list(self._catalogues.items()):
+                named = raw in catalogue.whole or raw in catalogue.parts
+                if named or (isinstance(location, InArchive) and location.archive.name in catalogue.archives):
+                    del self._catalogues[manifest]
+
+    def at_depths(self, name: ContentName, file: str, ask: Callable[[Address], T]) -> T:
+        """What `ask` says of a file of a content directory, at whatever depth it is. Raises `RemoteError`:
+        `RemoteMissing` where it is at none."""
+        depths = (self._depth, *(depth for depth in DEPTHS if depth != self._depth))
+        for depth in depths:
+            try:
+                answer = ask(Address(name.key(file, depth)))
+            except RemoteMissing:
+                continue
+            self._depth = depth
+            return answer
+        raise RemoteMissing(f"{self.name} has no {name.key(file)}, at no depth")
+
+    # Asking
+
+    def _look(self) -> bool:
+        """Are there content directories at all?"""
+        if self._has_any or not self.may_have_any:
+            return bool(self._has_any)
+        return self._with_turn(self._look_once)
+
+    def _look_once(self) -> bool:
+        if self._has_any or not self.may_have_any:
+            return bool(self._has_any)
+        try:
+            has_any = not self._storage.can_list or any(True for _ in self._storage.list(ROOT))
+        except RemoteMissing:
+            has_any = False
+        except RemoteDenied:  # who may not list may still ask
+            has_any = True
+        self._has_any, self._looked_at = has_any, time.monotonic()
+        return has_any
+
+    def _with_turn(self, work: Callable[[], T]) -> T:
+        if not self._learning.acquire(timeout=WAIT_SECONDS):
+            raise RemoteSlow(f"{self.name}: its indexes have not come within {WAIT_SECONDS:.0f} s")
+        try:
+            return work()
+        finally:
+            self._learning.release()
+
+    def _learn(self, manifests: Sequence[Oid]) -> None:
+        failures: list[RemoteError] = []
+
+        def learn(manifest: Oid) -> None:
+            if manifest in self._catalogues or self._is_left_out(manifest):
+                return  # another thread was faster
+            try:
+                data = self._read(ContentName.of(manifest), CATALOGUE)
+                found.append(Catalogue.from_bytes(data, manifest))
+            except RemoteMissing:
+                self._leave_out(manifest)
+            except (ObjectCorrupt, RemoteCorrupt) as error:
+                log.warning("%s: %s; it is done without", self.name, error)
+                self._leave_out(manifest)
+            except RemoteError as error:
+                failures.append(error)
+
+        found: list[Catalogue] = []
+        _side_by_side(learn, manifests)
+        self._load(dict.fromkeys(archive for catalogue in found for archive in catalogue.archives))
+        self._catalogues.update((catalogue.manifest, catalogue) for catalogue in found)
+        if failures:
+            raise failures[0]
+
+    def _learn_all(self) -> None:
+        """Read the indexes of all archives, whoever pushed them."""
+        if time.monotonic() - self._listed_at < ABSENT_SECONDS or not self._storage.can_list:
+            return
+        self._with_turn(self._list_archives)
+
+    def _list_archives(self) -> None:
+        if time.monotonic() - self._listed_at < ABSENT_SECONDS:
+            return
+        names = []
+        try:
+            for key, *_ in self._storage.list(namespace_directory(ARCHIVES)):
+                place = parse_key(key)
+                if place is not None and place.file == ARCHIVE_INDEX:
+                    names.append(place.name.digest)
+        except (RemoteMissing, RemoteDenied):
+            pass
+        self._load(names)
+        self._listed_at = time.monotonic()
+
+    def _load(self, names: Iterable[str]) -> None:
+        """Read the indexes of archives. Raises the first `RemoteError` when all were asked for."""
+        wanted = [name for name in names if name not in self._archives and not self._is_left_out(name)]
+        failures: list[RemoteError] = []
+
+        def load(name: str) -> None:
+            try:
+                data = self._read(ContentName.of_archive(name), ARCHIVE_INDEX)
+                index = decode_archive(data, name)
+            except RemoteMissing:
+                self._leave_out(name)
+            except (ObjectCorrupt, RemoteCorrupt) as error:
+                log.warning("%s: %s; the archive is done without", self.name, error)
+                self._leave_out(name)
+            except RemoteError as error:
+                failures.append(error)
+            else:
+                self._take(index)
+
+        _side_by_side(load, wanted)
+        if wanted:
+            with self._guard:
+                self._members = Members(tuple(self._archives.values()))
+        if failures:
+            raise failures[0]
+
+    def _take(self, index: ArchiveIndex) -> None:
+        with self._guard:
+            if self._bytes + _weight(index) > INDEX_BYTES:
+                log.warning("%s has more archives than can be known here", self.name)
+                self._leave_out(index.name)
+            elif index.name not in self._archives:
+                self._archives[index.name] = index
+                self._bytes += _weight(index)
+
+    def _ask(self, oid: Oid) -> Location | None:
+        """Look for a content by its name."""
+        name = ContentName.of(oid)
+        found: Location | None = None
+        try:
+            found = Whole(self.at_depths(name, WHOLE, self._storage.size))
+        except RemoteMissing:
+            if oid.is_tree:
+                return None
+            try:
+                found = InParts(self.parts_of(oid).size)
+            except RemoteMissing:
+                return None
+        with self._guard:
+            self._found[oid] = found
+            if len(self._found) > REMEMBERED:
+                self._found.popitem(last=False)
+        return found
+
+    def _read_parts(self, oid: Oid) -> PartsIndex:
+        try:
+            index = decode_parts(self._read(ContentName.of(oid), PARTS_INDEX), oid)
+        except ObjectCorrupt as error:
+            raise RemoteCorrupt(f"{self.name}: {error}") from None
+        with self._guard:
+            self._parts[oid] = index
+            self._parts_bytes += _weight_of_parts(index)
+            while self._parts_bytes > PARTS_BYTES and len(self._parts) > 1:
+                self._parts_bytes -= _weight_of_parts(self._parts.popitem(last=False)[1])
+        return index
+
+    def _read(self, name: ContentName, file: str) -> bytes:
+        """A whole file, within bounds. Raises `RemoteError`."""
+        return self.at_depths(name, file, lambda address: read_whole(self._storage, address, LARGEST))
+
+    def _is_left_out(self, what: Oid | str) -> bool:
+        return time.monotonic() < self._left_out.get(what, 0.0)
+
+    def _leave_out(self, what: Oid | str) -> None:
+        if len(self._left_out) > REMEMBERED:
+            self._left_out.clear()
+        self._left_out[what] = time.monotonic() + ABSENT_SECONDS
+
+
+def read_whole(storage: Storage, address: Address, limit: int) -> bytes:
+    """All that is at an address. Raises `RemoteError`: `RemoteCorrupt` where it is more than `limit`."""
+    parts: list[bytes] = []
+    total = 0
+    with storage.read(address) as body:
+        for part in body:
+            total += len(part)
+            if total > limit:
+                raise RemoteCorrupt(f"{address.key} has more than {limit} bytes")
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _weight(index: ArchiveIndex) -> int:
+    """Bytes that an index takes."""
+    return 64 * len(index)
+
+
+def _weight_of_parts(index: PartsIndex) -> int:
+    return 64 * len(index)
+
+
+def _side_by_side(work: Callable[[T], None], things: Sequence[T]) -> None:
+    """Do all by a few threads. Daemon threads: a command that is ended does not wait for a server."""
+    if len(things) < 2:
+        for thing in things:
+            work(thing)
+        return
+    waiting: SimpleQueue[T] = SimpleQueue()
+    for thing in things:
+        waiting.put(thing)
+    failures: list[BaseException] = []
+
+    def go_on() -> None:
+        try:
+            while not failures:
+                work(waiting.get_nowait())
+        except Empty:
+            pass
+        except BaseException as error:  # it must reach whoever waits
+            failures.append(error)
+
+    threads = [threading.Thread(target=go_on, daemon=True) for _ in range(min(_AT_ONCE, len(things)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
