@@ -14,10 +14,9 @@ from typing import Final
 from store.cache_chain import CacheChain
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS
-from store.size_learner import by_algorithm
 from store.sizes import SizeIndex
 from store.tree import UNKNOWN, Tree
-from store.tree_sizes import stored_lengths
+from store.tree_sizes import by_algorithm, stored_lengths
 
 _AT_ONCE: Final = 4096
 

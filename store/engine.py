@@ -72,7 +72,8 @@ class Settings:
     offline: bool = False
     """Only remotes that are directories are asked."""
     courier: bool = False
-    """May there be a process beside ours that brings small objects? For whoever brings many."""
+    """May there be processes beside ours, which bring small objects and look for sizes? For daemons, and for
+    whoever brings many."""
     grace: float = 0.0
     """Seconds for which an object that came is not evicted: somebody else is about to open it."""
     verify: Verify = "blocks"
@@ -98,6 +99,7 @@ class Engine:
         self._index = SizeIndex(settings.own)
         self.hints = Hints(settings.caches[0])
         self.finder = SizeFinder(self.caches, self._index, self.threads, nursery, self.hints)
+        self.finder.swept_with = settings.own if settings.courier else None
         self.store.on_open = lambda oid, descriptor: hold(descriptor)
         self.on_corrupt: Callable[[Oid], object] = lambda _: None
         """Told when bytes of an object may have been served that were not its own."""
@@ -239,6 +241,11 @@ class Engine:
 
         self.store.on_open = note_use
         self.nursery.start_soon(self._clear_incoming, places)
+
+    def note_use(self, oid: Oid) -> None:
+        """An object of the cache has been opened, and not by us."""
+        if self._keeper is not None:
+            self._keeper.note_use(oid)
 
     def _was_hashed(self, oid: Oid, size: int) -> bool:
         """Did we put the object into the cache? What comes there by us is hashed. Blocking; any thread."""

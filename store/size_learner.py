@@ -2,7 +2,8 @@
 
 From what an earlier mount has kept; from the cache and the index, a block of rows at a time, when rows are
 listed; from the remotes when somebody looks at files, for those around them; and all of them in the
-background while the tree is shown. What was learnt is kept for the next mount.
+background while the tree is shown, those of a large tree by a process. What was learnt is kept for the next
+mount.
 
 Thread rule: belongs to the event loop.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,10 +21,12 @@ import trio
 
 from store.errors import ObjectMissing, StoreError
 from store.learnt_sizes import LearntSizes, Stamps, read_kept, take_stamps, write_kept
-from store.oid import DIGEST_BYTES, DVC_ALGORITHMS
+from store.oid import DVC_ALGORITHMS
 from store.size_finder import AskedRemotes, SizeFinder
 from store.size_survey import SizeSurvey
+from store.size_sweep import SWEPT_ROWS, SizeSweep
 from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
+from store.tree_sizes import by_algorithm
 
 ROWS_AT_ONCE: Final = 1024
 """Whose sizes are asked for together: a hop to a thread costs as much as twenty answers."""
@@ -73,6 +76,7 @@ class SizeLearner:
         self._ahead: set[int] = set()
         self._ahead_after = 0.0
         self._survey = trio.CancelScope()
+        self._sweep = SizeSweep(tree, self.sizes, finder.threads)
         if tree.sizes_unknown:
             finder.start_soon(self._load)
         else:
@@ -87,6 +91,7 @@ class SizeLearner:
         after a while that grows as long as nothing comes of it.
         """
         block = row // ROWS_AT_ONCE
+        await self._sweep.wait_for(min((block + 1) * ROWS_AT_ONCE, self._tree.rows) - 1)
         await self._ask_block(block).wait()
         if (block + 1) * ROWS_AT_ONCE < self._tree.rows:
             self._ask_block(block + 1)
@@ -193,7 +198,8 @@ class SizeLearner:
         with scope:
             await self.loaded.wait()
             try:
-                await survey.look_here()
+                if not await self._look_beside():
+                    await survey.look_here()
                 await self._keep()
                 await survey.ask_remotes()
                 await self._keep()
@@ -201,6 +207,13 @@ class SizeLearner:
                 log.warning("sizes are not learnt in the background: %s", error)
             except Exception:  # a bug costs the sizes, not the daemon
                 log.exception("sizes are not learnt in the background")
+
+    async def _look_beside(self) -> bool:
+        """Have a process learn what this machine knows, where that may be and is worth it."""
+        index = self._finder.swept_with
+        if index is None or self.sizes.unknown < SWEPT_ROWS:
+            return False
+        return await self._sweep.run(index, self._roots)
 
     async def _load(self) -> None:
         """Go on from what an earlier mount has learnt."""
@@ -244,14 +257,3 @@ class SizeLearner:
                 log.warning("sizes cannot be kept in %s: %s", path, error.strerror)
 
         return write
-
-
-def by_algorithm(tree: Tree, rows: list[int]) -> Iterator[tuple[str, list[int], list[bytes]]]:
-    """The rows of DVC's objects, and their digests."""
-    flags, digest, width = tree.flags, tree.digest, tree.digest_width
-    for place, algorithm in enumerate(DVC_ALGORITHMS):
-        length = DIGEST_BYTES[algorithm]
-        of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
-        if of_kind:
-            starts = [row * width for row in of_kind]
-            yield algorithm, of_kind, [bytes(digest[start : start + length]) for start in starts]

@@ -86,6 +86,7 @@ class Tree:
         "digest",
         "digest_width",
         "digest_words",
+        "file",
         "files",
         "first",
         "flags",
@@ -106,7 +107,11 @@ class Tree:
     size: memoryview
     flags: memoryview
 
-    def __init__(self, mapped: mmap.mmap, header: dict[str, Any], columns: dict[str, memoryview]) -> None:
+    def __init__(
+        self, mapped: mmap.mmap, header: dict[str, Any], columns: dict[str, memoryview], file: Path
+    ) -> None:
+        self.file = file
+        """Where it was opened."""
         self._map = mapped
         self.rows = int(header["rows"])
         self.files = int(header["files"])
@@ -133,7 +138,7 @@ class Tree:
         try:
             header = _read_header(mapped, path)
             columns = _read_columns(mapped, header, path)
-            return cls(mapped, header, columns)
+            return cls(mapped, header, columns, path)
         except (KeyError, TypeError, ValueError) as error:
             raise TreeDamaged(f"compiled tree {path} is damaged ({error})") from None
 

@@ -26,9 +26,10 @@ from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
 from store.prefetcher import Prefetcher
 from store.size_finder import SizeFinder
-from store.size_learner import SizeLearner, by_algorithm
+from store.size_learner import SizeLearner
 from store.sizes import How, Learnt, Size
 from store.tree import UNKNOWN, Tree
+from store.tree_sizes import by_algorithm
 
 MEASURED_AT_ONCE: Final = 4096
 """Rows. Between two such batches readers get their turn."""

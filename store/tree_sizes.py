@@ -8,12 +8,12 @@ Callers: `store.tree_diff`, `store.history`, the command `ls`. Blocking; any thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
 from store.cache_chain import ObjectCache
-from store.oid import DVC_ALGORITHMS
+from store.oid import DIGEST_BYTES, DVC_ALGORITHMS
 from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
 
 _AT_ONCE: Final = 1024
@@ -56,3 +56,14 @@ def measure(tree: Tree, rows: Iterable[int], cache: ObjectCache) -> int | None:
                 return None
             total += size
     return total
+
+
+def by_algorithm(tree: Tree, rows: list[int]) -> Iterator[tuple[str, list[int], list[bytes]]]:
+    """The rows of DVC's objects, and their digests."""
+    flags, digest, width = tree.flags, tree.digest, tree.digest_width
+    for place, algorithm in enumerate(DVC_ALGORITHMS):
+        length = DIGEST_BYTES[algorithm]
+        of_kind = [row for row in rows if flags[row] >> ALGORITHM_SHIFT == place]
+        if of_kind:
+            starts = [row * width for row in of_kind]
+            yield algorithm, of_kind, [bytes(digest[start : start + length]) for start in starts]

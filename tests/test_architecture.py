@@ -73,6 +73,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/size_finder.py",
         "store/size_learner.py",
         "store/size_survey.py",
+        "store/size_sweep.py",
         "store/tree_files.py",
     }
     assert importers("store", "trio") <= loop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from array import array
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,41 @@ def test_nothing_is_left_when_they_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_kept(path, tree, kept, no_stamps())
     assert sorted(found.name for found in tmp_path.iterdir()) == ["t.sizes", "t.tree"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    known=st.lists(st.tuples(st.integers(0, 1199), st.integers(0, 9)), max_size=3),
+    found=st.lists(st.tuples(st.integers(0, 1199), st.sampled_from([0, *How])), max_size=3),
+    has_begun=st.booleans(),
+)
+def test_many_are_taken_in_as_if_each_were_learnt(
+    tmp_path_factory: pytest.TempPathFactory,
+    known: list[tuple[int, int]],
+    found: list[tuple[int, int]],
+    has_begun: bool,
+) -> None:
+    leaves = [Leaf(b"%04d" % n, b"%016d" % n, UNKNOWN, leaf_flags()) for n in range(1200)]
+    path = tmp_path_factory.mktemp("trees") / "t.tree"
+    write_tree(compile_tree(leaves, "t"), path)
+    tree = Tree.open(path)
+    size, how = array("q", range(1200)), bytearray([How.STAT]) * 1200
+    for row, told in found:
+        how[row] = told
+        size[row] = 0 if not told else size[row]
+    at_once, singly = LearntSizes(tree), LearntSizes(tree)
+    for sizes in (at_once, singly):
+        if has_begun:
+            sizes.begin(None)
+        for row, length in known:
+            sizes.learn(1 + row, length, How.STAT)
+    at_once.take(1, memoryview(size), memoryview(how))
+    for row, told in enumerate(how):
+        if told and singly.column[1 + row] == UNKNOWN:
+            singly.learn(1 + row, size[row], How(told))
+    assert list(at_once.column) == list(singly.column)
+    assert at_once.keep() == singly.keep()
+    if not has_begun:
+        for sizes in (at_once, singly):
+            sizes.begin(None)
+        assert list(at_once.column) == list(singly.column)

@@ -291,6 +291,26 @@ def test_a_whole_tree_is_learnt_by_listing_and_known_at_the_next_mount(new_world
     assert not world.storage.asked
 
 
+def test_a_large_tree_is_learnt_by_a_process(new_world: NewWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = new_world(1500)
+    world.fill(world.cache)
+    monkeypatch.setattr(size_learner, "SWEPT_ROWS", 1500)
+
+    async def look(*_: object, **__: object) -> list[Size | None]:
+        raise AssertionError("the daemon looks itself")
+
+    async def main() -> None:
+        async with world.daemon(remote=False) as files:
+            monkeypatch.setattr(SizeFinder, "look", look)
+            world.finder.swept_with = world.path.with_name("index")
+            files.start_learning()
+            await until(kept_path(world.path).exists)
+            await files.learn_around(1)
+            assert world.sizes(files) == world.right
+
+    trio.run(main)
+
+
 def test_the_index_serves_other_trees(new_world: NewWorld) -> None:
     world = new_world(1000)
     world.fill(world.remote)
