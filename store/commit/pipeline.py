@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
+from store.commit.batches import Batches
 from store.commit.progress import Progress
 from store.commit.publish import ObjectWriter, Staged
 from store.commit.scan import Found
@@ -35,14 +36,16 @@ def store_files(
     """
     meter = Meter()
     stager = Stager(source, writer, link, meter)
-    batches = _Batches(writer)
+    batches = Batches(writer, _BATCH_FILES, _BATCH_BYTES)
     hashed: list[Hashed] = []
     progress.begin(len(files), sum(found.size for found in files))
     workers = ThreadPoolExecutor(jobs, thread_name_prefix="commit-hash")
     try:
         for done in _run(stager, files, jobs, workers, meter, progress):
             hashed.extend(done)
-            batches.add(done)
+            for one in done:
+                if one.staged:
+                    batches.add(Staged(one.staged, one.md5, one.found.size))
         published = batches.finish()
     finally:
         # On the way out of a failure or an interrupt: nobody may write into the room from here on.
@@ -90,43 +93,3 @@ def _slice(files: Sequence[Found]) -> Iterator[list[Found]]:
             part, size = [], 0
     if part:
         yield part
-
-
-class _Batches:
-    """Gathers what was staged, and has it published by one thread, one batch at a time."""
-
-    def __init__(self, writer: ObjectWriter) -> None:
-        self._writer = writer
-        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="commit-publish")
-        self._batch: list[Staged] = []
-        self._size = 0
-        self._running: Future[int] | None = None
-        self._published = 0
-
-    def add(self, done: Sequence[Hashed]) -> None:
-        for hashed in done:
-            if hashed.staged:
-                self._batch.append(Staged(hashed.staged, hashed.md5, hashed.found.size))
-                self._size += hashed.found.size
-        if len(self._batch) >= _BATCH_FILES or self._size >= _BATCH_BYTES:
-            self._publish()
-
-    def finish(self) -> int:
-        """Publish the rest; how many objects were new altogether."""
-        if self._batch:
-            self._publish()
-        self._collect()
-        return self._published
-
-    def close(self) -> None:
-        self._publisher.shutdown(cancel_futures=True)
-
-    def _publish(self) -> None:
-        self._collect()
-        self._running = self._publisher.submit(self._writer.publish, self._batch)
-        self._batch, self._size = [], 0
-
-    def _collect(self) -> None:
-        if self._running:
-            self._published += self._running.result()
-            self._running = None

@@ -1,11 +1,11 @@
-"""`ObjectWriter`: puts whole, durable objects into a cache's `files/md5`, and nothing else.
+"""`ObjectWriter`: puts whole, durable objects into a cache, where DVC looks for those of one algorithm.
 
 The order is the promise: bytes in the room, bytes on the disk, then the rename to the place that
 DVC trusts. One sync of the file system serves a whole batch. Everything below the cache's root
 is reached through directory descriptors and never through a symbolic link, so a stranger who
 shares the cache cannot send our writes elsewhere.
 
-`has` may be called by any thread; the rest belongs to the thread that opened the writer.
+`has` may be called by any thread; the rest by one at a time.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class ObjectWriter:
 
 
 @contextlib.contextmanager
-def open_writer(cache: Path, *, shared_with_group: bool, new_mode: int) -> Iterator[ObjectWriter]:
+def open_writer(
+    cache: Path, *, shared_with_group: bool, new_mode: int, algorithm: str = MD5
+) -> Iterator[ObjectWriter]:
     """Open (or make, with `new_mode` less the umask) the cache at `cache` for writing.
 
     Every `OSError` from within leaves as `CacheUnusable`, whose one line names the cache.
@@ -128,7 +130,7 @@ def open_writer(cache: Path, *, shared_with_group: bool, new_mode: int) -> Itera
             ownership = Ownership.of_directory(root, shared_with_group=shared_with_group)
             objects = root
             made = []
-            for part in OBJECT_ROOTS[MD5].split("/"):
+            for part in filter(None, OBJECT_ROOTS[algorithm].split("/")):
                 made.append(objects)
                 objects = ownership.open_directory(part, objects, create=True)
                 stack.callback(os.close, objects)

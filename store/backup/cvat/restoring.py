@@ -2,15 +2,14 @@
 
 The files of the version are the zip's, in its folders, so that what is written of it again is the same.
 Objects are durable before the manifest that names them; what ends a restore early leaves whole objects that
-nothing names. Blocking; one thread.
+nothing names. Blocking; one thread and those of an `Unpacker`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Final
 
 from store.backup.cvat.documents import (
@@ -21,11 +20,10 @@ from store.backup.cvat.documents import (
     version_name,
 )
 from store.backup.cvat.layout import ANNOTATIONS, DATA, INDEX, PROJECT, TASK, media_of, task_folders
-from store.backup.cvat.unzipping import CheckedZip, ZipMember
-from store.backup.restoring import Batch, Restored, write_piece
+from store.backup.cvat.unzipping import CheckedZip
+from store.backup.unpacking import Unpacked, open_unpacker
 from store.commit.claims import claim_objects
 from store.errors import InputError
-from store.fetching.arrivals import Arrival, Arrivals
 from store.local_cache import LocalCache
 from store.manifest import Entry, manifest_oid, serialize_manifest
 from store.oid import Oid
@@ -45,7 +43,7 @@ class Version:
     size: int
     """Bytes of all files."""
     nfiles: int
-    found: Restored
+    found: Unpacked
     warnings: tuple[str, ...]
 
 
@@ -97,56 +95,24 @@ class CvatBackup:
 
     def restore(self, cache: LocalCache, told: Told) -> Version:
         """Make a version of it in the cache. Raises `InputError`, `CacheUnusable`, `StoreTimeout`."""
-        found = Restored()
-        arrivals = Arrivals(cache.root)
-        batch = Batch(arrivals, found)
-        entries: list[Entry] = []
+        found = Unpacked()
+        digests: dict[str, str] = {}
         size = 0
-        arrivals.prepare()
-        try:
-            with claim_objects(cache.root) as claim:
-                for member in self.files:
-                    md5 = self._store(member, cache, arrivals, batch, found)
-                    entries.append(Entry(member.name, md5, member.size))
-                    size += member.size
-                    told(len(entries), size)
-                batch.admit()  # the manifest comes behind what it names
-                manifest = serialize_manifest((entry.relpath, entry.md5) for entry in entries)
-                oid = manifest_oid(manifest)
-                if not cache.has(oid):
-                    descriptor, path = arrivals.new_file()
-                    write_piece(cache, descriptor, manifest)
-                    batch.add(Arrival(oid, path, descriptor), len(manifest))
-                    batch.admit()
-                warnings = claim(oid, entries)
-        finally:
-            batch.close()
-            arrivals.close()
+        with claim_objects(cache.root) as claim, open_unpacker(cache.root, found) as unpacker:
+            for number, member in enumerate(self.files, 1):
+                unpacker.put(
+                    member.size, self._zip.pieces(member), named=partial(digests.__setitem__, member.name)
+                )
+                size += member.size
+                told(number, size)
+            unpacker.settle()
+            entries = [Entry(member.name, digests[member.name], member.size) for member in self.files]
+            manifest = serialize_manifest((entry.relpath, entry.md5) for entry in entries)
+            oid = manifest_oid(manifest)
+            unpacker.put(len(manifest), [manifest], oid)
+            unpacker.settle()
+            warnings = claim(oid, entries)
         return Version(oid, size, len(entries), found, warnings)
-
-    def _store(
-        self, member: ZipMember, cache: LocalCache, arrivals: Arrivals, batch: Batch, found: Restored
-    ) -> str:
-        """Bring a file into the cache; its hash."""
-        digest = hashlib.md5(usedforsecurity=False)
-        descriptor, path = arrivals.new_file()
-        try:
-            for piece in self._zip.pieces(member):
-                digest.update(piece)
-                write_piece(cache, descriptor, piece)
-        except BaseException:
-            arrivals.discard(path)
-            os.close(descriptor)
-            raise
-        oid = Oid(digest.hexdigest())
-        (length,) = cache.lengths([str(oid)], oid.algorithm)
-        if length == member.size:
-            found.here += 1
-            arrivals.discard(path)
-            os.close(descriptor)
-        else:
-            batch.add(Arrival(oid, path, descriptor), member.size)
-        return oid.digest
 
     def _parse(self, name: str) -> dict[str, object]:
         return parse(self._read(name, LIMIT), f"{self._where}: {name}")
