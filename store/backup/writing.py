@@ -31,7 +31,8 @@ from store.backup.format import (
 from store.cache_chain import ObjectCache
 from store.errors import ObjectCorrupt, ObjectMissing
 from store.hashing import Hasher
-from store.making.products import Damaged, Products
+from store.making.product import Damaged
+from store.making.products import Products
 from store.manifest import check_manifest
 from store.oid import Oid
 

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from store.errors import StoreError, StoreTimeout
-from store.making.products import LONGEST_REASON, MOST_PIECES, Entry, Product, Refused
+from store.making.product import LONGEST_REASON, MOST_PIECES, Entry, Product, Refused
 from store.making.tasks import Task
 from store.making.wire import WireBroken
 from store.oid import Oid

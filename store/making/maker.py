@@ -26,7 +26,8 @@ from store.making.frame_chunks import FrameChunks
 from store.making.indexes import index_task
 from store.making.makers import MAKERS, Registered
 from store.making.open_products import OpenProducts
-from store.making.products import MOST_PIECES, Damaged, Entry, Product, Products, Refused
+from store.making.product import MOST_PIECES, Damaged, Entry, Product, Refused
+from store.making.products import Products
 from store.making.remote_products import RemoteProducts
 from store.making.tasks import Origin, Series, Task, remotes_of
 from store.making.unproved import Unproved

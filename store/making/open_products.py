@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from store.making.products import Product
+from store.making.product import Product
 
 MOST_OPEN: Final = 96
 OPEN_BYTES: Final = 1 << 30

@@ -1,12 +1,8 @@
-"""`Products`: what was made, kept in a cache by key: one file each, evictable at will, told from garbage.
+"""`Products`: what was made, kept in a cache by key, a file (`store.making.product`) each, evictable at will.
 
-The file is `fusefs/derived/<kk>/<rest of the key>` below the cache: the bytes of the pieces, in the order in
-which they were made; a table, msgpack's list of a version, the key, and an entry for every piece ([begin,
-length, xxh3-64], a text where the content does not allow the piece, nil where it was not made); and 32 bytes:
-where the table begins, its length and its xxh3-64 (u64 each), and a magic. A piece is held against its hash
-whenever it is read. What is damaged is dropped and made again.
+A file is `fusefs/derived/<kk>/<rest of the key>` below the cache. What is damaged is dropped and made again.
 
-`open_now` and `Product.read_now` belong to the event loop and do not wait; the rest is blocking, any thread.
+`open_now` belongs to the event loop and does not wait; the rest is blocking, any thread.
 """
 
 from __future__ import annotations
@@ -14,146 +10,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import stat
-import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import msgpack
-import xxhash
+from typing import Final
 
 from store.errors import CacheUnusable
 from store.fetching.arrivals import Arrivals
 from store.keeping.leases import hold
+from store.making.product import (
+    AT_ONCE,
+    LONGEST_REASON,
+    Damaged,
+    Entry,
+    Product,
+    Refused,
+    pack_table,
+    read_at,
+    read_table,
+    write_fully,
+)
 from store.openat2 import open_beneath
 
 BELOW: Final = "fusefs/derived"
-VERSION: Final = 1
-MOST_PIECES: Final = 1 << 20
-LARGEST_TABLE: Final = 64 << 20
-LONGEST_REASON: Final = 1000
-"""Characters."""
 MARKED_SECONDS: Final = 3600.0
 """A product that is used is marked so at most so often, for whoever evicts."""
 
-_MAGIC: Final = b"fsprodt1"
-_FOOT: Final = struct.Struct("<QQQ8s")
-_TAIL: Final = 16 << 10
-"""Bytes at the end that are read at once: with a table of some hundred entries."""
-_AT_ONCE: Final = 1 << 20
-"""Bytes that the loop itself reads of what the kernel has in memory."""
-
-
 log = logging.getLogger(__name__)
-
-
-class Damaged(Exception):
-    """A kept product is not what was written."""
-
-
-class Entry(NamedTuple):
-    """A piece in the file."""
-
-    begin: int
-    length: int
-    digest: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A piece that the content does not allow, and why."""
-
-    reason: str
-
-
-class Product:
-    """Pieces in an open file, which is closed with the last reference. Belongs to the loop; threads read."""
-
-    __slots__ = (
-        "count",
-        "descriptor",
-        "end",
-        "entries",
-        "grows",
-        "in_memory",
-        "key",
-        "next",
-        "path",
-        "streak",
-        "used",
-    )
-
-    def __init__(self, key: str, descriptor: int, path: Path | None, count: int, *, grows: bool) -> None:
-        self.key = key
-        self.descriptor = descriptor
-        self.path = path
-        """Where it lies as long as it has not been published; None: in its place, or in memory only."""
-        self.grows = grows
-        """More pieces can be written to it."""
-        self.in_memory = grows and path is None
-        self.count = count
-        """How many pieces there are; 0: nobody knows yet."""
-        self.entries: dict[int, Entry | Refused] = {}
-        self.end = 0
-        """Where the next piece begins."""
-        self.next = 0
-        """The piece behind the one that was read last."""
-        self.streak = 0
-        """How many were read one after the other."""
-        self.used = 0
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-    @property
-    def is_whole(self) -> bool:
-        return 0 < self.count == len(self.entries)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes by piece, -1 where that is not known or there are none."""
-        found = [self.entries.get(number) for number in range(self.count)]
-        return [entry.length if isinstance(entry, Entry) else -1 for entry in found]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file, of a product that is kept."""
-        return os.fstat(self.descriptor).st_size
-
-    def parts(self) -> Iterator[bytes]:
-        """The file of a product that is kept. Blocking; any thread. Raises `Damaged`."""
-        size = self.size
-        for begin in range(0, size, _AT_ONCE):
-            yield _read_at(self.descriptor, begin, min(size - begin, _AT_ONCE), 0)
-
-    def read_now(self, entry: Entry) -> bytes:
-        """A piece, if the kernel has it in memory. Raises `BlockingIOError`, `Damaged`."""
-        if entry.length > _AT_ONCE:
-            raise BlockingIOError
-        view = _buffer[: entry.length]
-        try:
-            got = os.preadv(self.descriptor, [view], entry.begin, os.RWF_NOWAIT)
-        except OSError:
-            raise BlockingIOError from None
-        if got != entry.length:
-            raise BlockingIOError
-        if xxhash.xxh3_64_intdigest(view) != entry.digest:
-            raise Damaged
-        return bytes(view)
-
-    def read(self, entry: Entry) -> bytes:
-        """A piece, from the disk. Blocking; any thread. Raises `Damaged`."""
-        data = _read_at(self.descriptor, entry.begin, entry.length, 0)
-        if xxhash.xxh3_64_intdigest(data) != entry.digest:
-            raise Damaged
-        return data
-
-
-_buffer = memoryview(bytearray(_AT_ONCE))
 
 
 class Products:
@@ -186,9 +70,9 @@ class Products:
         `CacheUnusable`."""
         copy = self.new(product.key, product.count)
         try:
-            for begin in range(0, product.end, _AT_ONCE):
-                part = _read_at(product.descriptor, begin, min(product.end - begin, _AT_ONCE), 0)
-                _write_fully(copy.descriptor, part, begin)
+            for begin in range(0, product.end, AT_ONCE):
+                part = read_at(product.descriptor, begin, min(product.end - begin, AT_ONCE), 0)
+                write_fully(copy.descriptor, part, begin)
         except (OSError, Damaged):
             self.discard(copy)
             return self.new_in_memory(product.key, product.count)
@@ -199,17 +83,12 @@ class Products:
         """Keep what there is of it: how many bytes the file has. Raises `CacheUnusable`; then it is dropped
         and can be read as long as it is open."""
         assert product.path is not None
-        entries = [product.entries.get(number) for number in range(product.count)]
-        packed = [
-            list(entry) if isinstance(entry, Entry) else entry.reason if entry else None for entry in entries
-        ]
-        table: bytes = msgpack.packb([VERSION, product.key, packed], unicode_errors="surrogateescape")
-        foot = _FOOT.pack(product.end, len(table), xxhash.xxh3_64_intdigest(table), _MAGIC)
+        table = pack_table(product)
         path, product.path = product.path, None
         product.grows = False
-        size = product.end + len(table) + _FOOT.size
+        size = product.end + len(table)
         try:
-            _write_fully(product.descriptor, table + foot, product.end)
+            write_fully(product.descriptor, table, product.end)
             os.ftruncate(product.descriptor, size)  # a worker that was killed may have written more
             self._arrivals.put(place(product.key), path, product.descriptor)
         except (OSError, CacheUnusable) as error:
@@ -236,8 +115,8 @@ class Products:
                 size += len(part)
                 if size > largest:
                     raise Damaged
-                _write_fully(product.descriptor, part, size - len(part))
-            _read_table(product, 0)
+                write_fully(product.descriptor, part, size - len(part))
+            read_table(product, 0)
             if not product.is_whole or not self.is_sound(product):
                 raise Damaged
         except OSError as error:
@@ -322,7 +201,7 @@ class Products:
     def _read(self, key: str, count: int, descriptor: int, flags: int) -> Product | None:
         product = Product(key, descriptor, None, count, grows=False)
         try:
-            _read_table(product, flags)
+            read_table(product, flags)
         except BlockingIOError:
             raise
         except (OSError, Damaged):
@@ -339,65 +218,3 @@ class Products:
 def place(key: str) -> str:
     """Where the product of a key lies below `BELOW`."""
     return f"{key[:2]}/{key[2:]}"
-
-
-def _read_table(product: Product, flags: int) -> None:
-    status = os.fstat(product.descriptor)
-    size = status.st_size
-    if not stat.S_ISREG(status.st_mode) or size < _FOOT.size:
-        raise Damaged
-    tail = _read_at(product.descriptor, max(size - _TAIL, 0), min(size, _TAIL), flags)
-    end, length, digest, magic = _FOOT.unpack(tail[-_FOOT.size :])
-    if magic != _MAGIC or end + length + _FOOT.size != size or length > LARGEST_TABLE:
-        raise Damaged
-    if length + _FOOT.size <= len(tail):
-        table = tail[-_FOOT.size - length : -_FOOT.size]
-    else:
-        table = _read_at(product.descriptor, end, length, flags)
-    if xxhash.xxh3_64_intdigest(table) != digest:
-        raise Damaged
-    try:
-        version, key, entries = msgpack.unpackb(table, unicode_errors="surrogateescape")
-        if version != VERSION or key != product.key or not 0 < len(entries) <= MOST_PIECES:
-            raise Damaged
-        if product.count not in (0, len(entries)):
-            raise Damaged
-        product.entries = {
-            number: _entry(entry, end) for number, entry in enumerate(entries) if entry is not None
-        }
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise Damaged from error
-    product.count = len(entries)
-    product.end = end
-
-
-def _entry(entry: Any, end: int) -> Entry | Refused:
-    if isinstance(entry, str):
-        return Refused(entry)
-    begin, length, digest = map(int, entry)
-    if not 0 <= begin <= begin + length <= end:
-        raise Damaged
-    return Entry(begin, length, digest)
-
-
-def _read_at(descriptor: int, begin: int, length: int, flags: int) -> bytes:
-    data = bytearray(length)
-    view = memoryview(data)
-    while view:
-        try:
-            got = os.preadv(descriptor, [view], begin, flags)
-        except OSError:
-            raise BlockingIOError if flags else Damaged from None
-        if not got or (flags and got < len(view)):
-            raise BlockingIOError if flags else Damaged
-        begin += got
-        view = view[got:]
-    return bytes(data)
-
-
-def _write_fully(descriptor: int, data: bytes, begin: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, begin)
-        begin += written
-        view = view[written:]

@@ -27,7 +27,8 @@ from store.errors import (
     StoreError,
     StoreTimeout,
 )
-from store.making.products import BELOW, Damaged, Product, Products, place
+from store.making.product import Damaged, Product
+from store.making.products import BELOW, Products, place
 from store.remotes.remote import Remote
 from store.remotes.spec import DVC_LAYOUT
 from store.remotes.storage import Address, Body

@@ -26,7 +26,7 @@ from store.errors import CacheUnusable, MediaFailed, MediaInvalid, ObjectCorrupt
 from store.making import wire
 from store.making.flight import Flight, source_of
 from store.making.makers import MISSING, Registered
-from store.making.products import Entry
+from store.making.product import Entry
 from store.making.tasks import Origin, Task
 from store.making.wire import PACKET, Assembly, WireBroken, ancillary, packets_of
 

@@ -224,7 +224,7 @@ def test_a_full_disk_is_done_without(tmp_path: Path, file: Path, monkeypatch: py
 
     async def main() -> None:
         async with maker_at(tmp_path / "cache") as made:
-            monkeypatch.setattr("store.making.products._write_fully", full)
+            monkeypatch.setattr("store.making.products.write_fully", full)
             await pieces(made, 3, file)
         assert not kept(tmp_path / "cache")
         assert not left_over(tmp_path / "cache")
