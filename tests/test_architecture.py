@@ -98,6 +98,7 @@ def test_pyfuse3_stays_in_the_daemon() -> None:
         "mount",
         "kernel_caches",
         "operations",
+        "plain",
         "relay",
         "revisions",
         "spaces",
