@@ -26,6 +26,7 @@ from fusefs.metrics_text import MetricsText
 from fusefs.native.attacher import Attacher
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.roots import Roots
+from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.pinning import Pinner
@@ -82,7 +83,8 @@ class Mount:
         counters, metrics = engine.store.counters, engine.metrics
         self.operations = Operations(counters, metrics.requests)
         held = HeldFiles(engine.nursery)
-        make_space = partial(TreeLayer, held=held) if plan.mode == "native" else TreeSpace
+        seen = SeenOpens(engine, lambda files: self._versions.begin_prefetching(files))
+        make_space = partial(TreeLayer, held=held, asked=seen.asked) if plan.mode == "native" else TreeSpace
         self._versions = Versions(plan, engine, self.operations.add, pinner.add, make_space)
         self._reporter = StatusReporter(
             plan, counters, metrics, engine.pool, pinner, self.control_name, engine.nursery
@@ -97,7 +99,8 @@ class Mount:
             Views, engine, self.operations.numbers, lambda: self._shown, **owner, umask=plan.umask
         )
         if plan.mode == "native":
-            self.native = Roots(plan, engine, self.operations, self._versions, held, files, new_views)
+            self.native = Roots(plan, engine, self.operations, self._versions, held, seen, files, new_views)
+            self._reporter.sees_hits = lambda: seen.are_seen
             self._versions.made_of = self.native.inodes_of
             return
         self._views = new_views()
@@ -282,8 +285,7 @@ async def serve(
             if attacher is None:
                 ready()
             elif mount.native is not None:
-                mount.native.attacher = attacher
-                background.start_soon(_attach, attacher, ready)
+                background.start_soon(_attach, mount.native, attacher, ready)
             background.start_soon(pinner.run)
             if mount.native is not None:
                 background.start_soon(mount.native.settle)
@@ -302,8 +304,8 @@ async def serve(
             log.info("ended after %.0f s", time.monotonic() - started)
 
 
-async def _attach(attacher: Attacher, ready: Callable[[], None]) -> None:
-    await attacher.attach()
+async def _attach(native: Roots, attacher: Attacher, ready: Callable[[], None]) -> None:
+    await native.attach(attacher)
     ready()
 
 

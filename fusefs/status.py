@@ -82,7 +82,7 @@ class Status:
     bytes: int | None
     """What the version's files have together; `None` until every size is known."""
     hits: int | None
-    """Opens answered from the cache; `None` in native mode, where the kernel answers them by itself."""
+    """Opens answered from the cache; `None` where the kernel answers them by itself and nobody sees it."""
     misses: int | None
     """Opens and sizes that the cache could not answer."""
     errors: int | None

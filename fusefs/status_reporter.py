@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
@@ -50,6 +51,8 @@ class StatusReporter:
         self._shown: TreeSpace | None = None
         self._cache_bytes: int | None = None
         self._measure_after = 0.0
+        self.sees_hits: Callable[[], bool] = lambda: True
+        """Does the daemon know what is opened of what is cached?"""
         self.metrics_address = ""
         """Where the endpoint of the metrics listens; empty for none."""
 
@@ -80,7 +83,7 @@ class StatusReporter:
             since=plan.since,
             files=shown.tree.files if shown else None,
             bytes=None if shown is None or shown.files.sizes_unknown else shown.files.bytes_known,
-            hits=counters.hits if plan.mode == "fuse" else None,
+            hits=counters.hits if self.sees_hits() else None,
             misses=counters.misses,
             errors=counters.errors,
             bytes_cache=counters.bytes_cache if plan.mode == "fuse" else None,

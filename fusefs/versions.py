@@ -108,8 +108,6 @@ class Versions:
         tree = Tree.open(Path(plan.tree))
         question = {"request": dict(plan.request)}
         version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs, plan.remotes, question)
-        if plan.order and version.files.prefetcher is not None:
-            self._nursery.start_soon(self._follow, version.files.prefetcher, array("I", plan.order))
         return self._stand(version, ROOT_PLACE)
 
     async def _follow(self, prefetcher: Prefetcher, order: array[int]) -> None:
@@ -241,14 +239,24 @@ class Versions:
             kept=kept_path(Path(path)),
         )
         version = _Version(files, self._new_number(), oid, rev)
-        if self._plan.prefetch and remotes:
-            files.prefetcher = Prefetcher(
-                files, engine.window, engine.threads, engine.nursery.start_soon, trace_path(Path(path))
-            )
         self._versions[rev, path] = version
+        if self._plan.mode == "fuse":
+            self.begin_prefetching(files)
         files.corrected = lambda row: self._forget_rows(version, [row])
         self._adopt(tree)
         return version
+
+    def begin_prefetching(self, files: TreeFiles) -> None:
+        """Bring a version's files ahead of their readers from now on, if that is wanted: opens are seen."""
+        if not self._plan.prefetch or not files.has_remotes or files.prefetcher is not None:
+            return
+        path = next(path for (_, path), version in self._versions.items() if version.files is files)
+        engine = self._engine
+        files.prefetcher = Prefetcher(
+            files, engine.window, engine.threads, engine.nursery.start_soon, trace_path(Path(path))
+        )
+        if path == self._plan.tree and self._plan.order:
+            self._nursery.start_soon(self._follow, files.prefetcher, array("I", self._plan.order))
 
     async def forget_object(self, oid: Oid) -> None:
         """Have the kernel drop what it keeps of an object's bytes: they may have been wrong."""

@@ -163,21 +163,15 @@ def make_plan(
         remote_names=options.remote,
         trust=options.trust,
         request=request.to_wire(),
-        prefetch=_may_prefetch(options, choice),
+        prefetch=options.prefetch,
         order=order.rows,
         order_unknown=order.unknown,
     )
 
 
-def settle_plan(plan: MountPlan, choice: Choice, options: MountOptions) -> MountPlan:
+def settle_plan(plan: MountPlan, choice: Choice) -> MountPlan:
     """The plan of the mount that was made in the end."""
-    prefetch = _may_prefetch(options, choice)
-    return replace(plan, mode=choice.mode, why_fuse=choice.why_fuse, layers=choice.layers, prefetch=prefetch)
-
-
-def _may_prefetch(options: MountOptions, choice: Choice) -> bool:
-    """Who cannot see what is opened cannot run ahead of it."""
-    return options.prefetch and choice.mode != NATIVE
+    return replace(plan, mode=choice.mode, why_fuse=choice.why_fuse, layers=choice.layers)
 
 
 def await_readable(place: str) -> None:

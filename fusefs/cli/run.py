@@ -94,7 +94,7 @@ def run_command(target: str, arguments: Sequence[str], options: MountOptions) ->
                 try:
                     let_go()
                     log = options.log or default_log("run")
-                    choice = prefer(dataset, options)
+                    choice = prefer(dataset, options, is_private=True)
                     plan = make_plan(request, dataset, run.place, options, log, choice)
                     run.start(plan, choice, arguments, options)
                     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
@@ -134,7 +134,7 @@ class _Run:
             mask=self._mask,
         )
         self._child, mounted, choice = self._mount(command, plan.target, options, choice)
-        plan = settle_plan(plan, choice, options)
+        plan = settle_plan(plan, choice)
         lifeline, self._lifeline = os.pipe()
         self._daemon = start_background(
             Launch(

@@ -12,21 +12,31 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from fusefs.native.inotify import Came, watch_opens
 from fusefs.native.layers import Layers, attach_layers, forget_unused, switch_root
 from store.errors import StoreError
 
 
-def answer(question: Mapping[str, Any]) -> dict[str, str]:
+def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
     """Do what is asked: `{"session", "layers"}`, `{"mountpoint", "device", "path"}`, or the same without a
-    path."""
+    path. With `{"watched": {"descriptor", "paths"}}` these directories are watched before anybody sees
+    them."""
+    came: Came = []
+
+    def watch(root: int) -> None:
+        nonlocal came
+        if "watched" in question:
+            came = watch_opens(root=root, **question["watched"])
+
     try:
         if "layers" in question:
-            return {"device": attach_layers(question["session"], Layers(**question["layers"])).device}
+            mount = attach_layers(question["session"], Layers(**question["layers"]), watch)
+            return {"device": mount.device, "came": came}
         if "path" in question:
-            switch_root(question["mountpoint"], question["device"], question["path"])
+            switch_root(question["mountpoint"], question["device"], question["path"], watch)
         else:
             forget_unused(question["mountpoint"], question["device"])
-        return {"device": question["device"]}
+        return {"device": question["device"], "came": came}
     except StoreError as error:
         return {"error": str(error)}
 

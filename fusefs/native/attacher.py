@@ -15,7 +15,9 @@ from typing import Any, Final
 import trio
 
 from fusefs.kernel_mount import MountFailed
+from fusefs.native.inotify import Came
 from fusefs.native.layers import Layers
+from fusefs.native.seen_opens import Watched
 
 SECONDS: Final = 30.0
 
@@ -29,22 +31,28 @@ class Attacher:
         self.device = ""
         """The overlay's, `major:minor`; empty until it is there."""
 
-    async def attach(self) -> None:
-        """Mount the overlay. Raises `MountFailed`."""
+    async def attach(self, watched: Watched | None) -> Came:
+        """Mount the overlay; what came of `watched`. Raises `MountFailed`."""
         question = {"session": self._session, "layers": asdict(self._layers)}
         try:
-            self.device = await _ask(question, (self._session,))
+            answer = await _ask(question, watched, self._session)
         finally:
             self.close()
+        self.device = answer["device"]
+        came: Came = answer["came"]
+        return came
 
-    async def switch(self, path: str) -> None:
-        """Show the directory at `path` in the mount in its place. Raises `MountFailed`."""
-        await _ask({"mountpoint": self._layers.mountpoint, "device": self.device, "path": path}, ())
+    async def switch(self, path: str, watched: Watched | None) -> Came:
+        """Show the directory at `path` in the mount in its place; what came of `watched`. Raises
+        `MountFailed`."""
+        question = {"mountpoint": self._layers.mountpoint, "device": self.device, "path": path}
+        came: Came = (await _ask(question, watched))["came"]
+        return came
 
     async def forget_unused(self) -> None:
         """Have the overlay let go of the objects that nobody has open. Raises `MountFailed`."""
         if self.device:
-            await _ask({"mountpoint": self._layers.mountpoint, "device": self.device}, ())
+            await _ask({"mountpoint": self._layers.mountpoint, "device": self.device})
 
     def close(self) -> None:
         if self._session >= 0:
@@ -52,7 +60,12 @@ class Attacher:
         self._session = -1
 
 
-async def _ask(question: Mapping[str, Any], descriptors: tuple[int, ...]) -> str:
+async def _ask(
+    question: Mapping[str, Any], watched: Watched | None = None, *descriptors: int
+) -> Mapping[str, Any]:
+    if watched is not None:
+        descriptors = (*descriptors, watched.descriptor)
+        question = {**question, "watched": {"descriptor": watched.descriptor, "paths": watched.paths}}
     command = [sys.executable, "-P", "-m", "fusefs.native.attach"]
     try:
         with trio.fail_after(SECONDS):
@@ -67,10 +80,10 @@ async def _ask(question: Mapping[str, Any], descriptors: tuple[int, ...]) -> str
     except trio.TooSlowError:
         raise MountFailed(f"the overlay was not mounted in {SECONDS:.0f} s") from None
     try:
-        answer = json.loads(done.stdout)
+        answer: Mapping[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise MountFailed(f"the overlay was not mounted: {last or done.returncode}") from None
     if "error" in answer:
         raise MountFailed(answer["error"])
-    return str(answer["device"])
+    return answer

@@ -38,12 +38,17 @@ def choose(dataset: Dataset, options: MountOptions) -> Choice:
     return settle(prefer(dataset, options), options)
 
 
-def prefer(dataset: Dataset, options: MountOptions) -> Choice:
-    """The mode in which to mount if the kernel allows it. Raises as `settle`."""
+def prefer(dataset: Dataset, options: MountOptions, *, is_private: bool = False) -> Choice:
+    """The mode in which to mount if the kernel allows it; `is_private` for one command only. Raises as
+    `settle`."""
     if options.mode != NATIVE:
         return Choice(FUSE, why_fuse="" if options.mode == FUSE else NOT_ASKED_FOR)
     try:
         _check_options(options)
+        if options.order and is_private:
+            raise MountFailed(
+                "an order can only be followed where opens are seen, for one command in fuse mode"
+            )
         return Choice(NATIVE, layers=find_layers(dataset))
     except MountFailed as error:
         return _give_way(error, options)
@@ -74,8 +79,6 @@ def _check_options(options: MountOptions) -> None:
         raise MountFailed("revisions side by side come and go, and are shown in fuse mode")
     if options.view:
         raise MountFailed("a view at the root is shown in fuse mode")
-    if options.order:
-        raise MountFailed("an order can only be followed in fuse mode, where every open is seen")
 
 
 def find_layers(dataset: Dataset) -> tuple[str, ...]:

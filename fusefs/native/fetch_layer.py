@@ -22,6 +22,7 @@ import trio
 from fusefs.attributes import FOREVER, absent
 from fusefs.errnos import ESTALE
 from fusefs.native.held_files import HeldFiles
+from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.plain import PlainSpace
 from fusefs.spaces import FETCH_SPACE, first_inode
@@ -63,11 +64,13 @@ class FetchLayer(PlainSpace):
         trees: Callable[[], Sequence[TreeLayer]],
         layers: CacheLayers,
         held: HeldFiles,
+        seen: SeenOpens,
         threads: Threads,
     ) -> None:
         self._trees = trees
         self._layers = layers
         self._held = held
+        self._seen = seen
         self._threads = threads
         self._indexing = trio.Lock()
         self._indices: dict[TreeFiles, DigestIndex] = {}
@@ -102,6 +105,7 @@ class FetchLayer(PlainSpace):
                     await files.await_kept(oid)
                 if await self._is_seen(oid, opened.size) and self._may_return(oid):
                     files.close(opened)
+                    self._seen.asked(oid)
                     raise pyfuse3.FUSEError(ESTALE)
             self._held.put(files, row, opened)
         return tree.entry(row, files.sizes[row])

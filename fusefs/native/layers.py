@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -129,8 +129,9 @@ def _write_sample(scratch: int) -> None:
             os.close(file)
 
 
-def attach_layers(session: int, layers: Layers) -> Mount:
-    """Mount the overlay over a FUSE session, which must be served by now; the mount. Raises `MountFailed`."""
+def attach_layers(session: int, layers: Layers, before: Callable[[int], None] = lambda root: None) -> Mount:
+    """Mount the overlay over a FUSE session, which must be served by now; the mount. `before` gets its
+    descriptor when nobody else sees it yet. Raises `MountFailed`."""
     with contextlib.ExitStack() as stack:
 
         def keep(descriptor: int) -> int:
@@ -145,6 +146,7 @@ def attach_layers(session: int, layers: Layers) -> Mount:
             attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
             source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
             overlay = keep(_mount_overlay(source, tree, [*caches, fetch], attributes))
+            before(overlay)
             mount_api.attach(overlay, layers.mountpoint)
             number = _mount_number(overlay)
         except OSError as error:
@@ -189,8 +191,11 @@ def forget_unused(mountpoint: str, device: str) -> None:
             raise MountFailed(f"{mountpoint} holds on to what was deleted: {error.strerror}") from error
 
 
-def switch_root(mountpoint: str, device: str, path: str) -> None:
-    """Show the directory at `path` in the mount at `mountpoint`, whose file system is `device`, in its place.
+def switch_root(
+    mountpoint: str, device: str, path: str, before: Callable[[int], None] = lambda root: None
+) -> None:
+    """Show the directory at `path` in the mount at `mountpoint`, whose file system is `device`, in its place;
+    `before` gets its descriptor first.
 
     There is no moment without a tree: the new one comes beneath the old one, which is then detached, and
     whoever is in it stays there. Raises `MountFailed`.
@@ -201,6 +206,7 @@ def switch_root(mountpoint: str, device: str, path: str) -> None:
     try:
         shown = mount_api.clone_mount(f"{mountpoint}/{path}")
         try:
+            before(shown)
             mount_api.attach(shown, mountpoint, beneath=True)
         finally:
             os.close(shown)

@@ -26,6 +26,7 @@ from fusefs.native.fetch_layer import FetchLayer
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.layers_space import LayersSpace
 from fusefs.native.revision_links import COMMITS, CommitsSpace, RevisionLinks
+from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.plan import MountPlan
@@ -70,6 +71,7 @@ class Roots:
         operations: Operations,
         versions: Versions,
         held: HeldFiles,
+        seen: SeenOpens,
         files: Mapping[bytes, Callable[[], bytes]],
         new_views: Callable[[], Views],
     ) -> None:
@@ -87,13 +89,14 @@ class Roots:
         engine.after_sweep = self.forget_unused
         self._layers = CacheLayers([Path(layer) for layer in plan.layers])
         self._space: LayersSpace | None = None
+        self.seen = seen
         self.attacher: Attacher | None = None
         """None where the mount is in a namespace that we cannot reach."""
 
     def show_first(self, tree: TreeSpace) -> None:
         """Have `tree` for the layer of names."""
         assert isinstance(tree, TreeLayer)  # as all are, in native mode
-        fetch = FetchLayer(self._trees, self._layers, self._held, self._engine.threads)
+        fetch = FetchLayer(self._trees, self._layers, self._held, self.seen, self._engine.threads)
         self._space = LayersSpace(tree, fetch)
         self._operations.add(FETCH_SPACE, fetch)
         self._operations.show(self._space, None)
@@ -121,13 +124,28 @@ class Roots:
             return None
         places.roots[name] = tree
         following = self._furnish(tree)
+        watched = self.seen.prepare(tree)
         try:
-            await self.attacher.switch(os.fsdecode(b"/".join((control, SHOWN, name))))
-        except StoreError:
+            came = await self.attacher.switch(os.fsdecode(b"/".join((control, SHOWN, name))), watched)
+        except BaseException:
             del places.roots[name]
+            self.seen.drop(watched)
             raise
+        self.seen.watch(tree, watched, came)
         self._places, space.shown = following, tree
         return tree
+
+    async def attach(self, attacher: Attacher) -> None:
+        """Have the overlay mounted over the version that is shown first. Raises `MountFailed`."""
+        assert self._space is not None  # show_first() made it
+        self.attacher = attacher
+        watched = self.seen.prepare(self._space.shown)
+        try:
+            came = await attacher.attach(watched)
+        except BaseException:
+            self.seen.drop(watched)
+            raise
+        self.seen.watch(self._space.shown, watched, came)
 
     def inodes_of(self, files: TreeFiles, rows: Sequence[int]) -> list[int]:
         """As `Views.inodes_of`, of all roots."""
@@ -153,6 +171,7 @@ class Roots:
 
     def close(self) -> None:
         """When nobody is served any more."""
+        self.seen.close()
         self._held.close_all()
         self._layers.close()
 

@@ -8,6 +8,7 @@ that does not have the length that is told of it, which the kernel would not not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import pyfuse3
@@ -16,7 +17,7 @@ from fusefs.native.held_files import HeldFiles
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import TreeFile, TreeSpace
 from store.layouts import object_path
-from store.oid import DVC_ALGORITHMS
+from store.oid import DVC_ALGORITHMS, Oid
 
 BLOCK_BYTES: Final = 4096
 """Until the kernel knows what a file takes on the disk, it rounds its size up to so many bytes."""
@@ -26,15 +27,21 @@ REDIRECT: Final = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 
 
 class TreeLayer(TreeSpace):
-    """A version at one place. `held` are files that were opened when the kernel looked for their bytes."""
+    """A version at one place. `held` are files that were opened when the kernel looked for their bytes;
+    `asked` is told of what is opened here."""
 
-    def __init__(self, *arguments: Any, held: HeldFiles, **keywords: Any) -> None:
+    def __init__(
+        self, *arguments: Any, held: HeldFiles, asked: Callable[[Oid], None], **keywords: Any
+    ) -> None:
         super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES)
         self._held = held
+        self._asked = asked
 
     async def open(self, row: int) -> OpenFile:
-        opened = self._held.take(self.files, row)
-        return TreeFile(self.files, row, opened) if opened is not None else await super().open(row)
+        held = self._held.take(self.files, row)
+        opened = TreeFile(self.files, row, held) if held is not None else await super().open(row)
+        self._asked(self.tree.oid(row))
+        return opened
 
     async def xattr(self, row: int, name: bytes) -> bytes | None:
         if name in METACOPY:

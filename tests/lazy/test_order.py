@@ -24,6 +24,7 @@ from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 
 pytestmark = pytest.mark.fuse
+BOTH_MODES = pytest.mark.modes("fuse", "native")
 
 LENGTH = 20_000
 FILES = {f"{number % 3}/{number}.bin": filler(LENGTH, number) for number in range(60)}
@@ -110,6 +111,7 @@ def write_order(tmp_path: Path, paths: Sequence[str], separator: str = "\n") -> 
     return listed
 
 
+@BOTH_MODES
 @pytest.mark.parametrize("separator", ["\n", "\0"], ids=["lines", "NUL"])
 def test_the_order_of_a_file(
     mounter: Mounter, far: Far, order: list[str], tmp_path: Path, separator: str
@@ -121,6 +123,7 @@ def test_the_order_of_a_file(
     assert far.gets() == Counter(order)
     read(mount, order)
     assert far.gets() == Counter(order)
+    settled(mount, ahead(0))
     status = mount.status()
     assert status["prefetch"] == {
         "order": "file",
@@ -173,6 +176,7 @@ def test_what_is_here_is_not_fetched(mounter: Mounter, far: Far, order: list[str
     mount.umount()
 
 
+@BOTH_MODES
 def test_the_last_epoch_is_followed_by_the_next_mount(
     mounter: Mounter, far: Far, order: list[str], tmp_path: Path
 ) -> None:
@@ -248,6 +252,7 @@ def test_without_prefetch_nothing_is_remembered_or_fetched_ahead(
     assert "--order" in said
 
 
+@BOTH_MODES
 def test_hints(mounter: Mounter, far: Far, order: list[str]) -> None:
     mount = far.mount(mounter)
     absolute = [mount.path / path for path in order[10:20]]
