@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, Final
 
 from fusefs.cli import print_error
 from fusefs.cli.commit import TerminalProgress, format_size
@@ -24,6 +24,7 @@ from store.cache_chain import CacheChain
 from store.errors import RemoteError
 from store.local_cache import LocalCache
 from store.oplog.push_log import PushLog
+from store.pushing.content_push import ContentPush
 from store.pushing.push import Push
 from store.pushing.sending import JOBS, MOST_JOBS, Tally
 from store.remotes.opening import open_remote
@@ -32,11 +33,18 @@ EPILOG = """\
 TARGET is what `fusefs mount` takes. What the remote has already is not sent again, and what was interrupted
 goes on where it ended. A directory's manifest is put when all of its files are there.
 
+--layout content puts small files into archives and large ones in parts that versions share: fewer requests,
+and a small change moves little. fusefs reads both layouts, also on one remote; `dvc pull` reads its own only.
+
 examples:
   fusefs push data
+  fusefs push data --layout content
   fusefs push data@v1.0 --remote backup
   fusefs push data.dvc --remote s3://bucket/path
 """
+
+
+LAYOUTS: Final[dict[str, type[Push | ContentPush]]] = {"dvc": Push, "content": ContentPush}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,6 +65,12 @@ def add_parser(subparsers: Any) -> None:
     add_place_flags(parser)
     add_trust_flag(parser)
     add_jobs_flag(parser, JOBS, MOST_JOBS, f"objects that are sent at once (default: {JOBS})")
+    parser.add_argument(
+        "--layout",
+        choices=tuple(LAYOUTS),
+        default="dvc",
+        help="how it lies there: as `dvc pull` finds it, or in content directories (default: dvc)",
+    )
     parser.add_argument("--json", action="store_true", help="print one object about it")
 
 
@@ -80,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     status = 0
     try:
         with interruptible():
-            outcome.push(options.jobs, TerminalProgress() if watched else None)
+            outcome.push(options.layout, options.jobs, TerminalProgress() if watched else None)
     except Interrupted as interrupted:
         outcome.interrupted = True
         status = interrupted.status
@@ -112,20 +126,22 @@ class Outcome:
         self._writer = writer_of_dataset(dataset)
         self._tallies: list[Tally] = []
 
-    def push(self, jobs: int, progress: TerminalProgress | None) -> None:
+    def push(self, layout: str, jobs: int, progress: TerminalProgress | None) -> None:
         """Push to one remote after another. What was put stays, whatever ends it."""
         caches = CacheChain(*[LocalCache(root) for root in self._dataset.caches])
         with closing(caches):
             for errand in self._plan.errands:
                 with self._shown(progress) as tick:
-                    self._push_one(caches, errand, jobs, tick)
+                    self._push_one(caches, errand, LAYOUTS[layout], jobs, tick)
 
-    def _push_one(self, caches: CacheChain, errand: Errand, jobs: int, tick: Any) -> None:
+    def _push_one(
+        self, caches: CacheChain, errand: Errand, kind: type[Push | ContentPush], jobs: int, tick: Any
+    ) -> None:
         remote = open_remote(errand.remote)
         with closing(remote.storage):
             journal = open_journal(errand.remote, remote.storage, self._dataset.cache, self._writer)
             log = PushLog(journal)
-            push = Push(caches, remote, told=self._plan.told, log=log, jobs=jobs, tick=tick)
+            push = kind(caches, remote, told=self._plan.told, log=log, jobs=jobs, tick=tick)
             self._tallies.append(push.tally)
             try:
                 with log.running():

@@ -21,6 +21,7 @@ from store.oplog.logs import Record, Verb, format_oid
 from store.oplog.transactions import Journal
 from store.pushing.crew import Crew
 from store.pushing.lacking import NOT_HERE, Item
+from store.pushing.push import Place
 from store.tree import UNKNOWN
 
 END_SECONDS: Final = 5.0
@@ -55,14 +56,14 @@ class PushLog:
             else:
                 self._end(None)
 
-    def begin(self, items: Iterable[Item]) -> None:
-        """All that the push is about; what is there from now on stays.
+    def begin(self, items: Iterable[Item], place: Place = object_path) -> None:
+        """All that the push is about, and where it is to lie; what is there from now on stays.
 
         Raises `RemoteError`, and `LockTimeout` where garbage is being collected there."""
         self._known = self._journal.refresh()
         if self._known is not None:
             self._after = self._known.summary.latest
-        planned = [_record("PUT", item) for item in items if not self._is_known(item)]
+        planned = [_record("PUT", item, place(item.oid)) for item in items if not self._is_known(item)]
         self._journal.begin(self._transaction, self._after, planned)
         self._has_begun = True
         if wait_for_collections(self._journal, self._transaction, Crew(lambda: None)):
@@ -70,14 +71,18 @@ class PushLog:
             if self._known is not None:
                 self._after = self._known.summary.latest
 
-    def found(self, item: Item) -> None:
-        """The object is there, in the length that it has here."""
+    def found(self, item: Item, key: str = "") -> None:
+        """The object is there, in the length that it has here; by default in DVC's place."""
         if not self._is_known(item):
-            self._note(_record("HAS", item))
+            self._note(_record("HAS", item, key))
 
-    def put(self, item: Item) -> None:
-        """The object was put."""
-        self._note(_record("PUT", item))
+    def put(self, item: Item, key: str = "") -> None:
+        """The object was put, the same."""
+        self._note(_record("PUT", item, key))
+
+    def put_file(self, key: str, digest: str, size: int) -> None:
+        """A part or an archive was put, named by its SHA-256."""
+        self._note(Record("PUT", key, f"sha256:{digest}", size))
 
     def _is_known(self, item: Item) -> bool:
         size = None if self._known is None else self._known.find(item.oid)
@@ -103,6 +108,6 @@ class PushLog:
             self._journal.withdraw(self._transaction)
 
 
-def _record(op: Verb, item: Item) -> Record:
+def _record(op: Verb, item: Item, key: str) -> Record:
     size = UNKNOWN if item.size == NOT_HERE else item.size
-    return Record(op, object_path(item.oid), format_oid(item.oid), size)
+    return Record(op, key or object_path(item.oid), format_oid(item.oid), size)

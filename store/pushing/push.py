@@ -18,6 +18,7 @@ from typing import Protocol
 
 from store.cache_chain import CacheChain
 from store.errors import ObjectMissing
+from store.layouts import object_path
 from store.oid import Oid
 from store.pushing.lacking import Directory, Item, ObjectShelves, Survey, directories
 from store.pushing.sending import JOBS, Sender, Tally
@@ -25,18 +26,24 @@ from store.pushing.sources import verified
 from store.pushing.versions import named, read_versions
 from store.remotes.remote import Remote
 
+Place = Callable[[Oid], str]
+"""Where an object lies."""
+
 
 class Log(Protocol):
     """Who is told of a push; any thread. `store.oplog.push_log` writes the remote's log."""
 
-    def begin(self, items: Iterable[Item]) -> None:
-        """All objects that the push is about; nothing was asked yet. Raises `RemoteError`."""
+    def begin(self, items: Iterable[Item], place: Place = object_path) -> None:
+        """All objects that the push is about, and their keys; nothing was asked yet. Raises `StoreError`."""
 
-    def found(self, item: Item) -> None:
-        """The remote has the object."""
+    def found(self, item: Item, key: str = "") -> None:
+        """The remote has the object, at that key or in what lies there; by default in DVC's place."""
 
-    def put(self, item: Item) -> None:
-        """The object was put."""
+    def put(self, item: Item, key: str = "") -> None:
+        """The object was put, the same."""
+
+    def put_file(self, key: str, digest: str, size: int) -> None:
+        """What is no object was put, a part or an archive, named by its SHA-256 in hex."""
 
 
 class Push:

@@ -164,7 +164,8 @@ class Sender:
             self.tally.bytes += size
 
     def fail(self, oid: Oid, error: StoreError) -> None:
-        """The object was not pushed."""
+        """The object was not pushed. What is said first of one counts."""
         with self._lock:
-            self.failed.add(oid)
-            self.tally.failures.append(Failure(oid, error))
+            if oid not in self.failed:
+                self.failed.add(oid)
+                self.tally.failures.append(Failure(oid, error))

@@ -157,7 +157,7 @@ def test_what_is_larger_than_any_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(index_module, "MOST_MEMBERS", 3)
     monkeypatch.setattr("store.contents.catalogue.MOST_ARCHIVES", 0)
     for data, read in READERS.values():
-        with pytest.raises(ObjectCorrupt, match="pieces|members|more archives"):
+        with pytest.raises(ObjectCorrupt, match=r"pieces|members|more archives"):
             read(data)
     monkeypatch.setattr("store.contents.sealing.LARGEST", 20)
     for data, read in READERS.values():

@@ -1,0 +1,291 @@
+"""What a remote has of contents, in content directories: whole, in parts, or in archives (`store.contents`).
+
+Small contents are looked for in the indexes of all archives, others by their directories. An archive or a
+part counts when it is there in its length, not because something names it. Blocking; by the threads of a
+`Crew`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from store.contents.archiving import SMALL_BYTES
+from store.contents.catalogue import Catalogue
+from store.contents.finding import read_whole
+from store.contents.index import ArchiveIndex, Piece, decode_archive, decode_parts
+from store.contents.names import (
+    ARCHIVE,
+    ARCHIVE_INDEX,
+    ARCHIVES,
+    CATALOGUE,
+    PARTS,
+    PARTS_INDEX,
+    WHOLE,
+    ContentName,
+    namespace_directory,
+    parse_key,
+)
+from store.contents.sealing import DIGEST_BYTES, LARGEST, values
+from store.errors import ObjectCorrupt, RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteMissing
+from store.oid import Oid
+from store.pushing.asking import Patience
+from store.pushing.crew import Crew
+from store.pushing.lacking import NOT_HERE, Survey, Wanted, directories
+from store.pushing.sending import Sender
+from store.remotes.storage import Address, Storage
+
+WHOLE_BYTES: Final = 8 << 20
+"""A content of up to so many bytes is put whole; a larger one in parts."""
+
+Lengths = Mapping[str, Mapping[str, int]]
+"""Algorithm → digests → lengths in bytes, or `NOT_HERE`."""
+
+
+@dataclass(slots=True)
+class Places:
+    """Where contents are on the remote."""
+
+    kept: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Algorithm → digest → `WHOLE`, `PARTS_INDEX`, or the name of an archive."""
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Their lengths in bytes."""
+
+    def note(self, oid: Oid, where: str, size: int) -> None:
+        self.kept.setdefault(oid.algorithm, {})[oid.digest] = where
+        self.sizes.setdefault(oid.algorithm, {})[oid.digest] = size
+
+    def find(self, algorithm: str, digest: str) -> str:
+        """Where a content is; empty where it is not."""
+        return self.kept.get(algorithm, {}).get(digest, "")
+
+    def key(self, oid: Oid) -> str:
+        """The key of what has the content, for logs."""
+        where = self.find(oid.algorithm, oid.digest)
+        if where in (WHOLE, PARTS_INDEX):
+            return ContentName.of(oid).key(where)
+        return ContentName.of_archive(where).key(ARCHIVE)
+
+    def catalogue(self, manifest: Oid, named: Iterable[str]) -> Catalogue:
+        """Of a manifest that names contents whose places are known."""
+        kept, sizes = self.kept.get(manifest.algorithm, {}), self.sizes.get(manifest.algorithm, {})
+        archives: set[str] = set()
+        found: dict[str, dict[bytes, int]] = {WHOLE: {}, PARTS_INDEX: {}}
+        for digest in named:
+            where = kept[digest]
+            if where in found:
+                found[where][bytes.fromhex(digest)] = sizes[digest]
+            else:
+                archives.add(where)
+        return Catalogue(manifest, tuple(archives), found[WHOLE], found[PARTS_INDEX])
+
+
+class ContentShelves:
+    """Contents in directories of their own; what was found, and how, is kept."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._lock = threading.Lock()
+        self.whole: dict[tuple[str, str], int] = {}
+        self.in_parts: set[tuple[str, str]] = set()
+
+    def can_list(self) -> bool:
+        return self._storage.can_list
+
+    def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
+        for key, size, *_ in self._storage.list(namespace_directory(kind, prefix)):
+            place = parse_key(key)
+            if place is not None and not place.name.is_tree:
+                yield place.name.digest, self._note((kind, place.name.digest), place.file, size)
+
+    def size(self, wanted: Wanted) -> int:
+        name = ContentName(wanted.kind, wanted.name)
+        files = [WHOLE] if wanted.size <= WHOLE_BYTES else [PARTS_INDEX, WHOLE]
+        files += [PARTS_INDEX] if wanted.size == NOT_HERE else []
+        for file in files:
+            try:
+                size = self._storage.size(Address(name.key(file)))
+            except RemoteMissing:
+                continue
+            return self._note((wanted.kind, wanted.name), file, size)
+        raise RemoteMissing(f"there is no {wanted.name}")
+
+    def _note(self, content: tuple[str, str], file: str, size: int) -> int:
+        """How long the content is, as far as its key tells; `NOT_HERE` where its index must be read."""
+        with self._lock:
+            if file == PARTS_INDEX:
+                self.in_parts.add(content)
+                return NOT_HERE
+            self.whole[content] = size
+        return size
+
+
+class PartShelves:
+    """The parts of large contents."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def can_list(self) -> bool:
+        return self._storage.can_list
+
+    def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
+        for key, size, *_ in self._storage.list(namespace_directory(kind, prefix)):
+            place = parse_key(key)
+            if place is not None:
+                yield place.name.digest, size
+
+    def size(self, wanted: Wanted) -> int:
+        return self._storage.size(Address(ContentName(wanted.kind, wanted.name).key(WHOLE)))
+
+
+class ContentSurvey:
+    """Looks through one remote."""
+
+    def __init__(self, storage: Storage, sender: Sender) -> None:
+        self._storage = storage
+        self._crew: Crew = sender.crew
+        self._patience: Patience = sender.patience
+        self._jobs = sender.jobs
+        self._lock = threading.Lock()
+
+    def find(self, wanted: Lengths, manifests: Iterable[Oid]) -> Places:
+        """Where contents are. `manifests` are those whose catalogues tell, where nothing can be listed.
+
+        Raises `RemoteError`, `Stopped`.
+        """
+        places = Places()
+        self._find_in_archives(wanted, manifests, places)
+        left = [
+            directory
+            for algorithm, lengths in sorted(wanted.items())
+            for directory in directories(
+                algorithm, ((d, size) for d, size in lengths.items() if not places.find(algorithm, d))
+            )
+        ]
+        shelves = ContentShelves(self._storage)
+        lacking = {(one.kind, one.name) for one in self._survey(shelves).find(left)}
+        in_parts: list[tuple[Oid, int]] = []
+        for directory in left:
+            for algorithm, digest, size in directory.wanted():
+                oid = Oid(digest, algorithm=algorithm)
+                there = shelves.whole.get((algorithm, digest), NOT_HERE)
+                if (algorithm, digest) not in lacking and there != NOT_HERE:
+                    places.note(oid, WHOLE, there)
+                elif (algorithm, digest) in shelves.in_parts:
+                    in_parts.append((oid, size))
+        self._find_in_parts(in_parts, places)
+        return places
+
+    def lacking_parts(self, pieces: Iterable[Piece]) -> set[str]:
+        """The parts that are not there, by their names. Raises `RemoteError`, `Stopped`."""
+        lengths = {piece.part: piece.length for piece in pieces}
+        wanted = directories(PARTS, lengths.items())
+        return {one.name for one in self._survey(PartShelves(self._storage)).find(wanted)}
+
+    def read(self, name: ContentName, file: str) -> bytes | None:
+        """A small file; None where it is not there, or is larger than one can be. Raises `RemoteError`."""
+        try:
+            return self._patience.run(lambda: read_whole(self._storage, Address(name.key(file)), LARGEST))
+        except (RemoteMissing, RemoteAbsent, RemoteCorrupt):
+            return None
+
+    def _survey(self, shelves: ContentShelves | PartShelves) -> Survey:
+        return Survey(shelves, self._crew, self._patience, self._jobs)
+
+    def _find_in_parts(self, contents: list[tuple[Oid, int]], places: Places) -> None:
+        """Those whose index can be read, has their length, and names parts that are all there."""
+        found: dict[Oid, list[Piece]] = {}
+
+        def look(content: tuple[Oid, int]) -> None:
+            oid, size = content
+            data = self.read(ContentName.of(oid), PARTS_INDEX)
+            try:
+                index = None if data is None else decode_parts(data, oid)
+            except ObjectCorrupt:
+                return
+            if index is not None and size in (index.size, NOT_HERE):
+                with self._lock:
+                    found[oid] = list(index.pieces())
+
+        self._crew.each(contents, look, self._jobs)
+        lacking = self.lacking_parts(piece for pieces in found.values() for piece in pieces)
+        for oid, pieces in found.items():
+            if lacking.isdisjoint(piece.part for piece in pieces):
+                places.note(oid, PARTS_INDEX, sum(piece.length for piece in pieces))
+
+    def _find_in_archives(self, wanted: Lengths, manifests: Iterable[Oid], places: Places) -> None:
+        small = {
+            algorithm: {digest for digest, size in lengths.items() if size <= SMALL_BYTES}
+            for algorithm, lengths in wanted.items()
+        }
+        if not any(small.values()):
+            return
+        indexes = self._archives(manifests)
+        hits = [(len(small.get(i.algorithm, set()).intersection(_digests(i))), i.name, i) for i in indexes]
+        # Of those that have the same contents the one with most: so a catalogue names as few as can be.
+        for _, name, index in sorted(hits, key=lambda hit: (-hit[0], hit[1])):
+            some = small.get(index.algorithm, set())
+            for number, digest in enumerate(_digests(index)):
+                size = index.lengths[number]
+                if digest in some and wanted[index.algorithm][digest] in (size, NOT_HERE):
+                    some.discard(digest)
+                    places.note(Oid(digest, algorithm=index.algorithm), name, size)
+
+    def _archives(self, manifests: Iterable[Oid]) -> list[ArchiveIndex]:
+        """All archives that are there in their length, and whose index can be read."""
+        sizes: dict[str, int] = {}
+        names: set[str] = set()
+
+        def list_all() -> None:
+            for key, size, *_ in self._storage.list(namespace_directory(ARCHIVES)):
+                self._crew.check()
+                place = parse_key(key)
+                if place is not None and place.file == ARCHIVE:
+                    sizes[place.name.digest] = size
+                elif place is not None and place.file == ARCHIVE_INDEX:
+                    names.add(place.name.digest)
+
+        def list_or_ask() -> None:
+            try:
+                if self._patience.run(lambda: self._storage.can_list):
+                    return self._patience.run(list_all)
+            except RemoteDenied:  # who may not list may still ask
+                pass
+            except (RemoteMissing, RemoteAbsent):  # a remote that has nothing there may say so
+                return None
+            for manifest in manifests:
+                data = self.read(ContentName.of(manifest), CATALOGUE)
+                try:
+                    names.update(() if data is None else Catalogue.from_bytes(data, manifest).archives)
+                except ObjectCorrupt:
+                    continue
+            return None
+
+        self._crew.run([list_or_ask])
+        found: list[ArchiveIndex] = []
+
+        def look(name: str) -> None:
+            data = self.read(ContentName.of_archive(name), ARCHIVE_INDEX)
+            try:
+                index = None if data is None else decode_archive(data, name)
+                if index is None or sizes.get(name, index.size) != index.size:
+                    return
+                if name not in sizes:
+                    address = Address(ContentName.of_archive(name).key(ARCHIVE))
+                    if self._patience.run(lambda: self._storage.size(address)) != index.size:
+                        return
+            except (ObjectCorrupt, RemoteMissing):
+                return
+            with self._lock:
+                found.append(index)
+
+        both = sizes.keys() & names if sizes else names
+        self._crew.each(sorted(both), look, self._jobs)
+        return found
+
+
+def _digests(index: ArchiveIndex) -> list[str]:
+    return [digest.hex() for digest in values(index.digests, DIGEST_BYTES)]
