@@ -28,8 +28,9 @@ from store.making.makers import MAKERS, Registered
 from store.making.open_products import OpenProducts
 from store.making.product import MOST_PIECES, Damaged, Entry, Product, Refused
 from store.making.products import Products
+from store.making.read_ahead import ReadAhead
 from store.making.remote_products import RemoteProducts
-from store.making.tasks import Origin, Series, Task, remotes_of
+from store.making.tasks import Origin, Task, remotes_of
 from store.making.unproved import Unproved
 from store.making.workers import DEADLINE, Workers
 from store.media.index import VideoIndex
@@ -43,13 +44,6 @@ NO_ROOM_SECONDS: Final = 10.0
 DRAIN_STEP: Final = 0.02
 TRIES: Final = 3
 """That what is damaged in the cache is made anew."""
-STREAK: Final = 4
-"""Pieces that are read one after the other until it is believed that it goes on so."""
-LOOK_EVERY: Final = 8
-"""Pieces of such a reader between two looks ahead."""
-AHEAD_BYTES: Final = 256 << 20
-MOST_AHEAD: Final = 64
-"""Products."""
 INDEX_PACKETS: Final = 4 << 20
 """Of all indexes that are kept in memory, but one: some 60 bytes each."""
 
@@ -85,7 +79,7 @@ class Maker:
         self._open = OpenProducts(nursery, self._flights.__contains__)
         self._indexes: OrderedDict[str, VideoIndex] = OrderedDict()
         self._beginning: dict[str, trio.Event] = {}
-        self._ahead: set[str] = set()
+        self._ahead = ReadAhead(self._open, self._flights, self._workers.most, self._begin_ahead)
         self._publishing = 0
         self._no_room_until = 0.0
         self._is_draining = False
@@ -106,7 +100,7 @@ class Maker:
                 except (BlockingIOError, Damaged):
                     pass
                 else:
-                    self._note_read(task, product, number)
+                    self._ahead.note_read(task, product, number)
                     return data
         for _ in range(TRIES):
             product, entry = await self._await_entry(task, number)
@@ -117,7 +111,7 @@ class Maker:
             except Damaged:
                 await self._drop(product)
             else:
-                self._note_read(task, product, number)
+                self._ahead.note_read(task, product, number)
                 return data
         raise ObjectCorrupt(f"{task}: what is kept of it is damaged again and again")
 
@@ -363,41 +357,8 @@ class Maker:
         self._open.forget(product.key, product)
         await self._threads.on_disk(self._products.drop, product.key)
 
-    def _note_read(self, task: Task, product: Product, number: int) -> None:
-        """A piece was read: a reader who goes straight on is served ahead."""
-        self._open.used(product)
-        if number == product.next:
-            product.streak += 1
-            if number == 0 and task.series is not None:
-                before = task.series.task(task.chunk - 1)
-                ended = None if before is None else self._open.get(before.key)
-                if ended is not None and ended.next == ended.count:
-                    product.streak += ended.streak
-        elif number != product.next - 1:
-            product.streak = 1
-        product.next = number + 1
-        if task.series is None or product.streak < STREAK:
-            return
-        if product.streak == STREAK or number % LOOK_EVERY == 0 or number == product.count - 1:
-            self._open.renew(product)
-            self._look_ahead(task, task.series, product)
-
-    def _look_ahead(self, task: Task, series: Series, product: Product) -> None:
-        flight = self._flights.get(task.key)
-        if flight is not None:
-            flight.is_read_on = True
-        piece = product.end / max(len(product.entries), 1)
-        last, size = series.run_of(task.chunk) + self._workers.most, 0.0
-        for chunk in range(task.chunk + 1, task.chunk + 1 + MOST_AHEAD):
-            following = series.task(chunk)
-            if following is None or series.run_of(chunk) > last:
-                break
-            size += piece * following.pieces
-            if size > AHEAD_BYTES and chunk > task.chunk + 1:
-                break
-            if self._open.get(following.key) is None and following.key not in self._ahead:
-                self._ahead.add(following.key)
-                self._nursery.start_soon(self._make_ahead, following)
+    def _begin_ahead(self, task: Task) -> None:
+        self._nursery.start_soon(self._make_ahead, task)
 
     async def _make_ahead(self, task: Task) -> None:
         try:
@@ -407,7 +368,7 @@ class Maker:
         except StoreError:
             pass  # whoever reads it is told
         finally:
-            self._ahead.discard(task.key)
+            self._ahead.has_begun(task)
 
 
 def _raise_failure(flight: Flight) -> None:
