@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 ABSENT_SECONDS: Final = 60.0
 """For so long a remote is not asked again for what it has not: any contents, a catalogue, an archive."""
+FRESH_SECONDS: Final = 10.0
+"""A catalogue that was wrong so soon is not asked for again for a while; an older one is, at once."""
 WAIT_SECONDS: Final = 25.0
 """For what another thread learns."""
 INDEX_BYTES: Final = 256 << 20
@@ -83,6 +85,8 @@ class Finder:
         self._has_any: bool | None = None
         self._looked_at = 0.0
         self._catalogues: dict[Oid, Catalogue] = {}
+        self._read_at: dict[Oid, float] = {}
+        """When those were read."""
         self._archives: dict[str, ArchiveIndex] = {}
         self._bytes = 0
         self._members = Members()
@@ -159,6 +163,8 @@ class Finder:
                 named = raw in catalogue.whole or raw in catalogue.parts
                 if named or (isinstance(location, InArchive) and location.archive.name in catalogue.archives):
                     del self._catalogues[manifest]
+                    if time.monotonic() - self._read_at.get(manifest, 0.0) < FRESH_SECONDS:
+                        self._leave_out(manifest)
 
     def at_depths(self, name: ContentName, file: str, ask: Callable[[Address], T]) -> T:
         """What `ask` says of a file of a content directory, at whatever depth it is. Raises `RemoteError`:
@@ -221,7 +227,9 @@ class Finder:
         found: list[Catalogue] = []
         _side_by_side(learn, manifests)
         self._load(dict.fromkeys(archive for catalogue in found for archive in catalogue.archives))
-        self._catalogues.update((catalogue.manifest, catalogue) for catalogue in found)
+        for catalogue in found:
+            self._read_at[catalogue.manifest] = time.monotonic()
+            self._catalogues[catalogue.manifest] = catalogue
         if failures:
             raise failures[0]
 

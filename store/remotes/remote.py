@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from store.errors import InputError, RemoteCorrupt, RemoteMissing
+from store.errors import InputError, RemoteCorrupt, RemoteError, RemoteMissing
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 from store.remotes.spec import DVC_LAYOUT
@@ -102,27 +102,34 @@ class Remote:
         self, contents: Contents, oid: Oid, offset: int, length: int | None, validator: str
     ) -> Iterator[Body]:
         """From wherever it is known to be, then from its place in the layout, then from wherever it is."""
-        address = self._address(oid)
-        location = contents.known(oid)
         with ExitStack() as stack:
+            location = contents.known(oid)
+            failure: RemoteError | None = None
             if location is not None:
                 try:
                     body = stack.enter_context(contents.read(oid, location, offset, length, validator))
-                except (RemoteMissing, RemoteCorrupt) as failure:
-                    try:
-                        body = stack.enter_context(self.storage.read(address, offset, length, validator))
-                    except RemoteMissing:
-                        raise failure from None
-            else:
-                with contents.first_turn():
-                    try:
-                        self._check_place(contents, oid)
-                        body = stack.enter_context(self.storage.read(address, offset, length, validator))
-                    except RemoteMissing:
-                        location = contents.find(oid, self.manifests)
-                        if location is None:
-                            raise
-                        body = stack.enter_context(contents.read(oid, location, offset, length))
+                except (RemoteMissing, RemoteCorrupt) as error:
+                    failure = error
+                else:
+                    yield body
+                    return
+            with contents.first_turn():
+                try:
+                    self._check_place(contents, oid)
+                    answer = self.storage.read(self._address(oid), offset, length, validator)
+                    body = stack.enter_context(answer)
+                except RemoteMissing as missing:
+                    tried = {location}
+                    while True:
+                        place = contents.find(oid, self.manifests)
+                        if place is None or place in tried:
+                            raise failure or missing from None
+                        try:
+                            body = stack.enter_context(contents.read(oid, place, offset, length))
+                            break
+                        except RemoteMissing as error:  # what told of it was wrong or out of date
+                            failure = failure or error
+                            tried.add(place)
             yield body
 
     def _check_place(self, contents: Contents, oid: Oid) -> None:
