@@ -172,11 +172,12 @@ class ContentPush:
         known = sum(piece.length for one in contents for piece in one.pieces)
         sender.tally.lacking_bytes -= known - sum(part.size for part in parts.values())
         failed: dict[str, StoreError] = {}
-        sender.put_all(
-            list(parts.values()),
-            self._put_part,
-            lambda part, error: failed.setdefault(part.piece.part, error),
-        )
+
+        def fail(part: _Part, error: StoreError) -> None:
+            failed.setdefault(part.piece.part, error)
+            sender.fail(part.oid, error)
+
+        sender.put_all(list(parts.values()), self._put_part, fail)
         whole = []
         for one in contents:
             error = next((failed[piece.part] for piece in one.pieces if piece.part in failed), None)
@@ -229,7 +230,8 @@ class ContentPush:
             return
         name = ContentName.of_archive(archive.name)
         self._sender.put_bytes(name.key(ARCHIVE), archive.data)
-        self._sender.put_bytes(name.key(ARCHIVE_INDEX), archive.index)
+        # On its own: an archive is not sent again because its index was not taken at once.
+        self._sender.patience.run(lambda: self._sender.put_bytes(name.key(ARCHIVE_INDEX), archive.index))
         if self._log is not None:
             self._log.put_file(name.key(ARCHIVE), archive.name, len(archive.data))
         put = [Item(member.oid, member.length) for member in archive.members]
@@ -276,10 +278,10 @@ class ContentPush:
         name = ContentName.of(item.oid)
         catalogue = places.catalogue(item.oid, named(item.oid, data)).to_bytes()
         if self._survey.read(name, CATALOGUE) != catalogue:
-            self._sender.put_bytes(name.key(CATALOGUE), catalogue)
+            self._sender.patience.run(lambda: self._sender.put_bytes(name.key(CATALOGUE), catalogue))
         key = name.key(WHOLE)
         try:
-            is_there = self._storage.size(Address(key)) == len(data)
+            is_there = self._sender.patience.run(lambda: self._storage.size(Address(key))) == len(data)
         except (RemoteMissing, RemoteAbsent):
             is_there = False
         if is_there:

@@ -1,0 +1,380 @@
+"""What a push in content directories leaves on a remote, whatever goes wrong with it; what it asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from store.cache_chain import CacheChain
+from store.contents import archiving
+from store.contents.catalogue import Catalogue
+from store.contents.index import decode_archive, decode_parts
+from store.contents.names import (
+    ARCHIVE,
+    ARCHIVE_INDEX,
+    CATALOGUE,
+    PARTS,
+    PARTS_INDEX,
+    WHOLE,
+    ContentName,
+    parse_key,
+)
+from store.errors import (
+    ObjectCorrupt,
+    ObjectMissing,
+    RemoteDenied,
+    RemoteFull,
+    RemoteSlow,
+    RemoteUnreachable,
+)
+from store.local_cache import LocalCache
+from store.manifest import parse_manifest
+from store.oid import MD5_DOS2UNIX, Oid
+from store.pushing import asking
+from store.pushing.content_push import ContentPush
+from store.remotes.opening import open_remote
+from store.remotes.remote import Remote
+from store.remotes.spec import RemoteSpec
+from store.remotes.storage import Limits
+from tests.mount.datasets import Cache, filler, md5
+from tests.servers.object_stores import ObjectStoreServer, moto, new_s3_bucket
+from tests.store.oplog.remotes import Counted
+from tests.store.remotes.contract import LIMITS
+
+__all__ = ["moto"]
+
+SMALL = {f"dir{number % 3}/{number:02d}": filler(700 + 17 * number, number) for number in range(20)}
+SMALL["empty"] = b""
+FILES = {**SMALL, "middle": filler(600 << 10, 76), "large": filler(3 << 20, 77)}
+
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A version in a cache, and a directory that is to be its remote."""
+
+    cache: Cache
+    root: Path
+    oid: Oid
+
+    def add(self, files: dict[str, bytes]) -> Oid:
+        for data in files.values():
+            self.cache.put(data)
+        manifest = [{"md5": md5(data), "relpath": path} for path, data in files.items()]
+        return Oid.parse(self.cache.put_manifest(manifest))
+
+    def push(self, tell: Tell = lambda _: None, *, jobs: int = 4) -> tuple[ContentPush, Counted]:
+        storage = Counted(open_remote(RemoteSpec("far", str(self.root)), LIMITS).storage, tell)
+        caches = CacheChain(LocalCache(self.cache.root))
+        return ContentPush(caches, Remote("far", storage), jobs=jobs), storage
+
+    def place(self, name: ContentName, file: str) -> Path:
+        return self.root / name.key(file)
+
+    def has(self, oid: Oid) -> bool:
+        return self.place(ContentName.of(oid), WHOLE).exists()
+
+    def contents(self) -> dict[str, bytes]:
+        """All contents that can be read there, by digest. Whatever is there must be right, and all that it
+        needs must be there, too."""
+        found: dict[str, bytes] = {}
+        trees: list[Oid] = []
+        for path in sorted((self.root / "contents").rglob("*")) if self.root.exists() else ():
+            if path.is_dir():
+                continue
+            place = parse_key(path.relative_to(self.root).as_posix())
+            assert place is not None, path
+            name, oid, data = place.name, place.name.oid, path.read_bytes()
+            if (place.file == WHOLE and oid is None) or place.file == ARCHIVE:
+                assert hashlib.sha256(data).hexdigest() == name.digest
+            elif place.file == WHOLE and oid is not None:
+                assert md5(data) == name.digest
+                if oid.is_tree:
+                    trees.append(oid)
+                found[str(oid)] = data
+            elif place.file == ARCHIVE_INDEX:
+                archive = path.with_name(ARCHIVE).read_bytes()
+                for member in decode_archive(data, name.digest).members():
+                    found[member.oid.digest] = archive[member.offset : member.offset + member.length]
+                    assert md5(found[member.oid.digest]) == member.oid.digest
+            elif place.file == PARTS_INDEX and oid is not None:
+                pieces = decode_parts(data, oid).pieces()
+                parts = (self.place(ContentName.of_part(piece.part), WHOLE) for piece in pieces)
+                found[oid.digest] = b"".join(part.read_bytes() for part in parts)
+                assert md5(found[oid.digest]) == oid.digest
+        for tree in trees:
+            self._check_tree(tree, found)
+        return found
+
+    def _check_tree(self, tree: Oid, found: dict[str, bytes]) -> None:
+        catalogue = Catalogue.from_bytes(self.place(ContentName.of(tree), CATALOGUE).read_bytes(), tree)
+        members = set()
+        for archive in catalogue.archives:
+            index = self.place(ContentName.of_archive(archive), ARCHIVE_INDEX).read_bytes()
+            members |= {member.oid.digest for member in decode_archive(index, archive).members()}
+        for digest in {entry.md5 for entry in parse_manifest(found[str(tree)], str(tree))}:
+            raw, size = bytes.fromhex(digest), len(found[digest])
+            told = (catalogue.whole.get(raw), catalogue.parts.get(raw))
+            assert told in ((size, None), (None, size)) or (digest in members and told == (None, None))
+
+
+@pytest.fixture(autouse=True)
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that little data has all kinds: archives of some contents, and 2 MiB in parts."""
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(archiving, "ARCHIVE_BYTES", 16 << 10)
+    monkeypatch.setattr("store.pushing.content_push.WHOLE_BYTES", 2 << 20)
+    monkeypatch.setattr("store.pushing.content_survey.WHOLE_BYTES", 2 << 20)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    empty = Case(Cache(tmp_path / "cache"), tmp_path / "remote", Oid("0" * 32))
+    return Case(empty.cache, empty.root, empty.add(FILES))
+
+
+def test_a_version_is_pushed_and_its_manifest_last(case: Case) -> None:
+    push, storage = case.push()
+    push.run([case.oid])
+    assert {digest: data for digest, data in case.contents().items() if digest != str(case.oid)} == {
+        md5(data): data for data in FILES.values()
+    }
+    keys = [key for call, key in storage.keys if call == "put"]
+    tree = ContentName.of(case.oid)
+    assert keys[-2:] == [tree.key(CATALOGUE), tree.key(WHOLE)]
+    tally = push.tally
+    assert (tally.objects, tally.there, tally.pushed) == (len(FILES) + 1, 0, len(FILES) + 1)
+    assert (tally.lacking, tally.failures) == (len(FILES) + 1, [])
+    size = case.cache.place(str(case.oid)).stat().st_size
+    assert tally.bytes == tally.lacking_bytes == sum(map(len, FILES.values())) + size
+    places = [parse_key(key) for key in keys]
+    kept = [(place.name.namespace, place.file) for place in places if place is not None]
+    assert kept.count(("archives", ARCHIVE)) == kept.count(("archives", ARCHIVE_INDEX)) == 2
+    assert kept.count(("md5", PARTS_INDEX)) == 1 and kept.count((PARTS, WHOLE)) > 5
+    assert kept.count(("md5", WHOLE)) == 2
+
+
+def test_what_is_there_is_not_sent_again(case: Case) -> None:
+    case.push()[0].run([case.oid])
+    push, storage = case.push()
+    push.run([case.oid])
+    assert not storage.calls["put"]
+    assert (push.tally.there, push.tally.pushed) == (len(FILES) + 1, 0)
+    single, storage = case.push()
+    single.run([Oid(md5(SMALL["empty"])), Oid(md5(FILES["large"])), Oid(md5(FILES["middle"]))])
+    assert (single.tally.there, storage.calls["put"]) == (3, 0)
+
+
+def test_versions_share_what_did_not_change(case: Case) -> None:
+    large = filler(16 << 20, 5)
+    first = case.add({**SMALL, "large": large})
+    case.push()[0].run([first])
+    edited = large[: 9 << 20] + b"an edit" + large[(9 << 20) + 3 :]
+    second = case.add({**SMALL, "more": b"more", "most": b"most", "large": edited})
+    push, storage = case.push()
+    push.run([second])
+    sizes = {key: (case.root / key).stat().st_size for call, key in storage.keys if call == "put"}
+    assert sum(sizes.values()) <= 0.05 * len(large)
+    assert sum(key.endswith(ARCHIVE) for key in sizes) == 1
+    assert push.tally.there == len(SMALL) and push.tally.pushed == 4
+    assert md5(edited) in case.contents()
+
+
+def test_a_push_may_stop_anywhere(case: Case) -> None:
+    """From the k-th change on everything fails, for every k; then another push goes on from there."""
+    whole, storage = case.push(jobs=1)
+    whole.run([case.oid])
+    puts = storage.calls["put"]
+    everything = case.contents()
+    for stop in range(1, puts + 1):
+        case.root.rename(case.root.with_name(f"old{stop}"))
+        calls = iter(range(1, 10 * puts))
+
+        def tell(call: str, calls: Iterator[int] = calls, stop: int = stop) -> None:
+            if call == "put" and next(calls) >= stop:
+                raise RemoteFull("far has no room")
+
+        push, _ = case.push(tell, jobs=1)
+        with pytest.raises(RemoteFull):
+            push.run([case.oid])
+        there = case.contents()
+        assert there.items() <= everything.items() and not case.has(case.oid)
+        assert push.tally.failures
+        push, storage = case.push()
+        push.run([case.oid])
+        assert case.contents() == everything
+        assert not push.tally.failures and push.tally.there >= len(there)
+        if stop > puts - 2:  # all but the manifest was there
+            assert storage.calls["put"] <= 2
+
+
+def test_two_pushes_at_once_do_no_harm(case: Case) -> None:
+    other = case.add({**SMALL, "large": FILES["large"][: 2 << 20] + b"changed" * 9, "else": b"else"})
+    works = [case.push()[0] for _ in range(4)]
+    threads = [
+        threading.Thread(target=work.run, args=[[oid]])
+        for work, oid in zip(works, [case.oid, case.oid, other, other], strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(work.tally.failures for work in works)
+    assert {str(case.oid), str(other)} <= case.contents().keys()
+
+
+def test_what_passes_is_tried_again(case: Case) -> None:
+    calls = iter(range(10_000))
+
+    def tell(call: str) -> None:
+        number = next(calls)
+        if number % 3 == 0 and "done" not in call:
+            raise RemoteSlow("far is slow") if number % 2 else RemoteUnreachable("far is away")
+
+    push, _ = case.push(tell)
+    push.run([case.oid])
+    assert not push.tally.failures
+    assert len(case.contents()) == len(FILES) + 1
+
+
+def test_who_may_not_list_is_asked_by_the_catalogue(case: Case) -> None:
+    case.push()[0].run([case.oid])
+
+    def tell(call: str) -> None:
+        if call == "list":
+            raise RemoteDenied("far lets nothing be listed")
+
+    push, storage = case.push(tell)
+    push.run([case.oid])
+    assert push.tally.there == len(FILES) + 1 and not storage.calls["put"]
+
+
+@pytest.mark.parametrize("damage", ["corrupt", "short", "missing"])
+def test_no_wrong_byte_goes_out(case: Case, damage: str) -> None:
+    victims = ("large", "middle", "dir0/03")
+    for victim in victims:
+        place = case.cache.place(md5(FILES[victim]))
+        place.chmod(0o644)
+        data = FILES[victim]
+        if damage == "missing":
+            place.unlink()
+        else:
+            place.write_bytes(data[:-1] + b"\0" if damage == "corrupt" else data[:-1])
+    push, _ = case.push()
+    push.run([case.oid])
+    assert case.contents().keys() == {md5(data) for path, data in FILES.items() if path not in victims}
+    failed = {failure.oid.digest: type(failure.error) for failure in push.tally.failures}
+    assert len(failed) == len(push.tally.failures) == len(victims) + 1
+    for victim in victims:
+        assert failed[md5(FILES[victim])] is (ObjectMissing if damage == "missing" else ObjectCorrupt)
+    assert failed[case.oid.digest] is ObjectMissing
+    for victim in victims:
+        case.cache.place(md5(FILES[victim])).unlink(missing_ok=True)
+        case.cache.put(FILES[victim])
+    push, _ = case.push()
+    push.run([case.oid])
+    assert case.has(case.oid) and len(case.contents()) == len(FILES) + 1
+
+
+def test_what_is_not_here_may_be_there(case: Case) -> None:
+    case.push()[0].run([case.oid])
+    case.place(ContentName.of(case.oid), WHOLE).unlink()
+    for path in ("large", "middle", "dir0/03"):
+        case.cache.place(md5(FILES[path])).unlink()
+    push, _ = case.push()
+    push.run([case.oid])
+    assert not push.tally.failures and case.has(case.oid)
+    assert len(case.contents()) == len(FILES) + 1
+
+
+@pytest.mark.parametrize("way", ["lost", "torn"])
+def test_what_a_remote_loses_is_put_again(case: Case, way: str) -> None:
+    case.push()[0].run([case.oid])
+    everything = case.contents()
+    files = [path for path in sorted((case.root / "contents").rglob("*")) if path.is_file()]
+    one_of_each = {(path.name, path.parts[-4], path.parent.suffix): path for path in files}
+    assert len(one_of_each) == 7
+    for path in one_of_each.values():
+        data = path.read_bytes()
+        path.unlink()
+        if way == "torn":
+            path.write_bytes(data[:-1])
+        push, _ = case.push()
+        push.run([case.oid])
+        assert not push.tally.failures
+        if way == "torn" and path.name == ARCHIVE and len(case.contents()) == len(everything):
+            path.write_bytes(data)  # its contents are in another archive now
+        assert case.contents() == everything, path
+
+
+def test_single_files_and_those_of_older_repositories_have_their_places(case: Case) -> None:
+    data = b"one\r\ntwo\r\n"
+    old = Oid(md5(b"one\ntwo\n"), algorithm=MD5_DOS2UNIX)
+    place = case.cache.root / old.digest[:2] / old.digest[2:]
+    place.parent.mkdir()
+    place.write_bytes(data)
+    push, _ = case.push()
+    push.run([Oid(md5(SMALL["dir1/01"])), old, old])
+    assert (push.tally.objects, push.tally.pushed) == (2, 2)
+    assert case.place(ContentName.of(old), WHOLE).read_bytes() == data
+    again, storage = case.push()
+    again.run([Oid(md5(SMALL["dir1/01"])), old])
+    assert again.tally.there == 2 and not storage.calls["put"]
+
+
+def test_many_small_files_cost_few_requests(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiving, "ARCHIVE_BYTES", 1 << 20)
+    numbers = random.Random(1)
+    many = {f"{number}": numbers.randbytes(300) for number in range(3000)}
+    oid = case.add(many)
+    push, storage = case.push()
+    push.run([oid])
+    assert push.tally.pushed == len(many) + 1
+    assert storage.calls["put"] == 2 * 3 + 2
+    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 256 + 4
+    push, storage = case.push()
+    push.run([oid])
+    assert push.tally.there == len(many) + 1
+    assert sum(storage.calls[call] for call in ("size", "read", "list", "put")) <= 10
+
+
+def test_whoever_watches_can_end_it(case: Case) -> None:
+    class Enough(Exception):
+        pass
+
+    def tick() -> None:
+        raise Enough
+
+    released = threading.Event()
+
+    def tell(call: str) -> None:
+        if call == "put":
+            released.wait(30)
+
+    storage = Counted(open_remote(RemoteSpec("far", str(case.root)), LIMITS).storage, tell)
+    push = ContentPush(CacheChain(LocalCache(case.cache.root)), Remote("far", storage), tick=tick)
+    threading.Timer(0.5, released.set).start()
+    with pytest.raises(Enough):
+        push.run([case.oid])
+    assert not case.has(case.oid)
+
+
+def test_an_object_store_is_pushed_to(case: Case, moto: ObjectStoreServer) -> None:
+    bucket = new_s3_bucket(moto)
+    options = {"endpointurl": moto.url, "access_key_id": "key", "secret_access_key": "secret"}
+    remote = open_remote(RemoteSpec("far", f"s3://{bucket}/p", options), Limits())
+    for there in (0, len(FILES) + 1):
+        push = ContentPush(CacheChain(LocalCache(case.cache.root)), remote)
+        push.run([case.oid])
+        assert push.tally.there == there and not push.tally.failures
+    # What is there is what a directory has that was pushed to.
+    case.push()[0].run([case.oid])
+    for key, size, *_ in remote.storage.list("contents/"):
+        assert (case.root / key).stat().st_size == size
