@@ -6,12 +6,12 @@ Callers: `fusefs backup`, `fusefs restore`. Blocking.
 from __future__ import annotations
 
 import contextlib
-import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fusefs.clones import repository_directory
 from fusefs.dataset import Dataset
 from store.backup.format import METAFILE_LIMIT, Header, Recorded, Revision
 from store.backup.writing import Kept
@@ -20,7 +20,6 @@ from store.dvc.files import WorkingFiles
 from store.dvc.metafile import Output
 from store.dvc.versioned import Wanted
 from store.errors import InputError, ObjectMissing, StoreError
-from store.git.clones import clone_directory, clones_directory
 from store.git.commit import Commit
 from store.git.files import GitFiles
 from store.git.repository import Repository
@@ -173,14 +172,11 @@ class _Texts:
         self._files: GitFiles | WorkingFiles | None = None
         if dataset.origin is None:
             return
-        repo = Path(dataset.origin.repo)
         if not dataset.rev:
-            self._files = WorkingFiles(repo)
+            self._files = WorkingFiles(Path(dataset.origin.repo))
             return
-        if not repo.is_absolute():
-            repo = clone_directory(dataset.origin.repo, clones_directory(os.environ))
         with contextlib.suppress(StoreError):
-            repository = stack.enter_context(Repository.open(repo))
+            repository = stack.enter_context(Repository.open(repository_directory(dataset.origin.repo)))
             self._commit = repository.commit(dataset.rev)
             self._files = GitFiles(repository, self._commit)
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from fusefs.clones import hold_repository
 from fusefs.control import NAMES, ControlSpace
 from fusefs.control_socket import new_name, serve_control
 from fusefs.directories import blob_directory, cache_directory
@@ -43,8 +44,6 @@ from fusefs.waiting import shorten_waits
 from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
 from store.errors import StoreError
-from store.git.clones import clone_directory, clones_directory, hold_clone
-from store.keeping.leases import Lease
 from store.remotes.opening import open_remote
 
 log = logging.getLogger(__name__)
@@ -264,7 +263,7 @@ async def serve(
         courier=True,
     )
     async with open_engine(settings, open_remote) as engine:
-        repository = _hold_clone(plan.repo)
+        repository = hold_repository(plan.repo)
         background = engine.nursery
         pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
         relay = Relay(fuse_fd)
@@ -307,14 +306,3 @@ async def serve(
 async def _attach(native: Roots, attacher: Attacher, ready: Callable[[], None]) -> None:
     await native.attach(attacher)
     ready()
-
-
-def _hold_clone(repo: str) -> Lease | None:
-    """Keep the clone that other versions come from; None where they come from a directory of this machine."""
-    if not repo or repo.startswith("/"):
-        return None
-    try:
-        return hold_clone(clone_directory(repo, clones_directory(os.environ)))
-    except StoreError as error:
-        log.warning("%s", error)
-        return None

@@ -6,19 +6,18 @@ Callers: `fusefs push`, `fusefs remote`. Blocking.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from fusefs.clones import repository_directory
 from fusefs.dataset import Dataset
 from fusefs.directories import state_directory
 from fusefs.place import current_directory
 from store.dvc.project import Kind, find_project
 from store.errors import StoreError
-from store.git.clones import clone_directory, clones_directory
 from store.oplog import identities
 from store.oplog.copies import LogCopies
 from store.oplog.identities import find_access, remote_key
@@ -36,9 +35,7 @@ def writer_of_dataset(dataset: Dataset) -> Writer:
     below = dataset.wanted[0].root if dataset.wanted else ""
     if dataset.origin is None:
         return writer_of(current_directory())
-    repo = dataset.origin.repo
-    root = Path(repo) if repo.startswith("/") else clone_directory(repo, clones_directory(os.environ))
-    return _writer(root, below)
+    return _writer(repository_directory(dataset.origin.repo), below)
 
 
 def writer_of(directory: Path) -> Writer:

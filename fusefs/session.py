@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from fusefs.clones import hold_repository
 from fusefs.dataset_model import Request
 from fusefs.directories import blob_directory, cache_directory
 from fusefs.loop_thread import LoopThread
@@ -30,8 +31,6 @@ from store.content_store import OpenBytes, OpenFile, OpenObject
 from store.engine import Engine, Settings, open_engine
 from store.errors import CacheUnusable, ObjectCorrupt, StoreError
 from store.fetching.remote_pool import Opener
-from store.git.clones import clone_directory, clones_directory, hold_clone
-from store.keeping.leases import Lease
 from store.learnt_sizes import kept_path
 from store.remotes.spec import RemoteSpec
 from store.threads import Threads
@@ -285,7 +284,7 @@ async def serve_session(
     """Open a version, hand its session to `ready`, and serve it until cancelled. Raises `StoreError`."""
     resolved = await resolve(opening, resolvers)
     tree = await Threads().on_disk(_open_tree, resolved.tree)
-    clone = _hold_clone(resolved.repo)
+    clone = hold_repository(resolved.repo)
     settings = Settings(
         caches=resolved.caches,
         blobs=blob_directory(),
@@ -328,14 +327,3 @@ def _open_tree(path: Path) -> Tree:
         return Tree.open(path)
     except OSError as error:
         raise CacheUnusable(f"{path}: {error.strerror}") from None
-
-
-def _hold_clone(repo: str) -> Lease | None:
-    """Keep the clone that blobs come from; None for a directory of this machine."""
-    if not repo or repo.startswith("/"):
-        return None
-    try:
-        return hold_clone(clone_directory(repo, clones_directory(os.environ)))
-    except StoreError as error:
-        log.warning("%s", error)
-        return None
