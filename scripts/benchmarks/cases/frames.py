@@ -24,6 +24,8 @@ GROUPS = (30, 250)
 RANDOM = 10
 """Frames, so far from each other that what is made for one has little of the next."""
 INDEXED = "first listing of a video"
+SETTLE_SECONDS = 0.5
+"""Behind a read, for the workers: the rest of the chunk is made, and is not what is measured."""
 IN_ORDER, AGAIN = "all frames in order", "all frames again"
 MOVED = ("first frame of a remote video: moved", "middle frame of a remote video: moved")
 RANDOM_NAMES = tuple(f"a random frame, a key frame every {gop}" for gop in GROUPS)
@@ -116,7 +118,7 @@ def _read_some(workshop: Workshop, results: Results, repository: Path, gop: int,
         video = mountpoint / ".fusefs" / "frames" / "jpg" / f"{gop}.mp4"
         for number in (0, 1):  # the workers start and open the video
             (video / f"{number:06d}.jpg").read_bytes()
-        time.sleep(1.0)
+        time.sleep(SETTLE_SECONDS)
         seconds: list[float] = []
         behind: list[float] = []
         for number in chosen:
@@ -124,7 +126,7 @@ def _read_some(workshop: Workshop, results: Results, repository: Path, gop: int,
                 begun = time.monotonic()
                 (video / f"{place:06d}.jpg").read_bytes()
                 times.append(time.monotonic() - begun)
-            time.sleep(0.5)  # what is left of the chunk is made, and is not what is measured
+            time.sleep(SETTLE_SECONDS)
     results.add(RANDOM_NAMES[GROUPS.index(gop)], "ms", "fusefs", statistics.median(seconds) * 1e3)
     results.add(NEIGHBOUR, "ms", "fusefs", statistics.median(behind) * 1e3)
 
