@@ -14,6 +14,8 @@ from typing import Final
 from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
 
 ROOT: Final = "contents/"
+MARKER: Final = ROOT + "format"
+"""For readers of a storage that cannot list: there are content directories. Its bytes tell nothing."""
 PARTS: Final = "parts"
 ARCHIVES: Final = "archives"
 NAMESPACES: Final = (*DVC_ALGORITHMS, PARTS, ARCHIVES)
@@ -107,6 +109,19 @@ def parse_key(key: str) -> Place | None:
     depth = len(below) // 3
     name = ContentName(space, digest, is_tree)
     return Place(name, file, depth) if fits and name.key(file, depth) == key else None
+
+
+def may_hold(key: str, algorithm: str, name: str) -> bool:
+    """Can what lies at a key hold the content that DVC calls `name`? Of archives the key does not tell."""
+    place = parse_key(key)
+    if place is None:
+        return False
+    if place.file == ARCHIVE:
+        return not name.endswith(TREE_SUFFIX)
+    oid = place.name.oid
+    if oid is None or place.file not in (WHOLE, PARTS_INDEX):
+        return False
+    return (oid.algorithm, str(oid)) == (algorithm, name)
 
 
 def namespace_directory(namespace: str, prefix: str = "") -> str:

@@ -2,7 +2,7 @@
 
 Logs of a million objects take seconds and a gigabyte to be settled (`store.oplog.holdings`); that is done
 when there are new ones, by a command. Whoever asks maps this file. Only objects that lie where DVC's layout
-has them are in it.
+has them, or content directories, are in it.
 
 The file: magic (8 bytes), length of the header (u32), xxh3-64 of the header (u64), the header (msgpack), then
 at multiples of 8, for each kind of oid, the columns `starts` (u32 × 65 537, by the first two bytes of a
@@ -24,6 +24,7 @@ from typing import Any, Final
 import msgpack
 import xxhash
 
+from store.contents.names import ROOT, may_hold
 from store.layouts import OBJECT_ROOTS
 from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
 from store.oplog.holdings import Holdings
@@ -128,7 +129,8 @@ def compile_holdings(held: Holdings, logs: int) -> bytes:
             continue
         algorithm, digest, suffix = match.groups(default="")
         root = OBJECT_ROOTS[algorithm]
-        if path == f"{root}{'/' if root else ''}{digest[:2]}/{digest[2:]}{suffix}":
+        plain = f"{root}{'/' if root else ''}{digest[:2]}/{digest[2:]}{suffix}"
+        if path == plain or (path.startswith(ROOT) and may_hold(path, algorithm, digest + suffix)):
             groups.setdefault(_kind(algorithm, bool(suffix)), {})[bytes.fromhex(digest)] = size
     blocks: list[bytes] = []
     places: dict[str, list[Any]] = {}

@@ -36,6 +36,7 @@ from store.errors import (
 from store.local_cache import LocalCache
 from store.manifest import parse_manifest
 from store.oid import MD5_DOS2UNIX, Oid
+from store.oplog.push_log import PushLog
 from store.pushing import asking
 from store.pushing.content_push import ContentPush
 from store.remotes.opening import open_remote
@@ -44,7 +45,7 @@ from store.remotes.spec import RemoteSpec
 from store.remotes.storage import Limits
 from tests.mount.datasets import Cache, filler, md5
 from tests.servers.object_stores import ObjectStoreServer, moto, new_s3_bucket
-from tests.store.oplog.remotes import Counted
+from tests.store.oplog.remotes import Counted, User
 from tests.store.remotes.contract import LIMITS
 
 __all__ = ["moto"]
@@ -364,6 +365,39 @@ def test_whoever_watches_can_end_it(case: Case) -> None:
     with pytest.raises(Enough):
         push.run([case.oid])
     assert not case.has(case.oid)
+
+
+def test_logs_tell_what_is_there(case: Case, tmp_path: Path) -> None:
+    user = User(tmp_path, RemoteSpec("far", str(case.root)))
+
+    def push() -> Counted:
+        storage = user.storage()
+        log = PushLog(user.journal(storage))
+        with log.running():
+            caches = CacheChain(LocalCache(case.cache.root))
+            ContentPush(caches, Remote("far", storage), log=log).run([case.oid])
+        user.copies.compile(user.key)
+        return storage
+
+    changes = [key for call, key in push().keys if call == "put"]
+    assert "/begin==" in changes[0] and "/end==" in changes[-1]
+    known = user.copies.open(user.key)
+    assert known is not None
+    for data in FILES.values():
+        assert known.find(Oid(md5(data))) == len(data)
+    assert known.find(case.oid) == case.cache.place(str(case.oid)).stat().st_size
+    held = user.copies.settle(user.key)
+    assert not held.unsure
+    named = {name.partition(":")[2] for path, name in held.there if name.startswith("sha256:")}
+    files = [
+        *case.root.glob("contents/parts/*/*/whole"),
+        *case.root.glob("contents/archives/*/*/archive.tar"),
+    ]
+    assert named == {path.parent.name for path in files}
+    for path, _ in held.there:
+        assert (case.root / path).exists()
+    assert not any("/end==" in key for call, key in push().keys if call == "put")
+    assert user.logs() == ["begin", "end"]
 
 
 def test_an_object_store_is_pushed_to(case: Case, moto: ObjectStoreServer) -> None:
