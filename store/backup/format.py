@@ -17,22 +17,18 @@ from __future__ import annotations
 
 import json
 import re
-import tarfile
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import xxhash
 
 from store.errors import InputError
-from store.layouts import object_path
-from store.making.products import BELOW, place
 from store.manifest import path_fault
-from store.oid import DVC_ALGORITHMS, MD5, MD5_DOS2UNIX, Oid
+from store.oid import DVC_ALGORITHMS, Oid
 
 FORMAT: Final = 1
 HEADER_NAME: Final = "fusefs-backup.json"
 TRAILER_NAME: Final = "fusefs-backup.end"
-BLOCK: Final = 512
 END_BLOCKS: Final = 2
 HEADER_LIMIT: Final = 64 << 20
 """Bytes of the header: of hundred thousands of outputs."""
@@ -44,12 +40,6 @@ LARGEST_PRODUCT: Final = 1 << 30
 MOST_VIEWS: Final = 1000
 LONGEST_VIEW: Final = 300
 """Characters."""
-TIME: Final = 315_532_800
-"""Of every member, 1980-01-01: a backup follows from its content."""
-
-_MD5_PLACE = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
-_OLD_PLACE = re.compile(r"([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)")
-_PRODUCT_PLACE = re.compile(re.escape(BELOW) + r"/([0-9a-f]{2})/([0-9a-f]{30})")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|")
 
 
@@ -165,43 +155,6 @@ class Sum:
 
     def trailer(self) -> bytes:
         return json.dumps({"members": self.members, "xxh3-128": self._state.hexdigest()}).encode() + b"\n"
-
-
-def member_name(oid: Oid) -> str:
-    """The name of an object's member."""
-    return object_path(oid)
-
-
-def member_oid(name: str) -> Oid | None:
-    """The object that a member of this name must be; None for a name that no object has."""
-    for pattern, algorithm in ((_MD5_PLACE, MD5), (_OLD_PLACE, MD5_DOS2UNIX)):
-        match = pattern.fullmatch(name)
-        if match:
-            return Oid.parse(match[1] + match[2], algorithm)
-    return None
-
-
-def product_name(key: str) -> str:
-    """The name of a product's member."""
-    return f"{BELOW}/{place(key)}"
-
-
-def product_key(name: str) -> str:
-    """The key of the product that a member of this name must be; empty for a name that none has."""
-    match = _PRODUCT_PLACE.fullmatch(name)
-    return match[1] + match[2] if match else ""
-
-
-def member_header(name: str, size: int) -> bytes:
-    """The 512 bytes before a member."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, 0o444, TIME
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def padding(size: int) -> int:
-    """Zeros behind a member of `size` bytes."""
-    return -size % BLOCK
 
 
 def _write_oid(oid: Oid) -> str:

@@ -15,18 +15,8 @@ from typing import BinaryIO, Final
 
 import xxhash
 
-from store.backup.format import (
-    BLOCK,
-    HEADER_LIMIT,
-    HEADER_NAME,
-    TRAILER_LIMIT,
-    TRAILER_NAME,
-    Header,
-    Sum,
-    member_oid,
-    padding,
-    product_key,
-)
+from store.backup.format import HEADER_LIMIT, HEADER_NAME, TRAILER_LIMIT, TRAILER_NAME, Header, Sum
+from store.backup.members import BLOCK, member_oid, padding, product_key, read_header
 from store.errors import InputError
 from store.oid import Oid
 
@@ -149,6 +139,9 @@ class BackupReader:
     def _next(self) -> tuple[str, int]:
         self._state.reset()
         block = self._read(BLOCK)
+        found = read_header(block)
+        if found is not None:
+            return found
         try:
             info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
         except (tarfile.HeaderError, ValueError):

@@ -1,8 +1,8 @@
 """`write_backup`: objects of a cache into a backup, each proved by its hash on the way.
 
-Small objects are read and hashed by a few threads ahead of the one that writes; a large one is hashed by one
-of them while it is read. What is not what its name says ends the backup: a damaged object must not be
-found out when it is needed. Blocking; the threads end with the call.
+Small objects are read and hashed by a few threads, some at a time, ahead of the one that writes; a large one
+is hashed by one of them while it is written. What is not what its name says ends the backup: a damaged
+object must not be found out when it is needed. Blocking; the threads end with the call.
 """
 
 from __future__ import annotations
@@ -16,18 +16,8 @@ from typing import BinaryIO, Final
 
 import xxhash
 
-from store.backup.format import (
-    BLOCK,
-    END_BLOCKS,
-    HEADER_NAME,
-    TRAILER_NAME,
-    Header,
-    Sum,
-    member_header,
-    member_name,
-    padding,
-    product_name,
-)
+from store.backup.format import END_BLOCKS, HEADER_NAME, TRAILER_NAME, Header, Sum
+from store.backup.members import BLOCK, member_header, member_name, padding, product_name
 from store.cache_chain import ObjectCache
 from store.errors import ObjectCorrupt, ObjectMissing
 from store.hashing import Hasher
@@ -35,13 +25,19 @@ from store.making.product import Damaged
 from store.making.products import Products
 from store.manifest import check_manifest
 from store.oid import Oid
+from store.syncing import start_writing
 
 SMALL: Final = 4 << 20
 """Bytes of an object that is read as a whole."""
+GROUP_OBJECTS: Final = 64
+GROUP_BYTES: Final = 4 << 20
+"""Small objects that a thread takes together."""
 THREADS: Final = 2
-AHEAD: Final = 16
-"""Small objects that are in memory at most."""
+AHEAD: Final = 4
+"""Groups of small objects, or large ones, that are looked at before their turn."""
 _PIECE: Final = 4 << 20
+_BEGUN_BYTES: Final = 32 << 20
+"""After so many the disk begins to write them."""
 
 Told = Callable[[int, int], None]
 """Told how many objects, and bytes of them, have been written."""
@@ -109,6 +105,7 @@ class _Writer:
         self._sum = Sum()
         self._name, self._size = "", 0
         self._state = xxhash.xxh3_128()
+        self._written = 0
 
     def begin(self, name: str, size: int) -> None:
         self._name, self._size = name, size
@@ -118,6 +115,10 @@ class _Writer:
     def put(self, data: bytes | memoryview) -> None:
         self._state.update(data)
         self._file.write(data)
+        self._written += len(data)
+        if self._written >= _BEGUN_BYTES:
+            start_writing(self._file.fileno())
+            self._written = 0
 
     def end(self) -> None:
         self._file.write(bytes(padding(self._size)))
@@ -134,36 +135,60 @@ class _Writer:
 
 
 Pieces = Iterable[bytes | memoryview]
+"""To be done with before the next one is asked for."""
 
 
 def read_all(
-    objects: Sequence[tuple[Oid, int]], cache: ObjectCache, threads: ThreadPoolExecutor
+    objects: Iterable[tuple[Oid, int]], cache: ObjectCache, threads: ThreadPoolExecutor
 ) -> Iterator[tuple[Oid, int, Pieces]]:
     """Objects in their order, with their lengths and bytes, which are proved when the last have come.
 
     Raises as `write_backup`.
     """
-    ahead: deque[tuple[Oid, int, Future[bytes] | None]] = deque()
-    coming = iter(objects)
+    ahead: deque[tuple[Sequence[tuple[Oid, int]], Future[list[bytes]] | None]] = deque()
+    coming = _group(objects)
     try:
         while True:
-            while len(ahead) < AHEAD and (following := next(coming, None)) is not None:
-                oid, size = following
-                is_small = size <= SMALL or oid.is_tree
-                reading = threads.submit(read_object, cache, oid, size) if is_small else None
-                ahead.append((oid, size, reading))
+            while len(ahead) < AHEAD and (group := next(coming, None)) is not None:
+                is_small = _is_small(*group[0])
+                ahead.append((group, threads.submit(read_objects, cache, group) if is_small else None))
             if not ahead:
                 return
-            oid, size, reading = ahead.popleft()
-            yield (
-                oid,
-                size,
-                _read_large(cache, oid, size, threads) if reading is None else (reading.result(),),
-            )
+            group, reading = ahead.popleft()
+            if reading is None:
+                ((oid, size),) = group
+                yield oid, size, _read_large(cache, oid, size, threads)
+                continue
+            contents = reading.result()
+            del reading  # or two groups more than said would be in memory
+            for (oid, size), data in zip(group, contents, strict=True):
+                yield oid, size, (data,)
     finally:
-        for _, _, reading in ahead:
+        for _, reading in ahead:
             if reading is not None:
                 reading.cancel()
+
+
+def _group(objects: Iterable[tuple[Oid, int]]) -> Iterator[Sequence[tuple[Oid, int]]]:
+    """Small objects that follow each other, together; each large one alone."""
+    group: list[tuple[Oid, int]] = []
+    total = 0
+    for oid, size in objects:
+        is_small = _is_small(oid, size)
+        if group and (not is_small or len(group) == GROUP_OBJECTS or total + size > GROUP_BYTES):
+            yield group
+            group, total = [], 0
+        if is_small:
+            group.append((oid, size))
+            total += size
+        else:
+            yield [(oid, size)]
+    if group:
+        yield group
+
+
+def _is_small(oid: Oid, size: int) -> bool:
+    return size <= SMALL or oid.is_tree
 
 
 def _open(cache: ObjectCache, oid: Oid, size: int) -> int:
@@ -174,6 +199,11 @@ def _open(cache: ObjectCache, oid: Oid, size: int) -> int:
             f"object {oid} has {length} bytes and not {size}; `fusefs cache verify` looks at all"
         )
     return descriptor
+
+
+def read_objects(cache: ObjectCache, objects: Iterable[tuple[Oid, int]]) -> list[bytes]:
+    """As `read_object`, for several."""
+    return [read_object(cache, oid, size) for oid, size in objects]
 
 
 def read_object(cache: ObjectCache, oid: Oid, size: int) -> bytes:
@@ -197,22 +227,26 @@ def read_object(cache: ObjectCache, oid: Oid, size: int) -> bytes:
 def _read_large(cache: ObjectCache, oid: Oid, size: int, threads: ThreadPoolExecutor) -> Pieces:
     """Pieces of an object; the last one comes when all have been hashed."""
     descriptor = _open(cache, oid, size)
+    # One is hashed and written while the other is filled: fresh ones would cost more than the reading.
+    buffers = deque(memoryview(bytearray(_PIECE)) for _ in range(2))
+    hasher = Hasher(oid.algorithm)
+    hashing: Future[None] | None = None
+    offset = 0
     try:
-        hasher = Hasher(oid.algorithm)
-        hashing: Future[None] | None = None
-        offset = 0
         while offset < size:
-            piece = os.pread(descriptor, min(_PIECE, size - offset), offset)
+            buffer = buffers[0][: size - offset]
+            buffers.rotate()
+            got = os.preadv(descriptor, [buffer], offset)
             if hashing is not None:
                 hashing.result()
-            if not piece:
+            if not got:
                 break
-            offset += len(piece)
-            hashing = threads.submit(hasher.update, piece)
+            offset += got
+            hashing = threads.submit(hasher.update, buffer[:got])
             if offset == size:
                 hashing.result()
                 _check(hasher, oid, True)
-            yield piece
+            yield buffer[:got]
         if offset != size:
             _check(hasher, oid, False)
     finally:
