@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from fusefs import mountinfo
 from store.dvc.project import default_cache_dir
 from store.errors import StoreError
 from store.openat2 import HAS_CACHED, HAS_OPENAT2
@@ -103,10 +104,10 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2]
 
 
-def _probe(name: str) -> tuple[bool, str]:
+def _probe(name: str, *arguments: str) -> tuple[bool, str]:
     """Run one probe in a process of its own: whether it succeeded, and what it said."""
     try:
-        done = _run([sys.executable, "-I", "-S", str(_PROBES), name])
+        done = _run([sys.executable, "-I", "-S", str(_PROBES), name, *arguments])
     except subprocess.TimeoutExpired:
         return False, f"no answer in {DEADLINE:g} s"
     said = done.stdout.strip() or _last_line(done.stderr)
@@ -224,11 +225,18 @@ def _check_allow_other() -> Finding:
 
 def _check_native_layers() -> Finding:
     """Overlayfs with data-only layers that are given one by one (Linux 6.8; without root 6.16)."""
-    worked, said = _probe("overlay-root" if _is_root() else "overlay-user")
+    probe = "overlay-root" if _is_root() else "overlay-user"
+    worked, said = _probe(probe)
     if not worked:
         return State.NO, said, f"Linux {'6.8' if _is_root() else '6.16'} or newer with overlayfs"
+    cache = default_cache_dir(os.environ)
+    fits, reason = _probe(probe, os.fspath(cache)) if cache.is_dir() else (True, "")
+    if not fits:
+        kind = mountinfo.kind_below(os.fspath(cache), mountinfo.read_mounts()) or "its file system"
+        detail = f"{said}, but not with {cache}, on {kind}: {reason}"
+        return State.LIMITED, detail, "a cache on a file system that overlays take, ext4 or xfs perhaps"
     how = "fusefs mount and run" if _is_root() else "fusefs run"
-    return State.OK, f"{said}: {how} --mode native read what is cached as fast as the disk", ""
+    return State.OK, f"{said}: {how} have the kernel read what is cached, as fast as the disk", ""
 
 
 def _check_mount_helper() -> Finding:

@@ -105,6 +105,16 @@ def is_still_there(mount: Mount) -> bool:
     return mount_at(mount.mountpoint, read_mounts()) == mount
 
 
+def kind_below(path: str, mounts: Sequence[Mount]) -> str:
+    """The type of the file system that a directory lies on; empty where mountinfo does not tell. It is looked
+    at."""
+    try:
+        device = os.stat(path).st_dev  # noqa: PTH116
+    except OSError:
+        return ""
+    return next((mount.fstype for mount in mounts if mount.st_dev == device), "")
+
+
 def resolve(path: str, mounts: Sequence[Mount]) -> str:
     """`path` made absolute and free of symlinks, as realpath does, but without a look into our mounts.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +55,11 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "
     _check(result, f"mount {kind or target}")
 
 
-def _enter_private_namespace(new_user: bool) -> None:
+_kept: Final[list[int]] = []
+"""Descriptors of directories that may lie below the sandbox."""
+
+
+def _enter_private_namespace(new_user: bool, kept: Sequence[str] = ()) -> None:
     """Go into a mount namespace of our own, and first into a user namespace if `new_user`."""
     uid, gid = os.getuid(), os.getgid()
     _check(_libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if new_user else 0)), "unshare")
@@ -64,6 +68,7 @@ def _enter_private_namespace(new_user: bool) -> None:
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
             Path("/proc/self", name).write_text(text)
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    _kept.extend(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in kept)
     _mount("fusefs-probe", SANDBOX, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=700")
 
 
@@ -85,8 +90,9 @@ def _mount_fuse(new_user: bool) -> str:
 
 
 def _mount_overlay(new_user: bool) -> str:
-    """Serve a file whose name comes from one layer and whose bytes from a data-only one."""
-    _enter_private_namespace(new_user)
+    """Serve a file whose name comes from one layer and whose bytes from a data-only one; below that is the
+    directory that the command line names, if any."""
+    _enter_private_namespace(new_user, sys.argv[2:])
     tree, data, content = f"{SANDBOX}/tree", f"{SANDBOX}/data", b"fusefs"
     Path(tree).mkdir()
     Path(data).mkdir()
@@ -99,6 +105,7 @@ def _mount_overlay(new_user: bool) -> str:
 
     context = _syscall(SYS_FSOPEN, "fsopen", b"overlay", FSOPEN_CLOEXEC)
     strings = [("source", "fusefs-probe"), ("lowerdir+", tree), ("datadir+", data)]
+    strings += [("datadir+", f"/proc/self/fd/{directory}") for directory in _kept]
     if not new_user:
         strings += [("redirect_dir", "on"), ("metacopy", "on")]
     flags = ["ro", "userxattr"] if new_user else ["ro"]

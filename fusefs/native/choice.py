@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fusefs import mountinfo
 from fusefs.dataset import Dataset
 from fusefs.kernel_mount import MountFailed
+from fusefs.logs import escape
 from fusefs.mount_options import MountOptions
 from fusefs.native.layers import try_layers
 from store.ownership import make_root
 
 NATIVE: Final = "native"
 FUSE: Final = "fuse"
-NOT_ASKED_FOR: Final = "native mode is taken where --mode native asks for it"
 _NEW_CACHE_MODE: Final = 0o777
 
 
@@ -41,8 +42,8 @@ def choose(dataset: Dataset, options: MountOptions) -> Choice:
 def prefer(dataset: Dataset, options: MountOptions, *, is_private: bool = False) -> Choice:
     """The mode in which to mount if the kernel allows it; `is_private` for one command only. Raises as
     `settle`."""
-    if options.mode != NATIVE:
-        return Choice(FUSE, why_fuse="" if options.mode == FUSE else NOT_ASKED_FOR)
+    if options.mode == FUSE:
+        return Choice(FUSE)
     try:
         _check_options(options)
         if options.order and is_private:
@@ -63,8 +64,24 @@ def settle(choice: Choice, options: MountOptions) -> Choice:
         try:
             try_layers(choice.layers)
         except MountFailed as error:
-            return _give_way(error, options)
+            return _give_way(_name_cache(choice.layers, error), options)
     return choice
+
+
+def _name_cache(caches: Sequence[str], error: MountFailed) -> MountFailed:
+    """The same error, with the cache that is to blame and what it lies on."""
+    try:
+        try_layers(())
+    except MountFailed:
+        return error
+    for cache in caches:
+        try:
+            try_layers((cache,))
+        except MountFailed as reason:
+            kind = mountinfo.kind_below(cache, mountinfo.read_mounts())
+            on = f", on {kind}," if kind else ""
+            return MountFailed(f"the cache {escape(cache)}{on} cannot be a layer of an overlay: {reason}")
+    return error
 
 
 def _give_way(error: MountFailed, options: MountOptions) -> Choice:

@@ -184,6 +184,7 @@ def test_odd_names_of_caches_and_mountpoints(mounter: Mounter) -> None:
         assert mounter.run("umount", place).returncode == 0
 
 
+@pytest.mark.modes("fuse", "native")
 @pytest.mark.parametrize("others", [False, True])
 def test_who_else_may_enter(mounter: Mounter, cache: Cache, others: bool) -> None:
     for above in [mounter.home, *mounter.home.parents]:
@@ -191,7 +192,8 @@ def test_who_else_may_enter(mounter: Mounter, cache: Cache, others: bool) -> Non
             above.chmod(0o755)
     flags = ["--allow-other"] if others else []
     mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, *flags).path
-    assert stat.S_IMODE(mount.stat().st_mode) == (0o755 if others else 0o700)
+    if mounter.mode == "native":
+        assert stat.S_IMODE(mount.stat().st_mode) == (0o755 if others else 0o700)
     read = subprocess.run(
         ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "cat", mount / "a"],
         capture_output=True,
@@ -221,55 +223,6 @@ def test_what_there_is_not_in_native_mode(mounter: Mounter, flags: Sequence[str]
     line = mounter.refuse("data", *flags, cwd=root)
     assert line.startswith("fusefs: native mode is not possible: ")
     assert reason in line
-
-
-def test_it_says_why_it_is_in_fuse_mode(mounter: Mounter, cache: Cache) -> None:
-    automatic = Mounter(mounter.home, "auto")
-    mount = automatic.mount(cache.put_dataset(FILES), "--cache", cache.root)
-    status = mount.status()
-    assert (status["mode"], "--mode native" in status["why_fuse"]) == ("fuse", True)
-    assert f"in fuse mode: {status['why_fuse']}" in mount.umount()
-
-
-ON = """
-set -e
-mount -t tmpfs scratch "$1"
-cd "$1"
-mkdir lower upper work stacked upper2 work2 twice
-cp -r "$2" lower/objects
-case $3 in
-tmpfs) cache=lower ;;
-overlay) mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work it stacked; cache=stacked ;;
-twice) mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work it stacked
-       mount -t overlay -o lowerdir=stacked,upperdir=upper2,workdir=work2 it twice; cache=twice ;;
-esac
-shift 3
-exec "$@" --cache "$PWD/$cache/objects" "$OID" -- sh -c 'grep mode {}/.fusefs/status; cat {}/a'
-"""
-"""In a mount namespace of its own: a scratch directory, the cache, and what it is to lie on."""
-
-
-@pytest.mark.parametrize("below", ["tmpfs", "overlay", "twice"])
-def test_what_the_cache_lies_on(mounter: Mounter, cache: Cache, below: str) -> None:
-    oid = cache.put_dataset(FILES)
-    scratch = mounter.home / "scratch"
-    scratch.mkdir()
-    words = [sys.executable, "-m", "fusefs.cli", "run", "--mode", "native", "--no-pin"]
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", ON, "sh", scratch, cache.root, below, *words],
-        env={**mounter.environment, "OID": oid},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    if below == "twice":  # more than the kernel stacks
-        assert done.returncode == 125
-        assert done.stderr.count("\n") == 1 and "native mode is not possible" in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr
-        mode, content = done.stdout.split("\n", 1)
-        assert ("native" in mode, content) == (True, FILES["a"].decode())
 
 
 SHARED = """

@@ -252,7 +252,7 @@ def test_the_daemons_error_is_the_commands_own(
 
 @BOTH_MODES
 def test_a_signal_while_it_starts_leaves_nothing(
-    fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path
+    fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path, mode: str
 ) -> None:
     stuck = tmp_path / "stuck" / "trio"
     stuck.mkdir(parents=True)
@@ -263,10 +263,10 @@ def test_a_signal_while_it_starts_leaves_nothing(
     )
     environment = {**fusefs.environment, "PYTHONPATH": f"{fusefs.environment['PYTHONPATH']}:{stuck.parent}"}
     with Fusefs(environment, tmp_path).start(
-        "mount", "--cache", dataset.cache, dataset.oid, mountpoint
+        "mount", f"--mode={mode}", "--cache", dataset.cache, dataset.oid, mountpoint
     ) as command:
         started.read_bytes()  # returns when the daemon is there
-        assert is_mounted(mountpoint)
+        assert is_mounted(mountpoint) == (mode == "fuse")  # what is native is mounted when it is served
         command.send_signal(signal.SIGTERM)
         assert command.wait(SECONDS) == 128 + signal.SIGTERM
     assert not is_mounted(mountpoint)
