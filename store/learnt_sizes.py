@@ -147,6 +147,10 @@ class LearntSizes:
             return True
         return self._size[row] != UNKNOWN and self._how[row] in (_TOLD, How.HASHED)
 
+    def are_hearsay(self) -> bool:
+        """Whether one of the sizes is known from a remote alone: bytes that come may prove it wrong."""
+        return self._size is not None and bytes([How.REMOTE]) in bytes(self._how)
+
     def begin(self, kept: KeptSizes | None) -> None:
         """Go on from what a mount before has kept. To be called once; what was learnt meanwhile stays."""
         early, self._early = self._early or [], None

@@ -76,6 +76,8 @@ class SizeLearner:
         self._ahead: set[int] = set()
         self._ahead_after = 0.0
         self._survey = trio.CancelScope()
+        self.surveyed = trio.Event()
+        """Whoever could be asked for all sizes in the background has been asked."""
         self._sweep = SizeSweep(tree, self.sizes, finder.threads)
         if tree.sizes_unknown:
             finder.start_soon(self._load)
@@ -207,6 +209,7 @@ class SizeLearner:
                 log.warning("sizes are not learnt in the background: %s", error)
             except Exception:  # a bug costs the sizes, not the daemon
                 log.exception("sizes are not learnt in the background")
+        self.surveyed.set()
 
     async def _look_beside(self) -> bool:
         """Have a process learn what this machine knows, where that may be and is worth it."""

@@ -276,6 +276,25 @@ class TreeFiles:
         """As `SizeLearner.learn_around`: no remote is waited for."""
         return await self._learner.learn_around(row)
 
+    async def learn_here(self, most: int) -> bool:
+        """Learn what this machine knows, where no more than `most` sizes are unknown; whether all are known
+        then. Raises `StoreTimeout`."""
+        await self._learner.loaded.wait()
+        if 0 < self.sizes_unknown <= most:
+            await self._learner.learn_sizes(range(self.tree.rows))
+        return not self.sizes_unknown
+
+    @property
+    def sizes_hold(self) -> bool:
+        """Are all sizes known, and by somebody who has had the bytes?"""
+        return not self.sizes_unknown and not self._sizes.are_hearsay()
+
+    async def await_sizes(self) -> None:
+        """Wait until all sizes are known, or nobody is left to be asked in the background."""
+        await self._learner.loaded.wait()
+        if self.sizes_unknown:
+            await self._learner.surveyed.wait()
+
     def start_learning(self) -> None:
         """As `SizeLearner.start_learning`, when the tree is shown."""
         self._learner.start_learning()

@@ -18,9 +18,9 @@ from store.errors import StoreError
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
-    """Do what is asked: `{"session", "layers"}`, `{"mountpoint", "device", "path"}`, or the same without a
-    path. With `{"watched": {"descriptor", "paths"}}` these directories are watched before anybody sees
-    them."""
+    """Do what is asked: `{"session", "layers", "image"}`, `{"mountpoint", "device", "path"}`, or the same
+    without a path. With `{"watched": {"descriptor", "paths"}}` these directories are watched before anybody
+    sees them."""
     came: Came = []
 
     def watch(root: int) -> None:
@@ -30,8 +30,9 @@ def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
 
     try:
         if "layers" in question:
-            mount = attach_layers(question["session"], Layers(**question["layers"]), watch)
-            return {"device": mount.device, "came": came}
+            layers, image = Layers(**question["layers"]), question["image"]
+            mount, without_image = attach_layers(question["session"], layers, watch, image)
+            return {"device": mount.device, "came": came, "without_image": without_image}
         if "path" in question:
             switch_root(question["mountpoint"], question["device"], question["path"], watch)
         else:

@@ -6,6 +6,7 @@ Lives on the event loop of the daemon; the child (`fusefs.native.attach`) does w
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from fusefs.native.inotify import Came
 from fusefs.native.layers import Layers
 from fusefs.native.seen_opens import Watched
 
+log = logging.getLogger(__name__)
+
 SECONDS: Final = 30.0
 
 
@@ -31,14 +34,18 @@ class Attacher:
         self.device = ""
         """The overlay's, `major:minor`; empty until it is there."""
 
-    async def attach(self, watched: Watched | None) -> Came:
-        """Mount the overlay; what came of `watched`. Raises `MountFailed`."""
-        question = {"session": self._session, "layers": asdict(self._layers)}
+    async def attach(self, watched: Watched | None, image: int = -1) -> Came:
+        """Mount the overlay, with an image for the names where its descriptor is given; what came of
+        `watched`. Raises `MountFailed`."""
+        question = {"session": self._session, "layers": asdict(self._layers), "image": image}
+        given = [one for one in (self._session, image) if one >= 0]
         try:
-            answer = await _ask(question, watched, self._session)
+            answer = await _ask(question, watched, *given)
         finally:
             self.close()
         self.device = answer["device"]
+        if answer["without_image"]:
+            log.warning("the image of the version cannot be mounted: %s", answer["without_image"])
         came: Came = answer["came"]
         return came
 

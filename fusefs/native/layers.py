@@ -3,8 +3,10 @@
 Overlayfs takes a file's name and attributes from one layer and its bytes from another, which it asks for them
 at `open` only. The overlay is `tree :: caches :: fetch`: `tree` and `fetch` are directories of one FUSE
 session (`fusefs.native.tree_layer`, `fusefs.native.fetch_layer`), and a cached object is opened by the kernel
-alone. All layers are given as descriptors, FUSE is attached nowhere, and nobody keeps a descriptor of it: so
-nothing but the mountpoint is to be seen, no name needs escaping, and whatever unmounts that ends the session.
+alone. As root, a large tree is an EROFS image instead, in which the kernel looks by itself
+(`fusefs.native.images`); what we hide in the root is then a layer of its own, `beside`, below it. All layers
+are given as descriptors, FUSE is attached nowhere, and nobody keeps a descriptor of it: so nothing but the
+mountpoint is to be seen, no name needs escaping, and whatever unmounts that ends the session.
 
 Blocking. What asks the FUSE session waits for its daemon, so a daemon has a child do it
 (`fusefs.native.attach`). Source: the kernel's overlayfs.rst.
@@ -17,21 +19,24 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from fusefs import kernel_mount, mountinfo
 from fusefs.kernel_mount import DEVICE, MountFailed, explain_device, shorten_source
 from fusefs.mountinfo import Mount
 from fusefs.native import mount_api
+from fusefs.native.image_mount import mount_image
 from fusefs.native.mount_api import Option
 from fusefs.plan import MountPlan
 
 TREE: Final = "tree"
 FETCH: Final = "fetch"
-"""The two directories in the root of the FUSE session."""
+BESIDE: Final = "beside"
+"""The directories in the root of the FUSE session. The last one is empty, but for what a mount hides."""
 
 _ATTRIBUTES: Final = mount_api.MOUNT_ATTR_RDONLY | mount_api.MOUNT_ATTR_NOSUID | mount_api.MOUNT_ATTR_NODEV
 _OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+ROOTS_PREFIX: Final = "trusted."
 _INITIAL_RANGE: Final = "4294967295"
 _SOURCE_BYTES: Final = 240
 """Of the target that mountinfo shows: fsconfig(2) takes texts of 255 bytes."""
@@ -62,7 +67,7 @@ def xattr_prefix() -> str:
     """Where the overlay's own attributes are: in a user namespace the kernel trusts only those of users."""
     with open("/proc/self/uid_map") as file:
         ranges = [line.split() for line in file]
-    return "trusted." if ranges == [["0", "0", _INITIAL_RANGE]] else "user."
+    return ROOTS_PREFIX if ranges == [["0", "0", _INITIAL_RANGE]] else "user."
 
 
 def mount_session() -> tuple[int, int]:
@@ -107,7 +112,7 @@ def try_layers(caches: Sequence[str]) -> None:
             _write_sample(scratch)
             tree, fetch = (keep(os.open(name, _OPEN, dir_fd=scratch)) for name in (TREE, FETCH))
             opened = [keep(os.open(cache, _OPEN)) for cache in caches]
-            overlay = keep(_mount_overlay("fusefs", tree, [*opened, fetch], 0))
+            overlay = keep(_mount_overlay("fusefs", [tree], [*opened, fetch], 0))
             file = keep(os.open("name", os.O_RDONLY | os.O_CLOEXEC, dir_fd=overlay))
             if os.read(file, _SCRATCH_BYTES) != _SAMPLE:
                 raise OSError(errno.EIO, "the kernel's overlay serves other bytes")
@@ -129,9 +134,22 @@ def _write_sample(scratch: int) -> None:
             os.close(file)
 
 
-def attach_layers(session: int, layers: Layers, before: Callable[[int], None] = lambda root: None) -> Mount:
-    """Mount the overlay over a FUSE session, which must be served by now; the mount. `before` gets its
-    descriptor when nobody else sees it yet. Raises `MountFailed`."""
+class Attached(NamedTuple):
+    """The overlay, and why it shows names without the image that it was to have; empty where all is well."""
+
+    mount: Mount
+    without_image: str
+
+
+def attach_layers(
+    session: int, layers: Layers, before: Callable[[int], None] = lambda root: None, image: int = -1
+) -> Attached:
+    """Mount the overlay over a FUSE session, which must be served by now.
+
+    `before` gets its descriptor when nobody else sees it yet. With `image`, the descriptor of an EROFS image,
+    that has the names, if the kernel takes it. Raises `MountFailed`.
+    """
+    without_image = ""
     with contextlib.ExitStack() as stack:
 
         def keep(descriptor: int) -> int:
@@ -145,7 +163,17 @@ def attach_layers(session: int, layers: Layers, before: Callable[[int], None] = 
             kernel_mount.tune(f"{os.major(served)}:{os.minor(served)}", layers.read_ahead)
             attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
             source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
-            overlay = keep(_mount_overlay(source, tree, [*caches, fetch], attributes))
+            overlay = -1
+            if image >= 0:
+                try:
+                    mounted = keep(mount_image(image))  # a closed one is no layer
+                    places = ((mounted, "."), (session, BESIDE))
+                    names = [keep(os.open(path, _OPEN, dir_fd=mount)) for mount, path in places]
+                    overlay = keep(_mount_overlay(source, names, [*caches, fetch], attributes))
+                except OSError as error:
+                    without_image = error.strerror or str(error)
+            if overlay < 0:
+                overlay = keep(_mount_overlay(source, [tree], [*caches, fetch], attributes))
             before(overlay)
             mount_api.attach(overlay, layers.mountpoint)
             number = _mount_number(overlay)
@@ -154,16 +182,18 @@ def attach_layers(session: int, layers: Layers, before: Callable[[int], None] = 
     mounts = [mount for mount in mountinfo.read_mounts() if mount.mount_id == number]
     if not mounts:
         raise MountFailed(f"{layers.mountpoint}: the mount is gone again: something unmounted it")
-    return mounts[0]
+    return Attached(mounts[0], without_image)
 
 
-def _mount_overlay(source: str, tree: int, data: Sequence[int], attributes: int) -> int:
+def _mount_overlay(source: str, names: Sequence[int], data: Sequence[int], attributes: int) -> int:
     options: list[Option] = [("source", source), ("ro", None)]
+    if len(names) > 1:
+        options.append(("xino", "on"))  # one device number for all, as in any file system
     if xattr_prefix() == "user.":
         options.append(("userxattr", None))
     else:
         options += [("redirect_dir", "on"), ("metacopy", "on")]
-    layers = [("lowerdir+", tree), *(("datadir+", layer) for layer in data)]
+    layers = [*(("lowerdir+", layer) for layer in names), *(("datadir+", layer) for layer in data)]
     try:
         return mount_api.mount_detached("overlay", [*options, *layers], attributes)
     except OSError:

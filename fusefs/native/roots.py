@@ -24,7 +24,8 @@ from fusefs.control import ControlSpace, control_name
 from fusefs.native.attacher import Attacher
 from fusefs.native.fetch_layer import FetchLayer
 from fusefs.native.held_files import HeldFiles
-from fusefs.native.layers_space import LayersSpace
+from fusefs.native.images import Images
+from fusefs.native.layers_space import BESIDE_ROW, LayersSpace
 from fusefs.native.revision_links import COMMITS, CommitsSpace, RevisionLinks
 from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.tree_layer import TreeLayer
@@ -90,6 +91,7 @@ class Roots:
         self._layers = CacheLayers([Path(layer) for layer in plan.layers])
         self._space: LayersSpace | None = None
         self.seen = seen
+        self._images = Images(plan, engine.threads, engine.nursery)
         self.attacher: Attacher | None = None
         """None where the mount is in a namespace that we cannot reach."""
 
@@ -99,8 +101,12 @@ class Roots:
         fetch = FetchLayer(self._trees, self._layers, self._held, self.seen, self._engine.threads)
         self._space = LayersSpace(tree, fetch)
         self._operations.add(FETCH_SPACE, fetch)
+        self._operations.add(0, self._space)
         self._operations.show(self._space, None)
         self._places = self._furnish(tree)
+        self._operations.put_control(
+            pyfuse3.InodeT(pyfuse3.ROOT_INODE + BESIDE_ROW), tree.tree, FIRST_ROOT_SPACE + _CONTROL
+        )
 
     async def switch(self, rev: str, before: TreeFiles) -> TreeLayer | None:
         """Show another version at the mountpoint; None where it is the one that is shown (`before`).
@@ -139,13 +145,15 @@ class Roots:
         """Have the overlay mounted over the version that is shown first. Raises `MountFailed`."""
         assert self._space is not None  # show_first() made it
         self.attacher = attacher
-        watched = self.seen.prepare(self._space.shown)
+        shown = self._space.shown
+        image = await self._images.obtain(shown.files, Path(self._versions.tree_of(shown)), shown.oid)
+        watched = self.seen.prepare(shown)
         try:
-            came = await attacher.attach(watched)
+            came = await attacher.attach(watched, image)
         except BaseException:
             self.seen.drop(watched)
             raise
-        self.seen.watch(self._space.shown, watched, came)
+        self.seen.watch(shown, watched, came)
 
     def inodes_of(self, files: TreeFiles, rows: Sequence[int]) -> list[int]:
         """As `Views.inodes_of`, of all roots."""
@@ -171,6 +179,7 @@ class Roots:
 
     def close(self) -> None:
         """When nobody is served any more."""
+        self._images.close()
         self.seen.close()
         self._held.close_all()
         self._layers.close()

@@ -19,7 +19,6 @@ from store.erofs.layout import (
     INODE_BYTES,
     PLAIN,
     SLOT,
-    TRUSTED,
     USER,
     Attribute,
     inode_format,
@@ -27,33 +26,19 @@ from store.erofs.layout import (
     xattr_bytes,
     xattr_count,
 )
+from store.erofs.look import Look
 from store.oid import ALGORITHMS, DIGEST_BYTES
 from store.tree import ALGORITHM_SHIFT, EXECUTABLE, Tree
 
 METACOPY: Final = b"overlay.metacopy"
 REDIRECT: Final = b"overlay.redirect"
+OPAQUE: Final = b"overlay.opaque"
 OID: Final = b"fusefs.oid"
 
 _HEX: Final = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint8).reshape(256, 2)
 _NOWHERE: Final = 0xFFFF_FFF0
 """The block where a file's data are said to begin, far behind the image's end: whoever reads a file without
 the overlay gets an error, and not zeros."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What files and directories have that does not follow from content."""
-
-    uid: int
-    gid: int
-    umask: int = 0o022
-    in_namespace: bool = False
-    """For a mount in a user namespace, where `user.` attributes are used instead of `trusted.` ones."""
-
-    @property
-    def space(self) -> int:
-        """Of the overlay's attributes."""
-        return USER if self.in_namespace else TRUSTED
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,15 +7,13 @@
     at the end  512 bytes, which the superblock does not count: the xxh3-128 of all before, and zeros
 
 The file is written from front to back, once. It holds nothing but what follows from tree, sizes and `Look`:
-two images of these are equal, byte by byte. It is believed only if its checksum is right (`open_image`): a
-flipped bit in a redirect would be another file's bytes.
+two images of these are equal, byte by byte. Where they are kept: `store.erofs.shelf`.
 
 Blocking; any thread. Memory: some 20 bytes a row.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from store.erofs.directories import Directory, directory_bytes, plan_directory
-from store.erofs.files import OID, Files, Look
+from store.erofs.files import OID, OPAQUE, Files
 from store.erofs.layout import (
     BLOCK,
     INLINE,
@@ -43,24 +41,19 @@ from store.erofs.layout import (
     xattr_bytes,
     xattr_count,
 )
+from store.erofs.look import Look
+from store.erofs.shelf import trailer
 from store.errors import StoreError
-from store.keeping.leases import hold
 from store.layouts import OBJECT_ROOTS
 from store.tree import DIRECTORY, ROOT_ROW, SYMLINK, UNKNOWN, Tree
 
-TRAILER_BYTES: Final = 512
-"""The checksum's; a sector, or loop devices would cut it off and complain."""
 LARGEST_FILE: Final = (1 << 44) - BLOCK + 1
 """Bytes, and one more than a file can have: blocks are counted with 32 bits."""
 _AT_ONCE: Final = 1 << 14
 """Files whose records are made together."""
-_READ_BYTES: Final = 1 << 20
 _SYMLINK_MODE: Final = 0o120_777
 _DIRECTORY_MODE: Final = 0o040_777
-
-
-class ImageDamaged(StoreError):
-    """The file is not an image that was written whole. Make it anew."""
+_PRIVATE_MODE: Final = 0o040_700
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +86,7 @@ def write_image(described: Described, path: Path) -> None:
         raise StoreError(
             f"no image can be made: a file has {described.sizes.max()} bytes, more than one can show"
         )
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
             _Writer(described, file).write()
@@ -101,31 +94,6 @@ def write_image(described: Described, path: Path) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def open_image(path: Path) -> int:
-    """A descriptor of an image that is whole, held by a lease for as long as it is open.
-
-    Raises `ImageDamaged`, and `FileNotFoundError` where there is none.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        left = os.fstat(descriptor).st_size - TRAILER_BYTES
-        state = xxhash.xxh3_128()
-        while left > 0 and (data := os.read(descriptor, min(left, _READ_BYTES))):
-            state.update(data)
-            left -= len(data)
-        if left or os.read(descriptor, TRAILER_BYTES) != _trailer(state):
-            raise ImageDamaged(f"the image {path} is damaged")
-        hold(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _trailer(state: xxhash.xxh3_128) -> bytes:
-    return state.digest().ljust(TRAILER_BYTES, b"\0")
 
 
 class _Writer:
@@ -141,6 +109,8 @@ class _Writer:
         self._files = Files(tree, described.sizes, described.times, OBJECT_ROOTS, described.look)
         root = [Attribute(USER, OID, described.oid.encode())] if described.oid else []
         self._root_attributes = xattr_bytes(root)
+        # Nothing is merged into directories but into the root: the layers below are not asked for more.
+        self._top_attributes = xattr_bytes([Attribute(described.look.space, OPAQUE, b"y")])
         self._places: NDArray[np.int64] = np.zeros(tree.rows, np.int64)
         self._planned: dict[int, Directory] = {}
         self._starts: dict[int, int] = {}
@@ -164,7 +134,7 @@ class _Writer:
         for start in range(0, len(self._file_rows), _AT_ONCE):
             self._put(self._files.records(self._file_rows[start : start + _AT_ONCE]))
         self._pad(blocks * BLOCK)
-        self._file.write(_trailer(self._state))
+        self._file.write(trailer(self._state))
 
     def _place(self) -> tuple[int, int]:
         """Give everything its place. Where the files begin, and where all ends."""
@@ -198,7 +168,10 @@ class _Writer:
         return planned.size
 
     def _attributes(self, row: int) -> bytes:
-        return self._root_attributes if row == ROOT_ROW else b""
+        if row == ROOT_ROW:
+            return self._root_attributes
+        tree = self._of.tree
+        return self._top_attributes if tree.parent[row] == ROOT_ROW and tree.is_directory(row) else b""
 
     def _inode(self, row: int) -> bytes:
         tree, look = self._of.tree, self._of.look
@@ -215,6 +188,8 @@ class _Writer:
             below = bytes(tree.flags[children.start : children.stop]).count(DIRECTORY)
             inode["mode"], inode["nlink"] = _DIRECTORY_MODE & ~look.umask, 2 + below
             inode["size"] = self._planned[row].size
+            if row == ROOT_ROW and look.private_to >= 0:
+                inode["mode"], inode["uid"] = _PRIVATE_MODE, look.private_to
         else:
             inode["mode"], inode["nlink"] = _SYMLINK_MODE, 1
             inode["size"] = len(self._of.targets[row])

@@ -194,6 +194,7 @@ def kinds_of_user(directory: Path) -> tuple[Kind, ...]:
     return (
         Files("trees", directory, "trees", counts_as_used_again=True, suffix=".tree"),
         Files("sizes", directory, "trees", counts_as_used_again=True, suffix=".sizes"),
+        Files("images", directory, "trees", counts_as_used_again=True, suffix=".erofs"),
         Files("traces", directory, "trees", counts_as_used_again=True, suffix=".trace"),
         Clones(directory / "clones"),
         Files("blobs", directory, "blobs", counts_as_used_again=True),

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.erofs.files import Look
-from store.erofs.image import LARGEST_FILE, Described, ImageDamaged, open_image, write_image
+from store.erofs.image import LARGEST_FILE, Described, write_image
+from store.erofs.look import Look
+from store.erofs.shelf import ImageDamaged, open_image
 from store.errors import StoreError
 from store.layouts import object_path
 from store.oid import GIT_SHA1, GIT_SHA256, MD5, MD5_DOS2UNIX
@@ -86,6 +87,8 @@ def compare(described: Described, root: Path) -> None:
             assert sorted(os.listdir(path)) == [tree.name(child) for child in children]  # noqa: PTH208
             assert status.st_nlink == 2 + sum(map(tree.is_directory, children))
             expected = {"user.fusefs.oid": described.oid.encode()} if row == ROOT_ROW else {}
+            if tree.parent[row] == ROOT_ROW and row != ROOT_ROW:
+                expected = {f"{overlay}opaque": b"y"}
             assert attributes == expected
             stack += [(child, path + b"/" + tree.name(child)) for child in children]
         elif tree.is_symlink(row):

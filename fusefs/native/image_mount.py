@@ -1,0 +1,68 @@
+"""An EROFS image, mounted without a name: from the file itself (since Linux 6.12), or by a loop device.
+
+Blocking. Source: the kernel's erofs.rst, linux/loop.h, loop(4). Caller: `fusefs.native.layers`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from typing import Final
+
+from fusefs.native import mount_api
+
+_ATTRIBUTES: Final = mount_api.MOUNT_ATTR_RDONLY | mount_api.MOUNT_ATTR_NOSUID | mount_api.MOUNT_ATTR_NODEV
+_LOOP_CONTROL: Final = "/dev/loop-control"
+_LOOP_CTL_GET_FREE: Final = 0x4C82
+_LOOP_CONFIGURE: Final = 0x4C0A
+_LOOP_CONFIG: Final = struct.Struct("<II5Q4I64s64s32s2Q64x")
+_READ_ONLY, _AUTOCLEAR = 1, 4
+_TRIES: Final = 16
+"""Others look for a free loop device at the same time."""
+
+
+def mount_image(image: int) -> int:
+    """Mount the image that is open as `image` and attach it nowhere; the mount's descriptor.
+
+    Raises OSError with what the kernel said.
+    """
+    try:
+        return _mount(f"/proc/self/fd/{image}")
+    except OSError as refused:
+        try:
+            with contextlib.closing(_LoopDevice(image)) as device:
+                return _mount(device.path)
+        except OSError as error:
+            raise OSError(refused.errno, f"{refused.strerror}; loop device: {error.strerror}") from None
+
+
+def _mount(source: str) -> int:
+    return mount_api.mount_detached("erofs", [("source", source), ("ro", None)], _ATTRIBUTES)
+
+
+class _LoopDevice:
+    """A loop device that shows a file for as long as it is open or mounted. Raises OSError."""
+
+    def __init__(self, file: int) -> None:
+        flags = _READ_ONLY | _AUTOCLEAR
+        config = _LOOP_CONFIG.pack(file, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags, b"", b"", b"", 0, 0)
+        control = os.open(_LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for tries_left in reversed(range(_TRIES)):
+                self.path = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.ioctl(self._descriptor, _LOOP_CONFIGURE, config)
+                except OSError:
+                    self.close()
+                    if not tries_left:
+                        raise
+                else:
+                    return
+        finally:
+            os.close(control)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
