@@ -121,7 +121,7 @@ class Finder:
 
     def find(self, oid: Oid, manifests: Sequence[Oid] = ()) -> Location | None:
         """Where a content is; `manifests` are those of its version. Raises `RemoteError`."""
-        if not self._look():
+        if not self._look(manifests):
             return None
         found = self.known(oid)
         if found is None and not oid.is_tree:
@@ -137,9 +137,8 @@ class Finder:
     def learn(self, manifests: Iterable[Oid]) -> None:
         """Read the catalogues of these manifests, as far as that was not done. Raises `RemoteError`."""
         wanted = [oid for oid in manifests if oid not in self._catalogues and not self._is_left_out(oid)]
-        if not wanted or not self._look():
-            return
-        self._with_turn(lambda: self._learn(wanted))
+        if wanted and self._look(wanted):
+            self._with_turn(lambda: self._learn(wanted))
 
     def parts_of(self, oid: Oid) -> PartsIndex:
         """The index of a content in parts. Raises `RemoteError`."""
@@ -181,23 +180,32 @@ class Finder:
 
     # Asking
 
-    def _look(self) -> bool:
-        """Are there content directories at all?"""
+    def _look(self, manifests: Sequence[Oid]) -> bool:
+        """Are there content directories at all? By a listing; where nothing can be listed, by a catalogue."""
         if self._has_any or not self.may_have_any:
             return bool(self._has_any)
-        return self._with_turn(self._look_once)
+        return self._with_turn(lambda: self._look_once(manifests))
 
-    def _look_once(self) -> bool:
+    def _look_once(self, manifests: Sequence[Oid]) -> bool:
         if self._has_any or not self.may_have_any:
             return bool(self._has_any)
         try:
-            has_any = not self._storage.can_list or any(True for _ in self._storage.list(ROOT))
+            if self._storage.can_list:
+                has_any = any(True for _ in self._storage.list(ROOT))
+            else:
+                has_any = self._has_catalogue(manifests)
         except RemoteMissing:
             has_any = False
         except RemoteDenied:  # who may not list may still ask
-            has_any = True
+            has_any = self._has_catalogue(manifests)
         self._has_any, self._looked_at = has_any, time.monotonic()
         return has_any
+
+    def _has_catalogue(self, manifests: Sequence[Oid]) -> bool:
+        if not manifests:
+            return True  # nobody can tell but by asking for each content
+        self._learn(manifests)
+        return any(manifest in self._catalogues for manifest in manifests)
 
     def _with_turn(self, work: Callable[[], T]) -> T:
         if not self._learning.acquire(timeout=WAIT_SECONDS):

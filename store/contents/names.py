@@ -14,8 +14,6 @@ from typing import Final
 from store.oid import DVC_ALGORITHMS, TREE_SUFFIX, Oid
 
 ROOT: Final = "contents/"
-MARKER: Final = ROOT + "format"
-"""For readers of a storage that cannot list: there are content directories. Its bytes tell nothing."""
 PARTS: Final = "parts"
 ARCHIVES: Final = "archives"
 NAMESPACES: Final = (*DVC_ALGORITHMS, PARTS, ARCHIVES)

@@ -89,6 +89,8 @@ class ScriptedStorage:
         return sum(length for _, length in self.requests)
 
     def size(self, address: Address) -> int:
+        if address.key not in self.objects:
+            raise RemoteMissing("no such object")
         return len(self.objects[address.key])
 
     @contextlib.contextmanager

@@ -17,6 +17,7 @@ from store.fetching import courier, courier_process
 from store.fetching import courier_messages as messages
 from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large
 from store.fetching.flights import Flights
+from store.fetching.remote_set import RemoteSet
 from store.layouts import object_path
 from store.metrics import RemoteMetrics
 from store.oid import Oid
@@ -75,6 +76,13 @@ async def fetch(engine: Engine, oid: Oid, known: int = UNKNOWN) -> Fetched | Lar
     return await flights_of(engine).fetch(oid, known, remotes)
 
 
+async def look_for_contents(engine: Engine, remotes: RemoteSet) -> None:
+    """Have it known that the remote has no content directories, where threads would look otherwise."""
+    contents = remotes.remotes[0].contents
+    assert contents is not None
+    assert await engine.threads.on_disk(contents.find, oid_of(b"anything")) is None
+
+
 def bytes_of(fetched: Fetched | Large) -> bytes:
     assert isinstance(fetched, Fetched)
     return fetched.data if fetched.data is not None else os.pread(fetched.descriptor, fetched.size + 1, 0)
@@ -131,6 +139,7 @@ def test_it_tells_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         oid = put(tmp_path / "far", b"12345")
         async with engine_of(tmp_path, monkeypatch) as engine:
             remotes = engine.remote_set([RemoteSpec("far", str(tmp_path / "far"))])
+            await look_for_contents(engine, remotes)
             with monkeypatch.context() as patch:
                 patch.setattr(Remote, "size", _not_here)
                 assert await engine.finder.size(oid, remotes) == 5
@@ -148,6 +157,7 @@ def test_what_is_wrong_is_told_as_threads_tell_it(tmp_path: Path, monkeypatch: p
         async with engine_of(tmp_path, monkeypatch) as engine:
             with pytest.raises(RemoteCorrupt, match="another hash"):
                 await fetch(engine, wrong)
+            await look_for_contents(engine, engine.remote_set([RemoteSpec("far", str(tmp_path / "far"))]))
             with pytest.raises(ObjectMissing):
                 await fetch(engine, oid_of(b"nowhere"))
         aside = tmp_path / "cache" / "fusefs" / "quarantine" / str(wrong)
