@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from store.errors import (
     CacheUnusable,
-    InputError,
     RemoteAbsent,
     RemoteCorrupt,
     RemoteDenied,
@@ -28,10 +27,11 @@ from store.errors import (
     RemoteMissing,
 )
 from store.hashing import Hasher
-from store.layouts import OBJECT_ROOTS, object_path
-from store.oid import MD5, MD5_DOS2UNIX, Oid
+from store.layouts import object_path
+from store.oid import Oid
 from store.oplog.holdings import Holdings, Key, Open, base_records
 from store.oplog.identities import new_transaction
+from store.oplog.listing import list_objects
 from store.oplog.logs import DIRECTORY, Log, LogName, Record, format_oid, parse_oid, read_log, write_log
 from store.oplog.mending import Mender
 from store.oplog.transactions import Journal, is_running
@@ -188,18 +188,9 @@ class Check:
 
     def _list(self, before: Holdings) -> dict[Key, int]:
         found: dict[Key, int] = {}
-        prefixes = [(MD5, f"{OBJECT_ROOTS[MD5]}/")]
-        if any(name.startswith(f"{MD5_DOS2UNIX}:") for _, name in self._expected(before)):
-            prefixes += [(MD5_DOS2UNIX, f"{number:02x}/") for number in range(256)]
-        for algorithm, prefix in prefixes:
-            try:
-                for path, size, _ in self._remote.storage.list(prefix):
-                    self._crew.check()
-                    oid = _object_at(path, algorithm)
-                    if oid is not None:
-                        found[path, format_oid(oid)] = size
-            except RemoteMissing:
-                continue  # a remote that has nothing there may say so
+        for oid, listed in list_objects(self._remote.storage, self._expected(before)):
+            self._crew.check()
+            found[_key(oid)] = listed.size
         return found
 
     def _ask(self, key: Key, found: dict[Key, int]) -> None:
@@ -339,7 +330,8 @@ class Check:
         self.report.base = True
         # A log that a repair or an end has just written goes, too: the base comes after it.
         gone = [log.name for log in logs if log.name.transaction in covered | transactions]
-        gone += [LogName("end", one.project, one.access, one.transaction) for one in ended]
+        gone += [replace(one, kind="end") for one in ended]
+        gone += [replace(one, kind="begin") for one in gone if one.kind == "end"]  # which need not be here
         if self._repaired:
             writer = journal.writer
             gone += [LogName(k, writer.project, writer.access, self._repaired) for k in ("begin", "end")]
@@ -376,14 +368,3 @@ def _key(oid: Oid) -> Key:
 def _is_object(key: Key) -> bool:
     oid = parse_oid(key[1])
     return oid is not None and object_path(oid) == key[0]
-
-
-def _object_at(path: str, algorithm: str) -> Oid | None:
-    """The object that lies at a key; None for a key that no object has."""
-    root = OBJECT_ROOTS[algorithm]
-    below = path.removeprefix(f"{root}/") if root else path
-    try:
-        oid = Oid.parse(below.replace("/", "", 1), algorithm)
-    except InputError:
-        return None
-    return oid if object_path(oid) == path else None
