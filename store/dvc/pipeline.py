@@ -71,6 +71,30 @@ def read_pipeline(files: Files, path: str, where: str) -> Pipeline | None:
     return Pipeline(tuple(reader.outputs), tuple(reader.faults))
 
 
+def read_locked(files: Files, path: str, where: str) -> tuple[Output, ...]:
+    """Every output that the `dvc.lock` at `path` has a hash of, also of stages that are no more; none without
+    a lock. How they are kept is not told here, nor are their directories.
+
+    Raises `MetafileInvalid`.
+    """
+    stages = _read_stages(files, path, where).values()
+    listed = [read_mappings(body, "outs", where) for body in stages if isinstance(body, Mapping)]
+    return tuple(parse_output(out, "", where) for outs in listed for out in outs)
+
+
+def _read_stages(files: Files, path: str, where: str) -> Mapping:
+    """The stages of a lock; none without one. Raises `MetafileInvalid`."""
+    data = _read(files, path, where)
+    if data is None:
+        return Mapping(1)
+    document = parse_document(data, where)
+    if "schema" not in document:
+        return document
+    if document["schema"] != "2.0":
+        raise fault(document, where, "its schema is of a newer DVC than this program knows")
+    return read_mapping(document, "stages", where)
+
+
 def _read(files: Files, path: str, where: str) -> bytes | None:
     try:
         return files.read(path, SIZE_LIMIT)
@@ -220,22 +244,11 @@ class _Reader:
 
     def _read_lock(self, files: Files) -> Mapping:
         """The stages of the lock; none where there is no lock, or none that can be read."""
-        empty = Mapping(1)
         try:
-            data = _read(files, posixpath.join(self._directory, LOCK), self._lock_where)
-            if data is None:
-                return empty
-            document = parse_document(data, self._lock_where)
-            if "schema" not in document:
-                return document
-            if document["schema"] != "2.0":
-                raise fault(
-                    document, self._lock_where, "its schema is of a newer DVC than this program knows"
-                )
-            return read_mapping(document, "stages", self._lock_where)
+            return _read_stages(files, posixpath.join(self._directory, LOCK), self._lock_where)
         except MetafileInvalid as error:
             self.faults.append(str(error))
-            return empty
+            return Mapping(1)
 
     def _locked_outputs(self, stage: str) -> dict[str, Mapping]:
         """What the lock says of a stage's outputs, by path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ from store.remotes.spec import RemoteSpec
 from store.remotes.storage import Address, Body, Listed, WritableStorage
 from tests.mount.datasets import Cache, md5
 from tests.store.remotes.contract import LIMITS
+
+DIED = 77
 
 
 class Counted:
@@ -163,3 +166,32 @@ class User:
         held = self.copies.settle(self.key)
         assert not held.unsure
         return {name.removeprefix("md5:") for _, name in held.there}
+
+
+def die_at(number: int) -> Callable[[str], object]:
+    count = 0
+    lock = threading.Lock()
+
+    def tell(call: str) -> None:
+        nonlocal count
+        with lock:
+            count += 1
+            if count == number:
+                os._exit(DIED)
+
+    return tell
+
+
+def dies(work: Callable[[Callable[[str], object]], object], number: int) -> bool:
+    """Run in a process that ends at its `number`-th step; whether it came so far."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(die_at(number))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, DIED)
+    return code == DIED

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +14,9 @@ from store.pushing import asking
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from tests.mount.datasets import filler, md5
-from tests.store.oplog.remotes import User
+from tests.store.oplog.remotes import User, dies
 
 FILES = {f"dir{number % 2}/{number}": filler(500 + 17 * number, number) for number in range(4)}
-DIED = 77
 
 
 @pytest.fixture(autouse=True)
@@ -122,35 +119,6 @@ def test_a_push_that_failed_tells_what_it_has_done(user: User) -> None:
     assert user.known() == user.objects() < names(oid, FILES)
     user.push(oid)
     assert user.known() == user.objects() == names(oid, FILES)
-
-
-def die_at(number: int) -> Callable[[str], object]:
-    count = 0
-    lock = threading.Lock()
-
-    def tell(call: str) -> None:
-        nonlocal count
-        with lock:
-            count += 1
-            if count == number:
-                os._exit(DIED)
-
-    return tell
-
-
-def dies(work: Callable[[Callable[[str], object]], object], number: int) -> bool:
-    """Run in a process that ends at its `number`-th step; whether it came so far."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work(die_at(number))
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, DIED)
-    return code == DIED
 
 
 def test_a_push_may_die_anywhere(tmp_path: Path) -> None:
