@@ -142,6 +142,8 @@ class SizeSurvey:
             try:
                 if await self._finder.threads.ask_remote(_can_list, remote, deadline=LISTING_SECONDS):
                     await self._list(remote, parts)
+                if self._sizes.unknown:
+                    await self._read_contents(remote)
             except RemoteDenied as error:
                 log.info("%s lets nothing be listed: %s", remote.name, error)
             except StoreError as error:
@@ -167,7 +169,10 @@ class SizeSurvey:
         if wanted <= len(parts):
             return
         first, *others = parts
-        pages = await self._list_part(remote, first)
+        pages, found = await self._list_part(remote, first)
+        if not found:
+            await self._read_contents(remote)
+            others = [part for part in await self._group() if part[:2] != first[:2]]
         if len(others) * pages >= wanted - len(first.rows):
             return
         waiting = iter(others)
@@ -178,8 +183,27 @@ class SizeSurvey:
 
         await _side_by_side([work] * AT_ONCE)
 
-    async def _list_part(self, remote: Remote, part: _Part) -> int:
-        """Learn from one directory; how many pages its listing has."""
+    async def _read_contents(self, remote: Remote) -> None:
+        """Have the catalogues and indexes of content directories tell, where there are any."""
+        if remote.contents is None:
+            return
+        for start in range(0, self._tree.rows, ROWS_AT_ONCE):
+            for algorithm, rows in self.unknown_of(range(start, start + ROWS_AT_ONCE)):
+                oids = [self._tree.oid(row) for row in rows]
+                told = await self._finder.threads.ask_remote(
+                    remote.told_sizes, oids, deadline=LISTING_SECONDS
+                )
+                learnt = []
+                for row, oid in zip(rows, oids, strict=True):
+                    if oid in told and 0 <= told[oid] <= SIZE_MAX:
+                        self._sizes.learn(row, told[oid], How.REMOTE)
+                        learnt.append(Learnt(oid.raw, told[oid], How.REMOTE))
+                if not learnt:
+                    return  # of a version all is there, or nothing
+                self._finder.learn(learnt, algorithm)
+
+    async def _list_part(self, remote: Remote, part: _Part) -> tuple[int, int]:
+        """Learn from one directory; how many pages its listing has, and how much was found."""
         until = time.monotonic() + LISTING_SECONDS
         listing = await self._finder.threads.ask_remote(
             list_part, remote, self._tree, part, until, deadline=LISTING_SECONDS
@@ -189,7 +213,7 @@ class SizeSurvey:
             if number % ROWS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         self._finder.learn([learnt for _, learnt in listing.found], part.algorithm)
-        return listing.pages
+        return listing.pages, len(listing.found)
 
     async def _ask_one_by_one(self) -> None:
         """Ask for what is left, if that is little enough."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -68,6 +68,16 @@ class Remote:
     def size(self, oid: Oid) -> int:
         """Length in bytes; of a content as its index told it. Raises `RemoteError`."""
         return self._size(oid, as_told=True)
+
+    def told_sizes(self, oids: Sequence[Oid]) -> dict[Oid, int]:
+        """The lengths of those that lie in content directories, as the version's catalogues and indexes tell
+        them. Raises `RemoteError`."""
+        contents = self.contents
+        if contents is None:
+            return {}
+        contents.learn(self.manifests)
+        found = ((oid, contents.known(oid)) for oid in oids)
+        return {oid: place.size for oid, place in found if place is not None and place.size >= 0}
 
     def confirm(self, oid: Oid) -> int:
         """Length in bytes of what is there at this moment. Raises `RemoteError`."""
