@@ -74,7 +74,8 @@ class FetchLayer(PlainSpace):
         self._threads = threads
         self._indexing = trio.Lock()
         self._indices: dict[TreeFiles, DigestIndex] = {}
-        self._returned: dict[Oid, tuple[float, int]] = {}
+        self._returned: dict[Oid, tuple[float, float, int]] = {}
+        """When objects were first and last said to be in the caches, in some seconds, and how often."""
 
     def directory(self) -> pyfuse3.EntryAttributes:
         """The attributes of its root."""
@@ -98,12 +99,14 @@ class FetchLayer(PlainSpace):
         files = tree.files
         if await self._is_seen(oid, files.sizes[row]) and self._may_return(oid):
             raise pyfuse3.FUSEError(ESTALE)
+        has_vanished = self._was_returned(oid)
         opened = await self._open(files, row)
         if opened is not None:
             if isinstance(opened, CachedFile | OpenBytes):
                 with trio.move_on_after(KEEPING_SECONDS):
                     await files.await_kept(oid)
-                if await self._is_seen(oid, opened.size) and self._may_return(oid):
+                is_seen = await self._is_seen(oid, opened.size)
+                if is_seen and not has_vanished and self._may_return(oid):
                     files.close(opened)
                     self._seen.asked(oid)
                     raise pyfuse3.FUSEError(ESTALE)
@@ -141,15 +144,21 @@ class FetchLayer(PlainSpace):
             length = await self._threads.on_disk(self._layers.length, oid)
         return length != UNKNOWN and known in (UNKNOWN, length)
 
+    def _was_returned(self, oid: Oid) -> bool:
+        """Was the kernel just sent to the caches for the object? Then it vanished there since. The kernel
+        repeats an open only once, so whoever it is for would get ESTALE the next time."""
+        known = self._returned.get(oid)
+        return known is not None and trio.current_time() - known[1] <= RETURN_SECONDS
+
     def _may_return(self, oid: Oid) -> bool:
         """Whether to have the kernel look into the caches again."""
         now = trio.current_time()
-        since, returns = self._returned.get(oid, (now, 0))
+        since, _, returns = self._returned.get(oid, (now, now, 0))
         if now - since > RETURN_SECONDS:
             since, returns = now, 0
         if len(self._returned) >= MOST_REMEMBERED and oid not in self._returned:
             self._returned.clear()
-        self._returned[oid] = (since, returns + 1)
+        self._returned[oid] = (since, now, returns + 1)
         return returns < MOST_RETURNS
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
