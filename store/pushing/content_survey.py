@@ -37,7 +37,7 @@ from store.pushing.lacking import NOT_HERE, Survey, Wanted, directories
 from store.pushing.sending import Sender
 from store.remotes.storage import Address, Storage
 
-WHOLE_BYTES: Final = 8 << 20
+WHOLE_BYTES: Final = 4 << 20
 """A content of up to so many bytes is put whole; a larger one in parts."""
 
 Lengths = Mapping[str, Mapping[str, int]]
@@ -100,6 +100,9 @@ class ContentShelves:
             if place is not None and not place.name.is_tree:
                 yield place.name.digest, self._note((kind, place.name.digest), place.file, size)
 
+    def list_all(self, kind: str) -> Iterator[tuple[str, int]]:
+        return self.list(kind, "")
+
     def size(self, wanted: Wanted) -> int:
         name = ContentName(wanted.kind, wanted.name)
         files = [WHOLE] if wanted.size <= WHOLE_BYTES else [PARTS_INDEX, WHOLE]
@@ -136,6 +139,9 @@ class PartShelves:
             place = parse_key(key)
             if place is not None:
                 yield place.name.digest, size
+
+    def list_all(self, kind: str) -> Iterator[tuple[str, int]]:
+        return self.list(kind, "")
 
     def size(self, wanted: Wanted) -> int:
         return self._storage.size(Address(ContentName(wanted.kind, wanted.name).key(WHOLE)))

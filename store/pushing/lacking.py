@@ -19,6 +19,8 @@ from store.pushing.crew import Crew
 from store.remotes.remote import Remote
 
 PAGE_OBJECTS: Final = 1000
+MOST_PAGES: Final = 16
+"""Of a listing of everything, until directories are listed side by side."""
 NOT_HERE: Final = -1
 
 
@@ -62,6 +64,9 @@ class Shelves(Protocol):
     def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
         """Names and lengths of all that is in a directory. Raises `RemoteError`."""
 
+    def list_all(self, kind: str) -> Iterator[tuple[str, int]] | None:
+        """The same of all directories, where there may be few; None where that is not likely."""
+
     def size(self, wanted: Wanted) -> int:
         """The length of what has that name. Raises `RemoteError`."""
 
@@ -78,6 +83,9 @@ class ObjectShelves:
     def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
         for oid, size in self._remote.list_sizes(kind, prefix):
             yield str(oid), size
+
+    def list_all(self, kind: str) -> None:
+        return None
 
     def size(self, wanted: Wanted) -> int:
         return self._remote.size(Oid.parse(wanted.name, wanted.kind))
@@ -113,6 +121,13 @@ class Survey:
         wanted = sum(len(directory.lengths) for directory in directories)
         if wanted <= len(directories) or not self._patience.run(self._shelves.can_list):
             return directories
+        for kind in {directory.kind for directory in directories}:
+            some = [directory for directory in directories if directory.kind == kind]
+            if len(some) > MOST_PAGES and self._list_all(some):
+                directories = [directory for directory in directories if directory.kind != kind]
+                wanted -= sum(len(directory.lengths) for directory in some)
+        if not directories:
+            return []
         first, *others = directories
         pages = self._list_one(first)
         if len(others) * pages >= wanted - len(first.lengths):
@@ -124,20 +139,46 @@ class Survey:
         """Learn from one directory; how many pages its listing has."""
 
         def look() -> tuple[set[str], int]:
-            found, count = set(), 0
-            for name, size in self._shelves.list(directory.kind, directory.prefix):
-                self._crew.check()
-                count += 1
-                if name in directory.lengths and directory.lengths[name] in (size, NOT_HERE):
-                    found.add(name)
-            return found, count
+            listing = self._shelves.list(directory.kind, directory.prefix)
+            return self._learn(listing, directory.lengths, None)
 
-        try:
-            found, count = self._patience.run(look)
-        except RemoteMissing:
-            found, count = set(), 0  # a remote that has nothing there may say so
+        found, count = self._patience.run(look)
         self._note([one for one in directory.wanted() if one.name not in found])
         return max(1, -(-count // PAGE_OBJECTS))
+
+    def _list_all(self, directories: Sequence[Directory]) -> bool:
+        """Learn all that is to be known of a kind, if its listing is short."""
+        lengths = {name: size for directory in directories for name, size in directory.lengths.items()}
+        most = MOST_PAGES * PAGE_OBJECTS
+
+        def look() -> tuple[set[str], int] | None:
+            listing = self._shelves.list_all(directories[0].kind)
+            return None if listing is None else self._learn(listing, lengths, most)
+
+        answer = self._patience.run(look)
+        if answer is None or answer[1] > most:
+            return False
+        found, _ = answer
+        self._note([one for directory in directories for one in directory.wanted() if one.name not in found])
+        return True
+
+    def _learn(
+        self, listing: Iterator[tuple[str, int]], lengths: Mapping[str, int], most: int | None
+    ) -> tuple[set[str], int]:
+        """Which of the things are there in their lengths, and how many have been listed."""
+        found: set[str] = set()
+        count = 0
+        try:
+            for name, size in listing:
+                self._crew.check()
+                count += 1
+                if name in lengths and lengths[name] in (size, NOT_HERE):
+                    found.add(name)
+                if most is not None and count > most:
+                    break
+        except RemoteMissing:  # a remote that has nothing there may say so
+            return set(), 0
+        return found, count
 
     def _ask(self, wanted: Wanted) -> None:
         try:

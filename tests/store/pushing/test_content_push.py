@@ -37,7 +37,7 @@ from store.local_cache import LocalCache
 from store.manifest import parse_manifest
 from store.oid import MD5_DOS2UNIX, Oid
 from store.oplog.push_log import PushLog
-from store.pushing import asking
+from store.pushing import asking, lacking
 from store.pushing.content_push import ContentPush
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
@@ -339,11 +339,23 @@ def test_many_small_files_cost_few_requests(case: Case, monkeypatch: pytest.Monk
     push.run([oid])
     assert push.tally.pushed == len(many) + 1
     assert storage.calls["put"] == 2 * 3 + 2
-    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 256 + 4
+    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 4
     push, storage = case.push()
     push.run([oid])
     assert push.tally.there == len(many) + 1
     assert sum(storage.calls[call] for call in ("size", "read", "list", "put")) <= 10
+
+
+def test_a_remote_that_has_much_is_listed_by_directories(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lacking, "PAGE_OBJECTS", 1)
+    monkeypatch.setattr(archiving, "ARCHIVE_BYTES", 0)  # an archive of one is none
+    many = {f"{number}": b"%d" % number for number in range(60)}
+    oid = case.add(many)
+    case.push()[0].run([oid])
+    assert len(list(case.root.glob("contents/md5/*/*/whole"))) == len(many) + 1
+    push, storage = case.push()
+    push.run([oid])
+    assert (push.tally.there, storage.calls["put"]) == (len(many) + 1, 0)
 
 
 def test_whoever_watches_can_end_it(case: Case) -> None:
