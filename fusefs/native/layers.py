@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -28,6 +29,8 @@ from fusefs.native import mount_api
 from fusefs.native.image_mount import mount_image
 from fusefs.native.mount_api import Option
 from fusefs.plan import MountPlan
+from store.layouts import object_path
+from store.oid import DVC_ALGORITHMS, Oid
 
 TREE: Final = "tree"
 FETCH: Final = "fetch"
@@ -41,6 +44,7 @@ _INITIAL_RANGE: Final = "4294967295"
 _SOURCE_BYTES: Final = 240
 """Of the target that mountinfo shows: fsconfig(2) takes texts of 255 bytes."""
 _SCRATCH_BYTES: Final = 1 << 16
+_SCRATCH: Final[list[Option]] = [("size", str(_SCRATCH_BYTES)), ("mode", "700")]
 _SAMPLE: Final = b"fusefs"
 
 
@@ -105,8 +109,7 @@ def try_layers(caches: Sequence[str]) -> None:
             return descriptor
 
         try:
-            size: list[Option] = [("size", str(_SCRATCH_BYTES)), ("mode", "700")]
-            scratch = keep(mount_api.mount_detached("tmpfs", size, 0))
+            scratch = keep(mount_api.mount_detached("tmpfs", _SCRATCH, 0))
             for name in (TREE, FETCH):
                 os.mkdir(name, dir_fd=scratch)
             _write_sample(scratch)
@@ -167,7 +170,7 @@ def attach_layers(
             if image >= 0:
                 try:
                     mounted = keep(mount_image(image))  # a closed one is no layer
-                    places = ((mounted, "."), (session, BESIDE))
+                    places = ((mounted, "."), (keep(_mount_stop()), "."), (session, BESIDE))
                     names = [keep(os.open(path, _OPEN, dir_fd=mount)) for mount, path in places]
                     overlay = keep(_mount_overlay(source, names, [*caches, fetch], attributes))
                 except OSError as error:
@@ -183,6 +186,23 @@ def attach_layers(
     if not mounts:
         raise MountFailed(f"{layers.mountpoint}: the mount is gone again: something unmounted it")
     return Attached(mounts[0], without_image)
+
+
+def _mount_stop() -> int:
+    """A layer that hides in those below it the places of objects, mounted nowhere. Raises OSError.
+
+    A redirect is looked for in every layer of names below the one that has it, before the caches are asked,
+    and so each first look at a file would wait for our session.
+    """
+    oids = [Oid(f"{first:02x}" * 16, algorithm=name) for name in DVC_ALGORITHMS for first in range(256)]
+    mount = mount_api.mount_detached("tmpfs", _SCRATCH, 0)
+    try:
+        for name in {object_path(oid).partition("/")[0] for oid in oids}:
+            os.mknod(name, stat.S_IFCHR, dir_fd=mount)  # an overlay takes such a device for a hole
+    except BaseException:
+        os.close(mount)
+        raise
+    return mount
 
 
 def _mount_overlay(source: str, names: Sequence[int], data: Sequence[int], attributes: int) -> int:

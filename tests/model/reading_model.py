@@ -71,6 +71,8 @@ class Model:
     """Oids whose object is in the cache, whole."""
     native: bool = False
     """The kernel opens objects by itself: it remembers those that it has opened."""
+    image: bool = False
+    """Names are shown from an image, which tells all sizes and nothing of the cache."""
     opened: set[str] = field(default_factory=set)
     """Oids whose object was opened."""
     seen: dict[str, Seen] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Model:
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.seen = dict.fromkeys(self.files, Seen.NEVER)
+        self.seen = dict.fromkeys(self.files, Seen.SURELY if self.image else Seen.NEVER)
         self.listed = False
 
     def step(self) -> None:
@@ -261,6 +263,9 @@ class Model:
         oid = md5(self.files[path])
         try:
             told = os.getxattr(self.mount / path, "user.fusefs.oid")
+            if self.image:
+                assert told == oid.encode()
+                return
             cached = os.getxattr(self.mount / path, "user.fusefs.cached")
         except OSError as error:
             # Before it asks for an attribute the kernel checks the mode, for which it wants all of `stat`.

@@ -8,9 +8,10 @@ import secrets
 
 import pytest
 
+from fusefs.native.images import FEWEST_FILES
 from tests.model.reading_model import Model, random_dataset
 from tests.mount.datasets import Cache, md5, write_folder
-from tests.mount.mounts import Mounter
+from tests.mount.mounts import Mounter, has_image
 
 pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
@@ -37,8 +38,38 @@ def test_random_operations(mounter: Mounter, number: int) -> None:
     model = Model(mount.path, mounter.home / "plain", cache, files, order, set(oids) - away)
     model.native = mounter.mode == "native"
     print(f"seed {seed}: FUSEFS_MODEL_SEED={seed} repeats this run")
+    run(model, STEPS)
+    log = mount.umount()
+    assert "Traceback" not in log
+
+
+@pytest.mark.root
+@pytest.mark.modes("native")
+def test_random_operations_on_an_image(mounter: Mounter) -> None:
+    """The same where the kernel has the names from an image: of many files whose sizes are told."""
+    seed = SEEDS[-1]
+    order = random.Random(seed)
+    files = random_dataset(order)
+    many = {f"many/{number}": b"%d" % (number % 7) for number in range(FEWEST_FILES)}
+    cache = Cache(mounter.home / "objects")
+    oid = cache.put_dataset({**files, **many}, sizes=True)
+    write_folder(mounter.home / "plain", {**files, **many})
+    oids = sorted({md5(data) for data in files.values()})
+    away = set(order.sample(oids, len(oids) // 3))
+    for missing in sorted(away):
+        cache.remove(missing)
+    mount = mounter.mount(oid, "--cache", cache.root, "--no-pin")
+    assert has_image(mount)
+    there = set(oids) - away
+    model = Model(mount.path, mounter.home / "plain", cache, files, order, there, native=True, image=True)
+    print(f"seed {seed}: FUSEFS_MODEL_SEED={seed} repeats this run")
+    run(model, STEPS // 2)
+    assert "Traceback" not in mount.umount()
+
+
+def run(model: Model, steps: int) -> None:
     try:
-        for _ in range(STEPS):
+        for _ in range(steps):
             model.step()
         model.finish()
     except BaseException:
@@ -49,5 +80,3 @@ def test_random_operations(mounter: Mounter, number: int) -> None:
             os.close(handle.descriptor)
         for _, mapping in model.mappings:
             mapping.close()
-    log = mount.umount()
-    assert "Traceback" not in log

@@ -111,6 +111,14 @@ class Mount:
         assert ended, f"the daemon of {self.path} goes on after the mount was unmounted"
 
 
+def has_image(mount: Mount) -> bool:
+    """Does the kernel have the names from an image? There are several layers of names then."""
+    (line,) = [
+        one for one in Path("/proc/self/mountinfo").read_text().splitlines() if f" {mount.path} " in one
+    ]
+    return line.count("lowerdir+=") > 1
+
+
 def is_held_elsewhere(path: Path) -> bool:
     """Does a mount namespace that was made meanwhile hold the mount? Then its daemon rightly goes on."""
     ours = os.readlink("/proc/self/ns/mnt")

@@ -1,0 +1,203 @@
+"""Large versions as root: names come from an image that the kernel reads, bytes as ever."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fusefs.native.image_mount import mount_image
+from fusefs.native.images import FEWEST_FILES
+from store.erofs.shelf import SUFFIX
+from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
+from tests.mount.mounts import Mount, Mounter, has_image
+from tests.revisions.projects import new_project
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
+
+MANY = {f"many/{number:04d}": b"%d" % (number % 7) for number in range(FEWEST_FILES)}
+FILES = {
+    "a": b"first",
+    "sub/b": filler(30_000, 1),
+    "sub/deep/c": filler(5_000_000, 2),
+    "empty": b"",
+    "new\nline/\\odd: name,": b"odd",
+    **MANY,
+}
+SECONDS = 60.0
+
+
+@pytest.fixture
+def cache(mounter: Mounter) -> Cache:
+    return Cache(mounter.home / "objects")
+
+
+@pytest.fixture
+def awake(mounter: Mounter) -> Iterator[list[Mount]]:
+    """Mounts whose daemons are stopped, to be let on."""
+    stopped: list[Mount] = []
+    yield stopped
+    for mount in stopped:
+        signal.pidfd_send_signal(mount.ended, signal.SIGCONT)
+
+
+def images(mounter: Mounter) -> list[Path]:
+    return sorted((mounter.home / "cache" / "fusefs" / "trees").glob(f"*{SUFFIX}"))
+
+
+def look(path: Path) -> tuple[object, ...]:
+    """What has to be the same whoever tells it."""
+    status = path.lstat()
+    times = (status.st_mtime_ns, status.st_ctime_ns, status.st_atime_ns)
+    shown = (stat.filemode(status.st_mode), status.st_uid, status.st_gid, times)
+    if path.is_dir():
+        return (*shown, sorted(one.name for one in path.iterdir()))
+    oid = os.getxattr(path, "user.fusefs.oid")
+    return (*shown, status.st_size, status.st_nlink, path.read_bytes(), oid)
+
+
+def test_an_image_shows_what_our_own_layer_shows(mounter: Mounter, cache: Cache) -> None:
+    """But for what does not follow from the oid, and for numbers of inodes, sizes of directories and `df`."""
+    oid = cache.put_dataset(FILES)
+    mount = mounter.mount(oid, "--cache", cache.root)
+    assert has_image(mount)
+    other = Mounter(mounter.home, "fuse", mounter.mounts).mount(oid, "--cache", cache.root)
+    assert tree_of(mount.path) == FILES
+    for path in sorted(other.path.rglob("*")):
+        assert look(mount.path / path.relative_to(other.path)) == look(path), path
+    names = set(os.listxattr(mount.path / "a"))
+    assert names == {"user.fusefs.oid"}
+    assert os.getxattr(mount.path, "user.fusefs.oid") == oid.encode()
+    found = [path.lstat() for path in [mount.path, *mount.path.rglob("*"), mount.path / ".fusefs"]]
+    assert len({status.st_ino for status in found}) == len(found)
+    assert len({status.st_dev for status in found}) == 1
+    assert sorted(one.name for one in mount.path.iterdir()) == sorted({name.split("/")[0] for name in FILES})
+    assert mount.status()["files"] == len(FILES)
+    assert (stat.S_IMODE(mount.path.stat().st_mode), mount.path.stat().st_uid) == (0o700, os.geteuid())
+
+
+def test_nothing_of_what_is_here_needs_the_daemon(mounter: Mounter, cache: Cache, awake: list[Mount]) -> None:
+    """Not even what nobody has looked at before: only the root's listing has a part of ours."""
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    signal.pidfd_send_signal(mount.ended, signal.SIGSTOP)
+    awake.append(mount)
+    for top in ("many", "sub"):
+        below = {name: data for name, data in FILES.items() if name.startswith(f"{top}/")}
+        assert {f"{top}/{name}": data for name, data in tree_of(mount.path / top).items()} == below
+    assert (mount.path / "a").read_bytes() == FILES["a"]
+    listed = subprocess.run(
+        ["ls", "-lR", mount.path / "many"], capture_output=True, timeout=SECONDS, check=True
+    )
+    assert listed.stdout.count(b"\n") >= len(MANY)
+
+
+def test_what_is_missing_is_fetched(mounter: Mounter, cache: Cache) -> None:
+    """The large one is read through the daemon as it comes, under the same inode."""
+    remote = Cache(mounter.home / "remote")
+    oid = cache.put_dataset(FILES, sizes=True)
+    for name in ("a", "sub/b", "sub/deep/c", "many/0003"):
+        remote.put(FILES[name])
+        cache.remove(md5(FILES[name]))
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root, "--no-pin")
+    assert has_image(mount)
+    before = (mount.path / "sub/deep/c").stat()
+    subprocess.run(["ls", "-lR", mount.path], check=True, capture_output=True, timeout=SECONDS)
+    assert not cache.place(md5(FILES["a"])).exists()
+    assert (mount.path / "many/0003").read_bytes() == FILES["many/0003"]
+    assert (mount.path / "many/0010").read_bytes() == FILES["many/0003"]
+    with open(mount.path / "sub/deep/c", "rb") as large:
+        assert large.read(100) == FILES["sub/deep/c"][:100]
+        assert os.path.samestat(os.fstat(large.fileno()), before)
+    assert tree_of(mount.path) == FILES
+    assert mount.status()["errors"] == 0
+
+
+def test_an_image_is_made_once_and_not_believed_when_damaged(mounter: Mounter, cache: Cache) -> None:
+    oid = cache.put_dataset(FILES, sizes=True)
+    mounter.mount(oid, "--cache", cache.root).umount()
+    (image,) = images(mounter)
+    made = image.stat()
+    assert stat.S_IMODE(made.st_mode) == 0o600
+    mounter.mount(oid, "--cache", cache.root).umount()
+    assert os.path.samestat(image.stat(), made)
+    content = image.read_bytes()
+    redirect = content.index(md5(FILES["a"])[2:].encode())
+    image.write_bytes(content[:redirect] + md5(b"1")[2:].encode() + content[redirect + 30 :])
+    mount = mounter.mount(oid, "--cache", cache.root)
+    assert has_image(mount)
+    assert (mount.path / "a").read_bytes() == FILES["a"]
+    assert image.read_bytes() == content
+    assert "damaged" in mount.umount()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_no_image_tells_another_length_than_the_objects(
+    mounter: Mounter, cache: Cache, is_first: bool
+) -> None:
+    """Also not where the wrong object came when the image was there: `cp` would fill up what is too short."""
+    oid = cache.put_dataset(FILES, sizes=True)
+    if not is_first:
+        mounter.mount(oid, "--cache", cache.root, "--no-pin").umount()
+    cache.remove(md5(FILES["sub/b"]))
+    cache.put(FILES["sub/b"][:-1], md5(FILES["sub/b"]))
+    mount = mounter.mount(oid, "--cache", cache.root)
+    assert not has_image(mount)
+    with pytest.raises(OSError, match="Input/output"):
+        (mount.path / "sub/b").read_bytes()
+    assert (mount.path / "a").read_bytes() == FILES["a"]
+    assert "29999 bytes, not 30000" in mount.umount()
+
+
+def test_a_redirect_leads_nowhere_but_to_objects(mounter: Mounter, cache: Cache) -> None:
+    """An oid is digits; whatever else a manifest says refuses the version."""
+    for oid in (
+        "../../../../../../etc/hostname",
+        "/etc/hostname",
+        "ab/../../../../../../etc/passwd",
+        "\0" * 32,
+    ):
+        entries = [*entries_of(MANY), {"md5": oid, "relpath": "stolen"}]
+        assert "is not an MD5" in mounter.refuse(cache.put_manifest(entries), "--cache", cache.root)
+    assert not images(mounter)
+
+
+def test_switching_from_an_image(mounter: Mounter) -> None:
+    project = new_project(mounter.home / "project", mounter.environment)
+    for tag in ("v1", "v2"):
+        project.track("data", {**FILES, "tag": tag.encode(), f"many/{tag}": tag.encode()})
+        project.commit(tag)
+    mount = mounter.mount("data@v1", cwd=project.root)
+    assert has_image(mount)
+    assert (mount.path / ".fusefs/revs/v2/tag").read_bytes() == b"v2"
+    with open(mount.path / "tag", "rb") as held:
+        for tag in ("v2", "v1"):
+            done = mounter.run("switch", mount.path, tag)
+            assert done.returncode == 0, done.stderr
+            assert (mount.path / "tag").read_bytes() == tag.encode()
+            assert len(list((mount.path / "many").iterdir())) == len(MANY) + 1
+        assert held.read() == b"v1"
+
+
+def test_an_image_where_the_kernel_cannot_mount_files(mounter: Mounter, cache: Cache) -> None:
+    """Before Linux 6.12, and on tmpfs: a loop device takes its place, and is gone with the mount."""
+    mounter.mount(cache.put_dataset(FILES, sizes=True), "--cache", cache.root).umount()
+    (image,) = images(mounter)
+    memory = os.memfd_create("image")
+    try:
+        with open(image, "rb") as source, open(memory, "wb", closefd=False) as file:
+            shutil.copyfileobj(source, file)
+        mount = mount_image(memory)
+        try:
+            assert sorted(one.name for one in Path(f"/proc/self/fd/{mount}").iterdir()) == sorted(
+                {name.split("/")[0] for name in FILES}
+            )
+        finally:
+            os.close(mount)
+    finally:
+        os.close(memory)
