@@ -2,8 +2,8 @@
  *
  *     delay_proxy UPSTREAM_PORT MILLISECONDS
  *
- * Prints the port that it listens on (127.0.0.1) and serves until it is killed. What comes from a client
- * goes on after so many milliseconds, what comes back goes on at once: a longer way, not a narrower one.
+ * Prints the port that it listens on (127.0.0.1) and serves until it is killed. A request goes on after so many
+ * milliseconds; the rest of it, and what comes back, goes on at once: a longer way, not a narrower one.
  * One thread and epoll; a direction that cannot be written is not read, so nothing piles up.
  */
 #define _GNU_SOURCE
@@ -37,6 +37,7 @@ struct connection {
     struct side client, server;
     struct connection *next_waiting, *next_dead;
     int waiting, dead;
+    int asking;        /* a request has begun, and nothing was answered since */
 };
 
 static int epoll;
@@ -124,8 +125,10 @@ static void fill(struct side *s)
     }
     s->ended = got == 0;
     s->start = 0, s->end = (size_t)got;
-    if (s->delayed && got > 0 && delay)
+    if (s->delayed && got > 0 && delay && !s->of->asking)
         wait_for(s->of);
+    if (got > 0)
+        s->of->asking = s->delayed;
     flush(s);
 }
 

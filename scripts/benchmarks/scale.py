@@ -33,6 +33,11 @@ class Scale:
     lazy_readers: int
     shared_bytes: int
     """Of a large object that many readers want at once."""
+    pushed_files: int
+    pushed_bytes: int
+    """Of each file that is pushed to a server."""
+    edits: int
+    """In a large file, between two pushes."""
     video_frames: int
     calibrated_bytes: int
     calibrated_reads: int
@@ -59,6 +64,9 @@ FULL: Final = Scale(
     lazy_bytes=20_000,
     lazy_readers=64,
     shared_bytes=64 << 20,
+    pushed_files=50_000,
+    pushed_bytes=4_096,
+    edits=100,
     video_frames=3_000,
     calibrated_bytes=256 << 20,
     calibrated_reads=5_000,
@@ -83,6 +91,9 @@ QUICK: Final = Scale(
     lazy_bytes=2_000,
     lazy_readers=8,
     shared_bytes=8 << 20,
+    pushed_files=100,
+    pushed_bytes=400,
+    edits=1,
     video_frames=60,
     calibrated_bytes=8 << 20,
     calibrated_reads=200,

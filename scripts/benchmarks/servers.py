@@ -12,12 +12,13 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
@@ -95,6 +96,28 @@ class Server:
         if not any(request.path == marker for request in found):
             raise BenchError(f"{self._log} does not tell of the last request")
         return [request for request in found if request.path.endswith(suffix)]
+
+
+@dataclass(frozen=True, slots=True)
+class WritableServer:
+    """A server of objects that can be put. `port` may be that of a longer way."""
+
+    port: int
+    _process: subprocess.Popen[str]
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def requests(self, *, forget: bool = False) -> int:
+        """How many requests there were since this was last asked; with `forget` all objects are removed."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # it was made with pipes
+        self._process.stdin.write("forget\n" if forget else "count\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+S = TypeVar("S", Server, WritableServer)
 
 
 class Request(NamedTuple):
@@ -190,7 +213,7 @@ def serving(workshop: Workshop, root: Path, *, logged: bool = False) -> Iterator
 
 
 @contextmanager
-def further_away(workshop: Workshop, server: Server, milliseconds: float) -> Iterator[Server]:
+def further_away(workshop: Workshop, server: S, milliseconds: float) -> Iterator[S]:
     """The server behind a proxy that lets every request wait for so long."""
     program = workshop.compile("delay_proxy.c")
     command = [str(program), str(server.port), str(milliseconds)]
@@ -198,6 +221,18 @@ def further_away(workshop: Workshop, server: Server, milliseconds: float) -> Ite
     with workshop.at_exit(lambda: _end(process)):
         assert process.stdout is not None  # it was made with a pipe
         yield replace(server, port=int(process.stdout.readline()))
+
+
+@contextmanager
+def serving_s3(workshop: Workshop) -> Iterator[WritableServer]:
+    """moto, which takes what is put. It keeps all in memory and serves some hundred requests a second."""
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py"))]
+    process = subprocess.Popen(
+        command, env=workshop.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with workshop.at_exit(lambda: _end(process)):
+        assert process.stdout is not None  # it was made with pipes
+        yield WritableServer(int(process.stdout.readline()), process)
 
 
 def own_rate(workshop: Workshop, server: Server, paths: Sequence[str], connections: int) -> Reading:

@@ -149,6 +149,20 @@ def test_quick_lazy_cases_measure_and_leave_nothing(tmp_path: Path) -> None:
     assert str(scratch) not in Path("/proc/mounts").read_text(errors="surrogateescape")
 
 
+@pytest.mark.fuse
+def test_quick_pushes_are_counted_and_leave_nothing(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = run_bench("--quick", "--json", tmp_path / "report.json", "--directory", scratch, "push")
+    assert (done.returncode, done.stderr) == (0, "")
+    (case,) = json.loads((tmp_path / "report.json").read_text())["cases"]
+    reached = {target["measure"]: target for target in case["targets"]}
+    assert reached["requests of a push"]["reached"] < 1
+    assert reached["pushed again"]["reached"] < 0.5
+    assert all(target["reached"] > 0 for target in reached.values())
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_longer_way_and_a_busy_server_lose_no_byte(tmp_path: Path) -> None:
     from benchmarks.servers import BUCKET, further_away, moved, own_rate, put_object, serving
     from benchmarks.workshop import BenchError, Workshop

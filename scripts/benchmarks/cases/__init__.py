@@ -16,6 +16,7 @@ from benchmarks.cases.lazy_small import compare_lazy_small
 from benchmarks.cases.many_entries import measure_many_entries
 from benchmarks.cases.materialize import measure_materialize
 from benchmarks.cases.native import compare_native
+from benchmarks.cases.push import compare_push
 from benchmarks.cases.remote_logs import measure_remote_logs
 from benchmarks.cases.revisions_first import compare_first_access
 from benchmarks.cases.revisions_many import measure_many_revisions
@@ -39,6 +40,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "shards": compare_shards,
     "frames": compare_frames,
     "materialize": measure_materialize,
+    "push": compare_push,
     "remote-logs": measure_remote_logs,
     "lazy-small": compare_lazy_small,
     "lazy-large": compare_lazy_large,
