@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from store.errors import InputError, RemoteCorrupt, RemoteError, RemoteMissing
+from store.errors import InputError, RemoteCorrupt, RemoteMissing
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 from store.remotes.spec import DVC_LAYOUT
 from store.remotes.storage import Address, Body, WritableStorage
 
 if TYPE_CHECKING:
+    from store.contents.finding import Location
     from store.contents.reading import Contents
 
 
@@ -90,9 +91,11 @@ class Remote:
         location = contents.known(oid)
         if location is None:
             with contents.first_turn():
+                location = contents.known(oid)  # the first one may have learnt it
                 try:
-                    self._check_place(contents, oid)
-                    return self.storage.size(address)
+                    if location is None:
+                        self._check_place(contents, oid)
+                        return self.storage.size(address)
                 except RemoteMissing:
                     location = contents.find(oid, self.manifests)
                     if location is None:
@@ -114,33 +117,44 @@ class Remote:
         """From wherever it is known to be, then from its place in the layout, then from wherever it is."""
         with ExitStack() as stack:
             location = contents.known(oid)
-            failure: RemoteError | None = None
+            if location is None:
+                with contents.first_turn():
+                    location = contents.known(oid)  # the first one may have learnt it
+                    if location is None:
+                        body = self._enter_unknown(stack, contents, oid, offset, length, validator)
             if location is not None:
                 try:
                     body = stack.enter_context(contents.read(oid, location, offset, length, validator))
-                except (RemoteMissing, RemoteCorrupt) as error:
-                    failure = error
-                else:
-                    yield body
-                    return
-            with contents.first_turn():
-                try:
-                    self._check_place(contents, oid)
-                    answer = self.storage.read(self._address(oid), offset, length, validator)
-                    body = stack.enter_context(answer)
-                except RemoteMissing as missing:
-                    tried = {location}
-                    while True:
-                        place = contents.find(oid, self.manifests)
-                        if place is None or place in tried:
-                            raise failure or missing from None
-                        try:
-                            body = stack.enter_context(contents.read(oid, place, offset, length))
-                            break
-                        except RemoteMissing as error:  # what told of it was wrong or out of date
-                            failure = failure or error
-                            tried.add(place)
+                except (RemoteMissing, RemoteCorrupt) as failure:
+                    try:
+                        body = self._enter_unknown(stack, contents, oid, offset, length, validator, location)
+                    except RemoteMissing:
+                        raise failure from None
             yield body
+
+    def _enter_unknown(
+        self,
+        stack: ExitStack,
+        contents: Contents,
+        oid: Oid,
+        offset: int,
+        length: int | None,
+        validator: str,
+        *tried: Location,
+    ) -> Body:
+        """Read an object from its place in the layout; else from wherever contents are, but those `tried`."""
+        try:
+            self._check_place(contents, oid)
+            return stack.enter_context(self.storage.read(self._address(oid), offset, length, validator))
+        except RemoteMissing as error:
+            failure = error
+        while (place := contents.find(oid, self.manifests)) is not None and place not in tried:
+            try:
+                return stack.enter_context(contents.read(oid, place, offset, length))
+            except RemoteMissing as error:  # what told of it was wrong or out of date
+                failure = error
+                tried = (*tried, place)
+        raise failure
 
     def _check_place(self, contents: Contents, oid: Oid) -> None:
         """Raises `RemoteMissing` for what somebody has just looked for in vain."""
