@@ -1,6 +1,6 @@
 """The logs of remotes, for commands: who writes them, and where their copies are.
 
-Callers: `fusefs push`, `fusefs remote`. Blocking.
+Callers: `fusefs push`, `fusefs remote`, `fusefs gc`. Blocking.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import Final
 from fusefs.clones import repository_directory
 from fusefs.dataset import Dataset
 from fusefs.directories import state_directory
+from fusefs.mount_options import parse_remote
 from fusefs.place import current_directory
-from store.dvc.project import Kind, find_project
-from store.errors import StoreError
+from fusefs.remote_homes import RemoteHomes
+from store.dvc.project import Kind, Project, find_project
+from store.dvc.remotes import push_remote
+from store.errors import InputError, StoreError
 from store.oplog import identities
 from store.oplog.copies import LogCopies
 from store.oplog.identities import find_access, remote_key
@@ -48,6 +51,19 @@ def _writer(root: Path, below: str) -> Writer:
     state = state_directory()
     access = find_access(state)
     return Writer(identities.find_project(root, below, access), access, state)
+
+
+def logged_remote(name: str, project: Project, *, trust: bool) -> RemoteSpec:
+    """The remote that the user named, by its name, URL or path. Raises `InputError` for one without logs."""
+    try:
+        wanted = parse_remote(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    homes = RemoteHomes(trust=trust)
+    spec = push_remote(homes.of_project(project), wanted, homes.own)
+    if spec is None or spec.layout != DVC_LAYOUT:
+        raise InputError(f"the remote {name!r} keeps files by their paths, and has no logs")
+    return spec
 
 
 def open_journal(spec: RemoteSpec, storage: WritableStorage, cache: Path, writer: Writer) -> Journal:

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "config": "fusefs.cli.config",
     "runs": "fusefs.cli.runs",
     "cache": "fusefs.cli.cache",
+    "gc": "fusefs.cli.gc",
     "doctor": "fusefs.cli.doctor",
 }
 """Sub-commands in the order of the help, and where they live."""

@@ -16,15 +16,13 @@ from fusefs.cli import print_error
 from fusefs.cli.commit import format_size
 from fusefs.interruption import Interrupted, interruptible
 from fusefs.logs import escape
-from fusefs.mount_options import parse_remote
 from fusefs.opened_remotes import open_remotes
 from fusefs.place import current_directory
 from fusefs.remote_homes import RemoteHomes
-from fusefs.remote_logs import copy_to_others, open_journal, writer_of
+from fusefs.remote_logs import copy_to_others, logged_remote, open_journal, writer_of
 from store.cache_chain import CacheChain
 from store.dvc.project import Project, find_project
-from store.dvc.remotes import push_remote, settle_remotes
-from store.errors import InputError
+from store.dvc.remotes import settle_remotes
 from store.keeping.scrub import list_objects
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
@@ -37,7 +35,7 @@ from store.oplog.publishing import publish
 from store.oplog.transactions import Journal
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
-from store.remotes.spec import DVC_LAYOUT, RemoteSpec
+from store.remotes.spec import RemoteSpec
 from store.tree import UNKNOWN
 
 ACTIONS: Final = ("log", "where", "fsck", "publish")
@@ -100,24 +98,11 @@ def run(options: argparse.Namespace) -> int:
         return interrupted.status
 
 
-def _named(options: argparse.Namespace, project: Project) -> RemoteSpec:
-    """The remote that the user named. Raises `InputError`."""
-    try:
-        wanted = parse_remote(options.operand)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    homes = RemoteHomes(trust=options.trust)
-    spec = push_remote(homes.of_project(project), wanted, homes.own)
-    if spec is None or spec.layout != DVC_LAYOUT:
-        raise InputError(f"the remote {options.operand!r} keeps files by their paths, and has no logs")
-    return spec
-
-
 @contextmanager
 def _opened(
     options: argparse.Namespace, project: Project, cache: Path
 ) -> Iterator[tuple[RemoteSpec, Remote, Journal]]:
-    spec = _named(options, project)
+    spec = logged_remote(options.operand, project, trust=options.trust)
     remote = open_remote(spec)
     with closing(remote.storage):
         yield spec, remote, open_journal(spec, remote.storage, cache, writer_of(current_directory()))

@@ -89,8 +89,8 @@ class Manifests:
 def keep(
     claims: Iterable[Claim], manifests: Manifests, without: frozenset[str]
 ) -> tuple[Kept, list[tuple[Claim, Unknown]]]:
-    """What claims name; and the needed manifests that cannot be had, but for those `without` which the user,
-    by their digits, wants it to go."""
+    """What claims name; and the manifests that cannot be had, but for those `without` which the user, by their
+    digits, wants it to go."""
     kept = Kept()
     by_oid: dict[Oid, Claim] = {}
     for claim in claims:
@@ -98,5 +98,4 @@ def keep(
         if claim.oid.is_tree:
             by_oid[claim.oid] = claim
     unknown = manifests.keep_members(by_oid, kept)
-    needed = [(by_oid[one.oid], one) for one in unknown]
-    return kept, [(c, u) for c, u in needed if c.needed and c.oid.digest not in without]
+    return kept, [(by_oid[one.oid], one) for one in unknown if one.oid.digest not in without]

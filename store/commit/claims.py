@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from store.keeping.cache_locks import keep_away_eviction
+from store.keeping.cache_locks import has_locks, keep_away_eviction
 from store.ledger import Ledger
 from store.manifest import Entry
 from store.oid import Oid
@@ -27,12 +27,12 @@ def claim_objects(cache: Path) -> Iterator[Claim]:
     """Within, nothing that is found in the cache is evicted. What it gives is called with the version and
     its entries when all of them are there, and returns a warning where that does not hold for later."""
     ledger = Ledger(cache, create=False)
-    if not ledger.path.exists():
+    if not (ledger.path.exists() or has_locks(cache)):
         # Whoever makes one meanwhile fetched what it names then, and not before.
         yield lambda oid, entries: _disown(ledger, oid, entries) if ledger.path.exists() else ()
         return
     with closing(ledger), keep_away_eviction(cache, EVICTION_SECONDS):
-        yield lambda oid, entries: _disown(ledger, oid, entries)
+        yield lambda oid, entries: _disown(ledger, oid, entries) if ledger.path.exists() else ()
 
 
 def _disown(ledger: Ledger, oid: Oid, entries: Sequence[Entry]) -> tuple[str, ...]:

@@ -14,12 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from store.keeping.records import open_home
+from store.keeping.records import HOME, open_home
 
 EVICTING: Final = "evicting.lock"
 SWEEPING: Final = "sweeping.lock"
 
 _RETRY_SECONDS: Final = 0.01
+
+
+def has_locks(cache: Path) -> bool:
+    """Has anybody ever evicted something from the cache, or collected garbage there?"""
+    return os.path.lexists(cache / HOME / EVICTING)
 
 
 @contextlib.contextmanager

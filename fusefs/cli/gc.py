@@ -1,0 +1,310 @@
+"""`fusefs gc`: what no kept revision names is deleted, of the cache or of a remote."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fusefs.cli import print_error
+from fusefs.cli.commit import format_size
+from fusefs.cli.target_flags import add_trust_flag
+from fusefs.collecting import Scope, Wish, keep_claimed, open_scope
+from fusefs.interruption import Interrupted, interruptible
+from fusefs.logs import escape
+from fusefs.mount_options import argument_type
+from fusefs.opened_remotes import open_remotes
+from fusefs.place import current_directory
+from fusefs.remote_logs import copy_to_others, logged_remote, open_journal, writer_of
+from store.cache_chain import CacheChain
+from store.collecting.cache_side import CacheCollection
+from store.collecting.kept import Kept, Manifests
+from store.collecting.plan import Amount, Outcome, Plan, amount_of, by_kind
+from store.collecting.remote_side import RemoteCollection
+from store.dvc.project import find_project
+from store.dvc.remotes import add_remote
+from store.errors import InputError
+from store.local_cache import LocalCache
+from store.remote_manifests import RemoteManifests
+from store.remotes.opening import open_remote
+from store.remotes.spec import RemoteSpec
+
+GRACE: Final = "14d"
+EPILOG: Final = """\
+Kept is what the work trees of the project name, what is checked out in them, and what the options add.
+Without --yes nothing is deleted: the plan is printed.
+
+Of the cache nothing goes that is open or pinned, or that no remote has just said to have (unless --unpushed
+is given). A remote's logs say whose its objects are: one that other projects use, or that has objects in no
+log, is left alone until these projects are given, and so is one that somebody works on just now. `dvc push`
+writes no logs: let nobody run it on the remote meanwhile. `git fetch` first: only revisions that are here can
+be kept.
+
+examples:
+  fusefs gc --all-branches --all-tags            # the plan for the cache
+  fusefs gc --all-commits --yes
+  fusefs gc --remote backup -aT --grace 30d --yes
+  fusefs gc --remote backup -A --project ../other --json
+"""
+_DURATION: Final = re.compile(r"(\d{1,6})([smhdw]?)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "": 1}
+_DIGITS: Final = re.compile(r"([0-9a-f]{32})(\.dir)?")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "gc",
+        help="delete what no kept revision names",
+        description="Delete from the cache, or from a remote, what no kept revision names.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-w", "--workspace", action="store_true", help="keep what the work trees name (always done)"
+    )
+    parser.add_argument(
+        "-a", "--all-branches", action="store_true", help="keep the tips of all branches, git's remotes' too"
+    )
+    parser.add_argument("-T", "--all-tags", action="store_true", help="keep all tags")
+    parser.add_argument(
+        "-A", "--all-commits", action="store_true", help="keep all commits that any reference leads to"
+    )
+    parser.add_argument("--all-experiments", action="store_true", help="keep all experiments of DVC's")
+    parser.add_argument(
+        "--rev", metavar="REV", action="append", default=[], help="keep this revision; may be repeated"
+    )
+    parser.add_argument(
+        "-p",
+        "--project",
+        metavar="PATH",
+        action="append",
+        default=[],
+        type=Path,
+        help="another project that uses the cache or the remote: its revisions count, too; may be repeated",
+    )
+    parser.add_argument("-r", "--remote", metavar="R", help="collect there (default: in the cache)")
+    parser.add_argument("--cache", metavar="DIR", type=Path, help="the cache (default: the project's)")
+    parser.add_argument(
+        "--grace",
+        metavar="TIME",
+        type=argument_type(parse_duration),
+        default=parse_duration(GRACE),
+        help=f"keep what is younger: 12h, 14d, 4w (default: {GRACE})",
+    )
+    parser.add_argument(
+        "--unpushed", action="store_true", help="of the cache, delete also what no remote is known to have"
+    )
+    parser.add_argument(
+        "--without",
+        metavar="ID",
+        action="append",
+        default=[],
+        type=argument_type(_parse_digits),
+        help="a manifest that is lost, or a project that is no more: nothing is kept for it; may be repeated",
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("-y", "--yes", action="store_true", help="delete")
+    chosen.add_argument("--dry-run", action="store_true", help="only print the plan (the default)")
+    parser.add_argument("--json", action="store_true", help="print one object")
+    add_trust_flag(parser)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds. Raises `ValueError`."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no time such as 12h, 14d or 4w")
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
+def _parse_digits(text: str) -> str:
+    match = _DIGITS.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is neither a manifest nor a project: both have 32 hex digits")
+    return match[1]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises `StoreError` for everything foreseen."""
+    wish = Wish(
+        options.all_branches,
+        options.all_tags,
+        options.all_experiments,
+        options.all_commits,
+        tuple(options.rev),
+    )
+    if options.remote and options.yes and not (options.workspace or wish.revs or wish.needs_history):
+        print_error("say which revisions a remote is to keep: -w, -a, -T, -A or --rev")
+        return 2
+    if options.remote and options.unpushed:
+        print_error("--unpushed is for the cache; of a remote nothing is known to be elsewhere")
+        return 2
+    try:
+        with interruptible(), open_scope([current_directory(), *options.project]) as scope:
+            if scope.shallow and (options.remote or wish.needs_history):
+                raise InputError(
+                    f"{scope.shallow[0]} is a shallow clone, which does not know what else is kept; "
+                    "`git fetch --unshallow` brings the rest"
+                )
+            return (_collect_remote if options.remote else _collect_cache)(options, scope, wish)
+    except Interrupted as interrupted:
+        return interrupted.status
+
+
+def _collect_cache(options: argparse.Namespace, scope: Scope, wish: Wish) -> int:
+    project = find_project(current_directory())
+    cache = options.cache.resolve() if options.cache else project.cache_dir
+    with ExitStack() as stack:
+        if options.yes:
+            stack.enter_context(scope.locked())
+        scope.read(wish)
+        specs = scope.remotes(trust=options.trust)
+        manifests = stack.enter_context(_manifests(scope, cache, specs))
+        kept = _keep(options, scope, manifests, strictly=options.unpushed)
+        remotes = stack.enter_context(open_remotes(project, cache, (), print_error, trust=options.trust))
+        work = CacheCollection(
+            cache,
+            kept,
+            manifests,
+            list(remotes.values()),
+            grace=options.grace,
+            unpushed=options.unpushed,
+        )
+        report = Report(options, scope, f"cache {cache}", work.plan())
+        scope.notes += work.notes
+        report.run(work.collect)
+    return 0
+
+
+def _collect_remote(options: argparse.Namespace, scope: Scope, wish: Wish) -> int:
+    project = find_project(current_directory())
+    cache = options.cache.resolve() if options.cache else project.cache_dir
+    spec = logged_remote(options.remote, project, trust=options.trust)
+    with ExitStack() as stack:
+        scope.read(wish)
+        specs: list[RemoteSpec] = []
+        for one in (spec, *scope.remotes(trust=options.trust)):
+            add_remote(specs, one)
+        manifests = stack.enter_context(_manifests(scope, cache, specs))
+        kept = _keep(options, scope, manifests, strictly=False)
+        remote = open_remote(spec)
+        stack.enter_context(closing(remote.storage))
+        journal = open_journal(spec, remote.storage, cache, writer_of(current_directory()))
+        work = RemoteCollection(
+            remote,
+            journal,
+            kept,
+            manifests,
+            projects=frozenset([*scope.identities, *options.without]),
+            grace=options.grace,
+        )
+        report = Report(options, scope, f"remote {spec.name}", work.plan())
+        try:
+            report.run(work.collect)
+        finally:
+            journal.copies.compile(journal.key)
+            copy_to_others(journal, journal.written, specs)
+    return 0
+
+
+def _keep(options: argparse.Namespace, scope: Scope, manifests: Manifests, *, strictly: bool) -> Kept:
+    kept, left_out = keep_claimed(scope.claims, manifests, frozenset(options.without), strictly=strictly)
+    scope.notes += left_out
+    return kept
+
+
+@contextmanager
+def _manifests(scope: Scope, cache: Path, specs: Sequence[RemoteSpec]) -> Iterator[Manifests]:
+    """What reads manifests: from the caches of all projects, then from remotes."""
+    roots = dict.fromkeys([cache, *(project.cache_dir for project in scope.projects)])
+    first, *others = (LocalCache(root) for root in roots)
+    with closing(CacheChain(first, *others)) as caches, closing(RemoteManifests(cache)) as remotes:
+        yield Manifests(caches, lambda oids: remotes.bring(oids, specs))
+
+
+class Report:
+    """A plan, what came of it, and how that is told."""
+
+    def __init__(self, options: argparse.Namespace, scope: Scope, place: str, plan: Plan) -> None:
+        self._options = options
+        self._scope = scope
+        self._place = place
+        self._plan = plan
+        self._outcome = Outcome()
+
+    def run(self, collect: Callable[[Plan, Outcome], None]) -> None:
+        """Print the plan, and do it if that is wished. Raises what `collect` raises, when all is told."""
+        for note in self._scope.notes:
+            print_error(f"warning: {note}")
+        if not self._options.json:
+            for line in self._show_plan():
+                print(escape(line), flush=True)
+        try:
+            if self._options.yes:
+                collect(self._plan, self._outcome)
+        finally:
+            if self._options.json:
+                print(json.dumps(self._describe()), flush=True)
+            elif self._options.yes:
+                print(escape(self._show_outcome()), flush=True)
+            for note in self._outcome.notes:
+                print_error(f"warning: {note}")
+
+    def _show_plan(self) -> Iterator[str]:
+        plan = self._plan
+        commits, trees = self._scope.commits, len(self._scope.projects)
+        revisions = f"{commits} commit{'s' * (commits != 1)} and {trees} work tree{'s' * (trees != 1)}"
+        yield f"{self._place}: {_show(plan.there)}; {_show(plan.kept)} named by {revisions}"
+        kinds = ", ".join(f"{_show(amount, kind)}" for kind, amount in by_kind(plan.garbage).items())
+        yield f"to be deleted: {_show(amount_of(plan.garbage))}: {kinds}"
+        for why, amount in sorted(plan.stays.items()):
+            yield f"stays: {_show(amount)} {_REASONS.get(why, why)}"
+        if not self._options.yes and plan.garbage:
+            yield "nothing was deleted; --yes does it"
+
+    def _show_outcome(self) -> str:
+        left = [
+            f"{count} stayed {_REASONS.get(why, why)}" for why, count in sorted(self._outcome.left.items())
+        ]
+        return "; ".join([f"deleted {_show(amount_of(self._outcome.deleted))}", *left])
+
+    def _describe(self) -> Mapping[str, Any]:
+        """What `--json` prints; bytes are those of objects."""
+        plan, outcome = self._plan, self._outcome
+        return {
+            "place": self._place,
+            "dry_run": not self._options.yes,
+            "commits": self._scope.commits,
+            "projects": sorted(self._scope.identities),
+            "there": plan.there._asdict(),
+            "kept": plan.kept._asdict(),
+            "garbage": {
+                **amount_of(plan.garbage)._asdict(),
+                "kinds": {kind: amount._asdict() for kind, amount in by_kind(plan.garbage).items()},
+            },
+            "stays": {why: amount._asdict() for why, amount in plan.stays.items()},
+            "deleted": {
+                **amount_of(outcome.deleted)._asdict(),
+                "kinds": {kind: amount._asdict() for kind, amount in by_kind(outcome.deleted).items()},
+            },
+            "left": outcome.left,
+            "notes": [*self._scope.notes, *outcome.notes],
+        }
+
+
+_REASONS: Final = {
+    "young": "younger than --grace, or named by what is",
+    "unpushed": "that no remote is known to have; --unpushed deletes it, too",
+    "open": "that somebody uses",
+    "pinned": "with further names: pinned by a mount, or linked into a work tree",
+    "other": "that is not what it should be; `fusefs cache verify` says more",
+    "denied": "that belongs to somebody else",
+}
+
+
+def _show(amount: Amount, what: str = "objects") -> str:
+    return f"{amount.objects} {what} ({format_size(amount.bytes)})"
