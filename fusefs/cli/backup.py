@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from store.budget import Limits
 from store.cache_chain import CacheChain
 from store.errors import InputError, ObjectMissing
 from store.local_cache import LocalCache
+from store.new_file import new_file
 from store.tree import Tree
 
 EPILOG = """\
@@ -249,22 +249,15 @@ def _new_file(name: str) -> Iterator[BinaryIO]:
     if name == "-":
         yield sys.stdout.buffer
         return
-    path = Path(name).absolute()
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise InputError(f"cannot write {name}: {error.strerror}") from None
-    try:
-        with open(descriptor, "wb", buffering=1 << 20) as file:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(new_file(Path(name).absolute()))
+            except OSError as error:
+                raise InputError(f"cannot write {name}: {error.strerror}") from None
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # which never takes another file's name
     except FileExistsError:
         raise InputError(f"{name} is there meanwhile; the backup was not written") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _describe(name: str, contents: Contents, seconds: float) -> dict[str, Any]:

@@ -78,11 +78,16 @@ def test_a_damaged_object_is_named_and_the_others_come(mounter: Mounter, backed:
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
 def test_a_backup_that_is_cut_short_is_none(mounter: Mounter, backed: Backed, share: float) -> None:
+    """What came before the cut is kept."""
     data = backed.file.read_bytes()
-    end = data.rindex(b"fusefs-backup.end")
-    backed.file.write_bytes(data[: int(share * end)])
+    end = int(share * data.rindex(b"fusefs-backup.end"))
+    kept = [info.name for info, _ in members_of(backed.file) if info.offset_data + info.size <= end]
+    backed.file.write_bytes(data[:end])
     assert "cut short" in refuse(mounter, backed.file)
     assert there(mounter.home / "restored") <= {"data.dvc"} or share > 0.9
+    objects = mounter.home / "objects/files"
+    found = {f"files/{name}" for name in there(objects)}
+    assert found == set(kept[1:])
 
 
 def member(name: str, data: bytes = b"x", **fields: object) -> Member:
