@@ -29,6 +29,7 @@ from store.errors import (
 from store.hashing import Hasher
 from store.layouts import object_path
 from store.oid import Oid
+from store.oplog.content_files import ContentFiles, is_content
 from store.oplog.holdings import Holdings, Key, Open, base_records
 from store.oplog.identities import new_transaction
 from store.oplog.listing import list_objects
@@ -116,6 +117,7 @@ class Check:
         self._wishes = wishes
         self._crew = Crew(tick)
         self._patience = Patience(self._crew)
+        self._contents = ContentFiles(remote, self._crew, self._patience)
         self._lock = threading.Lock()
         self._repaired = ""
 
@@ -136,7 +138,9 @@ class Check:
         report.known = sum(key in known for key in there)
         strays = [key for key in there if key not in after.there and key not in after.unsure]
         report.strays = [oid for _, name in strays if (oid := parse_oid(name)) is not None]
-        lost = [k for k in before.there if k not in there and (k in after.there or k in after.unsure)]
+        elsewhere = {name for _, name in there}
+        missing = [k for k in before.there if k not in there and (k in after.there or k in after.unsure)]
+        lost = [k for k in missing if not (is_content(k) and k[1] in elsewhere)]
         damaged = self._find_damage(there, before)
         self._note(lost, "lost", "it is not there")
         self._note(damaged, "damaged", "its bytes are others than its name says")
@@ -172,7 +176,7 @@ class Check:
             if self._patience.run(lambda: self._remote.can_list):
                 self._run(lambda: found.update(self._patience.run(lambda: self._list(before))))
                 outside = [key for key in self._expected(before) if not _is_object(key)]
-                self._crew.each(outside, lambda key: self._ask(key, found), JOBS)
+                self._ask_all(outside, before, found)
                 return found
         except RemoteAbsent:
             return {}
@@ -180,8 +184,14 @@ class Check:
             self.report.notes.append(str(error))
         self.report.can_list = False
         found.clear()
-        self._crew.each(self._expected(before), lambda key: self._ask(key, found), JOBS)
+        self._ask_all(self._expected(before), before, found)
         return found
+
+    def _ask_all(self, keys: Sequence[Key], before: Holdings, found: dict[Key, int]) -> None:
+        contents = [key for key in keys if is_content(key)]
+        found.update(self._contents.look(contents, before.there, listing=self.report.can_list))
+        others = [key for key in keys if not is_content(key)]
+        self._crew.each(others, lambda key: self._ask(key, found), JOBS)
 
     def _expected(self, before: Holdings) -> list[Key]:
         return [*before.there, *before.unsure]
@@ -223,7 +233,7 @@ class Check:
 
         def read() -> bool:
             hasher = Hasher(named.algorithm)
-            with self._remote.storage.read(Address(key[0])) as body:
+            with self._contents.open(key) as body:
                 for part in body:
                     self._crew.check()
                     hasher.update(part)

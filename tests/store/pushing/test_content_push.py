@@ -379,19 +379,19 @@ def test_whoever_watches_can_end_it(case: Case) -> None:
     assert not case.has(case.oid)
 
 
+def pushed_with_log(case: Case, user: User) -> Counted:
+    storage = user.storage()
+    log = PushLog(user.journal(storage))
+    with log.running():
+        caches = CacheChain(LocalCache(case.cache.root))
+        ContentPush(caches, Remote("far", storage), log=log).run([case.oid])
+    user.copies.compile(user.key)
+    return storage
+
+
 def test_logs_tell_what_is_there(case: Case, tmp_path: Path) -> None:
     user = User(tmp_path, RemoteSpec("far", str(case.root)))
-
-    def push() -> Counted:
-        storage = user.storage()
-        log = PushLog(user.journal(storage))
-        with log.running():
-            caches = CacheChain(LocalCache(case.cache.root))
-            ContentPush(caches, Remote("far", storage), log=log).run([case.oid])
-        user.copies.compile(user.key)
-        return storage
-
-    changes = [key for call, key in push().keys if call == "put"]
+    changes = [key for call, key in pushed_with_log(case, user).keys if call == "put"]
     assert "/begin==" in changes[0] and "/end==" in changes[-1]
     known = user.copies.open(user.key)
     assert known is not None
@@ -408,8 +408,41 @@ def test_logs_tell_what_is_there(case: Case, tmp_path: Path) -> None:
     assert named == {path.parent.name for path in files}
     for path, _ in held.there:
         assert (case.root / path).exists()
-    assert not any("/end==" in key for call, key in push().keys if call == "put")
+    assert not any("/end==" in key for call, key in pushed_with_log(case, user).keys if call == "put")
     assert user.logs() == ["begin", "end"]
+
+
+def test_a_check_holds_contents_against_what_is_there(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = User(tmp_path, RemoteSpec("far", str(case.root)))
+    pushed_with_log(case, user)
+    for deep in (False, True):
+        report = user.check(deep=deep)
+        assert (report.findings, report.strays, report.corrected) == ([], [], 0)
+    assert report.known == report.objects and user.logs() == ["base"]
+    part, archive, whole = (
+        next(path for path in sorted(case.root.glob(f"contents/{kind}")) if path.stat().st_size > 1000)
+        for kind in ("parts/*/*/whole", "archives/*/*/archive.tar", "md5/*/*[0-9a-f]/whole")
+    )
+    index = decode_archive(archive.with_name(ARCHIVE_INDEX).read_bytes(), archive.parent.name)
+    members = {member.oid.digest for member in index.members()}
+    damaged = archive.read_bytes()
+    part.unlink()
+    whole.unlink()
+    member = index.member(1)
+    spoilt = bytes(byte ^ 1 for byte in damaged[member.offset : member.offset + member.length])
+    archive.write_bytes(damaged[: member.offset] + spoilt + damaged[member.offset + member.length :])
+    gone = {md5(FILES["large"]), md5(FILES["middle"])}
+    assert {(one.oid.digest, one.what) for one in user.check().findings} == {(d, "lost") for d in gone}
+    found = {(one.oid.digest, one.what) for one in user.check(deep=True).findings}
+    assert found == {(d, "lost") for d in gone} | {(member.oid.digest, "damaged")}
+    archive.unlink()
+    assert {one.oid.digest for one in user.check().findings} == gone | members
+    monkeypatch.setattr(archiving, "ARCHIVE_BYTES", 12 << 10)  # so they come into others now
+    pushed_with_log(case, user)
+    assert not archive.exists()
+    assert user.check(deep=True).findings == []
 
 
 def test_an_object_store_is_pushed_to(case: Case, moto: ObjectStoreServer) -> None:
