@@ -147,6 +147,11 @@ class Versions:
         """A space of every version that was opened."""
         return [next(iter(version.places.values())) for version in self._versions.values() if version.places]
 
+    def stand_at(self, space: TreeSpace, place: Place) -> TreeSpace:
+        """The version of a space, at another place. Raises `StoreError` where there are too many."""
+        version = next(one for one in self._versions.values() if space in one.places.values())
+        return self._stand(version, place)
+
     def tree_of(self, space: TreeSpace) -> str:
         """The path of the compiled tree that a space shows."""
         return next(path for (_, path), version in self._versions.items() if space in version.places.values())

@@ -30,7 +30,7 @@ from store.cache_layers import CacheLayers
 from store.content_store import OpenBytes, OpenObject
 from store.content_store import OpenFile as CachedFile
 from store.digest_index import DigestIndex
-from store.errors import ObjectMissing
+from store.errors import ObjectMissing, StoreError
 from store.oid import MD5, MD5_DOS2UNIX, Oid
 from store.threads import Threads
 from store.tree import UNKNOWN
@@ -102,6 +102,11 @@ class FetchLayer(PlainSpace):
         has_vanished = self._was_returned(oid)
         opened = await self._open(files, row)
         if opened is not None:
+            try:
+                tree.check_size(row)
+            except StoreError:
+                files.close(opened)
+                raise
             if isinstance(opened, CachedFile | OpenBytes):
                 with trio.move_on_after(KEEPING_SECONDS):
                     await files.await_kept(oid)

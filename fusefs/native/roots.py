@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ from fusefs.operations import Operations
 from fusefs.plan import MountPlan
 from fusefs.spaces import FETCH_SPACE, FIRST_ROOT_SPACE, Space, first_inode
 from fusefs.tree_space import TreeSpace
-from fusefs.versions import Versions
+from fusefs.versions import Place, Versions
 from fusefs.views.views import Views
 from store.cache_layers import CacheLayers
 from store.engine import Engine
@@ -92,6 +92,7 @@ class Roots:
         self._space: LayersSpace | None = None
         self.seen = seen
         self._images = Images(plan, engine.threads, engine.nursery)
+        self._showing = trio.Lock()
         self.attacher: Attacher | None = None
         """None where the mount is in a namespace that we cannot reach."""
 
@@ -113,6 +114,13 @@ class Roots:
 
         Raises `StoreError`.
         """
+        async with self._showing:
+            return await self._show_next(lambda place: self._versions.open(rev, place), before)
+
+    async def _show_next(
+        self, open_at: Callable[[Place], Awaitable[TreeSpace]], before: TreeFiles | None
+    ) -> TreeLayer | None:
+        """Show what `open_at` opens at a place, if that is not what is shown. Raises `StoreError`."""
         places, space = self._places, self._space
         if self.attacher is None or places is None or space is None:
             raise StoreError(
@@ -124,7 +132,7 @@ class Roots:
                 "the data takes every name for the control directory: this mount cannot be switched"
             )
         name = secrets.token_hex(4).encode()
-        tree = await self._versions.open(rev, (places.number, name))
+        tree = await open_at((places.number, name))
         assert isinstance(tree, TreeLayer)  # as all are, in native mode
         if tree.files is before:
             return None
@@ -147,6 +155,8 @@ class Roots:
         self.attacher = attacher
         shown = self._space.shown
         image = await self._images.obtain(shown.files, Path(self._versions.tree_of(shown)), shown.oid)
+        if image >= 0:
+            self._guard(shown)
         watched = self.seen.prepare(shown)
         try:
             came = await attacher.attach(watched, image)
@@ -154,6 +164,33 @@ class Roots:
             self.seen.drop(watched)
             raise
         self.seen.watch(shown, watched, came)
+
+    def _guard(self, shown: TreeLayer) -> None:
+        """Have a size that proves to be wrong end the image that has told it: it cannot be corrected."""
+        forget = shown.files.corrected
+
+        async def corrected(row: int) -> None:
+            if forget is not None:
+                await forget(row)
+            shown.wrong_sizes.add(row)
+            self._engine.nursery.start_soon(self._leave_image, shown)
+
+        shown.files.corrected = corrected
+
+    async def _leave_image(self, shown: TreeLayer) -> None:
+        """Show the same version by our own layer of names."""
+
+        async def open_again(place: Place) -> TreeSpace:
+            return self._versions.stand_at(shown, place)
+
+        try:
+            async with self._showing:
+                if self._space is not None and self._space.shown is shown:
+                    await self._show_next(open_again, None)
+                    shown.wrong_sizes.clear()
+                    log.warning("a size was wrong that the image tells: names come from the daemon now")
+        except StoreError as error:
+            log.error("a size is told wrong, mount it anew: %s", error)
 
     def inodes_of(self, files: TreeFiles, rows: Sequence[int]) -> list[int]:
         """As `Views.inodes_of`, of all roots."""

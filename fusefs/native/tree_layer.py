@@ -16,6 +16,7 @@ import pyfuse3
 from fusefs.native.held_files import HeldFiles
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import TreeFile, TreeSpace
+from store.errors import ObjectCorrupt
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 
@@ -35,7 +36,14 @@ class TreeLayer(TreeSpace):
     ) -> None:
         super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES)
         self._held = held
+        self.wrong_sizes: set[int] = set()
+        """Rows of which the kernel was told another size, which cannot be corrected: not to be read."""
         self._asked = asked
+
+    def check_size(self, row: int) -> None:
+        """Raises `ObjectCorrupt` for a file of which the kernel was told a wrong size."""
+        if row in self.wrong_sizes:
+            raise ObjectCorrupt(f"{self.tree.path(row)!r}: another size was told; open it again")
 
     async def open(self, row: int) -> OpenFile:
         held = self._held.take(self.files, row)

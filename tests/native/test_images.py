@@ -17,6 +17,7 @@ from fusefs.native.images import FEWEST_FILES
 from store.erofs.shelf import SUFFIX
 from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import Mount, Mounter, has_image
+from tests.patience import until
 from tests.revisions.projects import new_project
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
@@ -201,3 +202,19 @@ def test_an_image_where_the_kernel_cannot_mount_files(mounter: Mounter, cache: C
             os.close(mount)
     finally:
         os.close(memory)
+
+
+def test_a_size_that_was_wrong_ends_the_image(mounter: Mounter, cache: Cache) -> None:
+    """It was that of a file in the object's place, and nobody can know better before the object comes."""
+    remote = Cache(mounter.home / "remote")
+    remote.put(FILES["sub/b"])
+    oid = cache.put_dataset(FILES)
+    cache.remove(md5(FILES["sub/b"]))
+    cache.put(FILES["sub/b"][:-1], md5(FILES["sub/b"]))
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root, "--no-pin")
+    assert has_image(mount)
+    cache.remove(md5(FILES["sub/b"]))
+    with pytest.raises(OSError, match="Input/output"):
+        (mount.path / "sub/b").read_bytes()
+    until(lambda: (mount.path / "sub/b").stat().st_size == len(FILES["sub/b"]), "another size")
+    assert tree_of(mount.path) == FILES
