@@ -125,3 +125,18 @@ def test_modules_are_rooms_and_not_halls(path: Path) -> None:
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text()
     assert not text or ast.get_docstring(ast.parse(text))
+
+
+def test_every_difference_of_native_mode_is_held_by_tests() -> None:
+    """Those that its line in the table names."""
+    text = (ROOT / "fusefs" / "SEMANTICS.md").read_text().partition("## Native mode")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    there = {
+        found
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for found in re.findall(r"def (\w+)\(", path.read_text())
+    }
+    assert len(lines) > 10
+    for line in lines:
+        named = re.findall(r"`(test_\w+)`", line)
+        assert named and set(named) <= there, line

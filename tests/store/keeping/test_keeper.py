@@ -81,6 +81,30 @@ def test_it_keeps_within_its_bound(bench: Callable[[], Bench]) -> None:
     trio.run(main)
 
 
+def test_what_was_deleted_is_let_go_of(bench: Callable[[], Bench]) -> None:
+    """By whoever holds on to it, before it is asked what is free."""
+
+    async def main() -> None:
+        work = bench()
+        keeper = work.keeper(Limits(size=10 * BLOCK))
+        found: list[list[bool]] = []
+
+        async def let_go() -> None:
+            found.append(work.here(made))
+
+        keeper.after_sweep = let_go
+        made = [work.arrive(keeper, b"%d" % number) for number in range(2)]
+        await keeper.attend()
+        assert found == []
+        made.extend(work.arrive(keeper, b"%d" % number) for number in range(2, 20))
+        await keeper.attend()
+        assert found == [work.here(made)]
+        assert sum(found[0]) <= 10
+        keeper.close()
+
+    trio.run(main)
+
+
 def test_at_the_bound_with_nothing_to_evict(bench: Callable[[], Bench]) -> None:
     async def main() -> None:
         work = bench()

@@ -1,0 +1,141 @@
+"""Where native mode differs from fuse mode, as far as no other test shows it (`fusefs/SEMANTICS.md`)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fusefs.native.mount_api import forget_unused
+from tests.mount.datasets import Cache, filler, md5, tree_of
+from tests.mount.mounts import Mounter
+from tests.revisions.projects import Project, new_project
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
+
+FILES = {"a": b"first", "sub/b": filler(30_000, 1)}
+SECONDS = 60.0
+
+
+@pytest.fixture
+def cache(mounter: Mounter) -> Cache:
+    return Cache(mounter.home / "objects")
+
+
+@pytest.fixture
+def versions(mounter: Mounter) -> Project:
+    project = new_project(mounter.home / "project", mounter.environment)
+    for tag in ("v1", "v2"):
+        project.track("data", {"a": tag.encode()})
+        project.commit(tag)
+    return project
+
+
+def test_an_object_that_is_cut_short_later_is_read_as_it_is(mounter: Mounter, cache: Cache) -> None:
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, "--no-pin").path
+    whole = FILES["sub/b"]
+    assert (mount / "sub" / "b").read_bytes() == whole
+    os.truncate(cache.place(md5(whole)), 1000)
+    assert (mount / "sub" / "b").read_bytes() == whole[:1000]
+    assert (mount / "sub" / "b").stat().st_size == len(whole)
+
+
+def test_a_removed_object_is_read_until_the_kernel_forgets_it(mounter: Mounter, cache: Cache) -> None:
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, "--no-pin").path
+    assert tree_of(mount) == FILES
+    cache.remove(md5(FILES["a"]))
+    assert (mount / "a").read_bytes() == FILES["a"]
+    forget_unused(str(mount))
+    with pytest.raises(OSError) as raised:
+        (mount / "a").read_bytes()
+    assert raised.value.errno == errno.EIO
+
+
+def test_names_of_revisions_are_links(mounter: Mounter, versions: Project) -> None:
+    mount = mounter.mount("data@v2", cwd=versions.root).path
+    shown = mount / ".fusefs" / "revs" / "v1"
+    commit = versions.git("rev-parse", "v1").strip()
+    assert shown.readlink() == Path(f"../commits/{commit}")
+    assert (mount / "a").read_bytes() == b"v2"
+    assert (shown / "a").read_bytes() == b"v1"
+    nothing = mount / ".fusefs" / "revs" / "nothing"
+    assert nothing.is_symlink() and not nothing.exists()
+
+
+def test_a_mount_for_one_command_is_not_switched(mounter: Mounter, versions: Project) -> None:
+    switch = [sys.executable, "-m", "fusefs.cli", "switch", "{}", "v2"]
+    done = mounter.run("run", "--mode", "native", "data@v1", "--", *switch, cwd=versions.root)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "fusefs: this mount belongs to one command, and is in native mode: it cannot be switched\n"
+    )
+
+
+def test_an_order_for_one_command_is_followed_in_fuse_mode(mounter: Mounter, cache: Cache) -> None:
+    (mounter.home / "order").write_text("a\n")
+    where = ("--order", mounter.home / "order", "--cache", cache.root, cache.put_dataset(FILES))
+    done = mounter.run("run", *where, "--", "grep", "why_fuse", "{}/.fusefs/status")
+    assert "an order can only be followed where opens are seen" in done.stdout
+    done = mounter.run("run", "--mode", "native", *where, "--", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+
+
+WATCH = """
+import ctypes, errno, os, struct, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+CONTENT, ADD_MOUNT, OPEN_PERM, ALLOW = 0x4, 0x11, 0x10000, 1
+group = libc.fanotify_init(CONTENT, os.O_RDONLY)
+assert group >= 0
+path = sys.argv[1].encode()
+assert libc.fanotify_mark(group, ADD_MOUNT, ctypes.c_uint64(OPEN_PERM), -100, path) == 0
+
+def answer():
+    while True:
+        try:
+            events = os.read(group, 4096)
+        except OSError as error:
+            os.write(2, f"watcher {errno.errorcode[error.errno]}\\n".encode())
+            continue
+        while events:
+            length, _, _, _, _, file, _ = struct.unpack_from("=IBBHQii", events)
+            os.write(group, struct.pack("=iI", file, ALLOW))
+            os.close(file)
+            events = events[length:]
+
+threading.Thread(target=answer, daemon=True).start()
+for name in ("sub/b", "a", "a"):
+    try:
+        with open(f"{sys.argv[1]}/{name}", "rb") as file:
+            print("read", len(file.read()), flush=True)
+    except OSError as error:
+        print("open", errno.errorcode[error.errno], flush=True)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_who_watches_every_open_spoils_the_first_of_what_is_missing(mounter: Mounter, cache: Cache) -> None:
+    remote = Cache(mounter.home / "remote")
+    remote.put(FILES["a"])
+    oid = cache.put_dataset(FILES)
+    cache.remove(md5(FILES["a"]))
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root, "--no-pin").path
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, mount], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.stdout.split("\n")[:-1] == ["read 30000", "open EPERM", "read 5"]
+    assert done.stderr == "watcher ESTALE\n"
+
+
+@pytest.mark.modes("fuse", "native")
+def test_reading_without_waiting_is_refused(mounter: Mounter, cache: Cache) -> None:
+    """Unlike on the disk; whoever asks for it has another way."""
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root).path
+    with open(mount / "a", "rb") as file, pytest.raises(OSError) as raised:
+        os.preadv(file.fileno(), [bytearray(10)], 0, os.RWF_NOWAIT)
+    assert raised.value.errno == errno.EOPNOTSUPP
