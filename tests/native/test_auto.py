@@ -166,7 +166,8 @@ def test_a_mount_that_others_get_a_copy_of(automatic: Mounter, cache: Cache) -> 
     parent.mkdir()
     for name in ("in", "out"):
         os.mkfifo(automatic.home / name)
-    words: list[str | Path] = [*COMMAND, "mount", "--mode", "native", "--log", log, "--cache", cache.root, oid]
+    words: list[str | Path] = [*COMMAND, "mount", "--mode", "native", "--log", log]
+    words += ["--cache", cache.root, oid]
     said = in_own_namespace(
         SLAVE, parent, automatic.home, *words, **automatic.environment, PARENT=str(parent), LOOK=LOOK
     )

@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_storm_of_opens(mounter: Mounter) -> None:
     where = ("--cache", cache.root, "--cache-size", str(half), "--remote", remote.root, "--no-pin")
     mount = mounter.mount(oid, *where)
     names = {path: md5(data) for path, data in FILES.items()}
-    words = [sys.executable, "-c", READ, mount.path, " ".join(map("=".join, names.items()))]
+    words: list[str | Path] = [sys.executable, "-c", READ, mount.path, " ".join(map("=".join, names.items()))]
     readers = [
         subprocess.Popen(
             [*words, str(OPENS // READERS), str(SEED + number)], stdout=subprocess.PIPE, text=True
