@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -117,10 +117,21 @@ class HistoryClaims:
             return
         files = _UnreadFiles(self, commit, interest.rules)
         where = f"in commit {commit.oid[:10]}"
+        outputs: set[str] = set()
+
+        def walk(root: str, below: Files) -> Iterator[Metafile | Broken]:
+            for found in discover(below):
+                if isinstance(found, Metafile):
+                    outputs.update(join(root, found.output_path(output)) for output in found.outputs)
+                yield found
+
         for root in find_dvc_roots(files) or ("",):
             below: Files = SubFiles(files, root) if root else files
-            self._claims.read(below, discover(below), f"below {root!r} {where}" if root else where)
-        self._done |= {*files.trees, (interest.rules, "", interest.all)}
+            self._claims.read(below, walk(root, below), f"below {root!r} {where}" if root else where)
+        # A walk does not go into outputs: what git tracks in one was not read.
+        closed = [path for path in outputs if files.is_directory(path)]
+        trees = {*files.trees, (interest.rules, "", interest.all)}
+        self._done |= {tree for tree in trees if not any(_overlap(tree[1], path) for path in closed)}
         self._blobs |= files.blobs
 
     def is_done(self, rules: bytes, path: str, tree: str) -> bool:
@@ -182,6 +193,11 @@ class _UnreadFiles:
         self.blobs: set[str] = set()
 
     def read(self, path: str, limit: int) -> bytes | None:
+        name = posixpath.basename(path)
+        if is_metafile(name) and name != PIPELINE:
+            entry = self._find(path)
+            if entry is not None:
+                self.blobs.add(entry.oid)
         return self._files.read(path, limit)
 
     def exists(self, path: str) -> bool:
@@ -207,7 +223,16 @@ class _UnreadFiles:
             return True
         if item.name == PIPELINE:
             return True
-        if self._history.is_read(entry.oid):
-            return False
-        self.blobs.add(entry.oid)
-        return True
+        return not self._history.is_read(entry.oid)
+
+    def is_directory(self, path: str) -> bool:
+        entry = self._find(path)
+        return entry is not None and entry.mode is Mode.TREE
+
+    def _find(self, path: str) -> TreeEntry | None:
+        return None if path == ".." or path.startswith(("../", "/")) else self._files.find(path)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Is one of two directories the other, or in it?"""
+    return not one or not other or f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

@@ -89,8 +89,8 @@ class Manifests:
 def keep(
     claims: Iterable[Claim], manifests: Manifests, without: frozenset[str]
 ) -> tuple[Kept, list[tuple[Claim, Unknown]]]:
-    """What claims name; and the manifests that cannot be had, but for those `without` which the user, by their
-    digits, wants it to go."""
+    """What claims name; and the manifests that cannot be had, but for those, by their digits, `without` which
+    the user wants it to go."""
     kept = Kept()
     by_oid: dict[Oid, Claim] = {}
     for claim in claims:
