@@ -1,8 +1,7 @@
 """The daemon: a fresh process that is handed a plan and a mounted `/dev/fuse`, and serves.
 
-Started by `fusefs.launch` as `python -m fusefs.daemon`, in the background or, exec-ed in place, in
-the foreground. Standard output is the report pipe of a daemon in the background: `ready`, or the
-error that the command shows as its own.
+Forked by its supervisor (`fusefs.supervisor`), which was started by `fusefs.launch`. Standard output is the
+report pipe of the first daemon in the background: `ready`, or the error that the command shows as its own.
 
 Thread rule: trio's loop on the main thread, the log's writer beside it.
 """
@@ -25,13 +24,15 @@ from typing import Final
 import trio
 
 from fusefs import kernel_mount, mountinfo
-from fusefs.launch import ENDING_SIGNALS, FAILED, READY
+from fusefs.journal import Journal
+from fusefs.launch import FAILED, READY
 from fusefs.logs import Log, escape, start_logging
 from fusefs.mount import serve
 from fusefs.native.attacher import Attacher
 from fusefs.native.layers import make_layers
-from fusefs.notify import notify
 from fusefs.plan import MountPlan
+from fusefs.succession import Succession
+from fusefs.supervisor import ENDING_SIGNALS, Supervision, detach_output
 from store.errors import StoreError
 
 FIRST_STAT_SECONDS: Final = 30.0
@@ -70,41 +71,47 @@ def parse_role(argv: Sequence[str]) -> Role:
         parser.add_argument(f"--{name}", type=int, default=-1)
     for name in ("foreground", "private", "verbose"):
         parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--log", help="for the supervisor")
     parser.add_argument("mountpoint", help="for the reader of a process list")
     options = vars(parser.parse_args(argv))
-    del options["mountpoint"]
+    del options["mountpoint"], options["log"]
     return Role(**options)
 
 
 class Daemon:
     """One served mount, from its plan to its end."""
 
-    def __init__(self, plan: MountPlan, role: Role, log: Log) -> None:
+    def __init__(self, plan: MountPlan, role: Role, log: Log, succession: Succession) -> None:
         self._plan = plan
         self._role = role
         self._log_file = log
+        self._succession = succession
         self._ready = trio.Event()
         self._told_to_end = False
         self._attacher: Attacher | None = None
-        if role.session_fd >= 0:
-            self._attacher = Attacher(role.session_fd, make_layers(plan, role.read_ahead))
+        if role.session_fd >= 0:  # which another daemon does not have: the overlay is there
+            session = role.session_fd if not succession.restarts else -1
+            self._attacher = Attacher(session, make_layers(plan, role.read_ahead))
 
     async def run(self) -> None:
         """Serve until the mount is gone or we are told to end. Raises what `serve` raises."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey_signals, nursery.cancel_scope)
+            nursery.start_soon(self._succession.watch)
             if self._role.lifeline_fd >= 0:
                 nursery.start_soon(self._watch_lifeline, nursery.cancel_scope)
-            if self._role.foreground:
+            if self._role.foreground and not self._succession.restarts:
                 nursery.start_soon(self._announce)
-            await serve(self._plan, self._role.fuse_fd, self._set_ready, self._attacher)
+            await serve(self._plan, self._role.fuse_fd, self._set_ready, self._attacher, self._succession)
             nursery.cancel_scope.cancel()
 
     def _set_ready(self) -> None:
         self._ready.set()
         if not self._role.foreground:
-            os.write(1, READY)
-            _detach_output()
+            if not self._succession.restarts:
+                os.write(1, READY)
+            detach_output()
+        self._succession.tell_ready()
 
     async def _announce(self) -> None:
         """Tell the service manager when the tree is readable, not before."""
@@ -123,7 +130,7 @@ class Daemon:
         mount = self._find_mount()
         if mount is not None and self._attacher is None:
             kernel_mount.tune(mount.device, self._role.read_ahead)
-        notify("READY=1", f"STATUS=serving {self._plan.target} on {self._plan.mountpoint}")
+        self._succession.notify("READY=1", f"STATUS=serving {self._plan.target} on {self._plan.mountpoint}")
 
     async def _obey_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
@@ -147,7 +154,8 @@ class Daemon:
             return
         self._told_to_end = True
         _log.info("%s: unmounting", reason)
-        notify("STOPPING=1")
+        self._succession.tell_ending()
+        self._succession.notify("STOPPING=1")
         try:
             mount = self._find_mount()
             if mount is not None:
@@ -174,14 +182,6 @@ def _share_memory() -> None:
         mallopt(_M_ARENA_MAX, ARENAS)
 
 
-def _detach_output() -> None:
-    """Let go of the report pipe, which somebody reads to its end."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    os.close(null)
-
-
 def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -197,45 +197,52 @@ def _first_error(error: BaseException) -> BaseException:
     return error
 
 
-def _report_failure(role: Role, error: BaseException) -> None:
+def _report_failure(role: Role, error: BaseException, succession: Succession) -> None:
     message = escape(str(error) or type(error).__name__)
     if not isinstance(error, StoreError | OSError):
         message = f"the daemon failed: {type(error).__name__}: {message}"
-    notify(f"STATUS={message}", f"ERRNO={error.errno or 0}" if isinstance(error, OSError) else "ERRNO=5")
-    if role.foreground:
-        return  # the log is standard error, and has it
+    number = (error.errno or 0) if isinstance(error, OSError) else 5
+    succession.notify(f"STATUS={message}", f"ERRNO={number}")
+    if role.foreground or succession.restarts:
+        return  # the log is standard error, and has it; or nobody waits any more
     try:
         os.write(1, FAILED + message.encode(errors="backslashreplace") + b"\n")
     except OSError:
         pass  # nobody waits any more
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], supervision: Supervision) -> int:
+    """Serve; called by the supervisor, in the process that it forked. The exit status: 0 when the mount has
+    ended."""
     role = parse_role(argv)
-    for fd in (role.plan_fd, role.fuse_fd, role.session_fd, role.lifeline_fd):
-        if fd >= 0:
-            os.set_inheritable(fd, False)
     with open(role.plan_fd, "rb") as file:
+        file.seek(0)  # another daemon may have read it
         plan = MountPlan.from_bytes(file.read())
     os.chdir("/")
     _raise_file_limit()
     _share_memory()
     log = start_logging(plan.log, verbose=role.verbose)
+    succession = Succession(supervision, Journal(supervision.journal))
+    if supervision.restarts:
+        _log.warning(
+            "the daemon %s: another one goes on, restart %d", supervision.cause, supervision.restarts
+        )
+    status = 1
     try:
-        trio.run(Daemon(plan, role, log).run)
+        trio.run(Daemon(plan, role, log, succession).run)
+        status = 0
     except Exception as group:  # the end of the process: said once, to the log and to whoever waits
         error = _first_error(group)
         if isinstance(error, StoreError):
             _log.error("%s", error)
         else:
             _log.critical("the mount failed", exc_info=error)
-        _report_failure(role, error)
-        return 1
+        _report_failure(role, error, succession)
     finally:
-        if role.private:
+        if role.private and not status:  # else a daemon may follow that serves it
             _remove_directory(plan.mountpoint)
         log.close()
-    return 0
+    return status
 
 
 def _remove_directory(path: str) -> None:
@@ -243,7 +250,3 @@ def _remove_directory(path: str) -> None:
         Path(path).rmdir()
     except OSError as error:
         _log.debug("%s: %s", path, error.strerror)  # the runner was faster
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

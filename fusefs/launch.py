@@ -1,8 +1,9 @@
 """From a mounted `/dev/fuse` to a daemon that serves it: in the background, or exec-ed in place.
 
-Called by `fusefs mount` and `fusefs run`. The daemon is a fresh process: its own session, working
-directory `/`, none of the caller's descriptors but the two or three that it is given. No wait is
-without a deadline, and a launch that fails leaves no process behind; the mount is the caller's.
+Called by `fusefs mount` and `fusefs run`. The daemon is a fresh process, forked by a supervisor that is one,
+too (`fusefs.supervisor`): a session of their own, working directory `/`, none of the caller's descriptors but
+the two or three that are given. No wait is without a deadline, and a launch that fails leaves no process
+behind; the mount is the caller's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final, NoReturn
 
 from fusefs.kernel_mount import Mounted, MountFailed
 from fusefs.plan import MountPlan
+from fusefs.supervisor import ENDING_SIGNALS
 
 READY: Final = b"ready\n"
 FAILED: Final = b"failed: "
@@ -29,7 +31,6 @@ FAILED: Final = b"failed: "
 READY_SECONDS: Final = 60.0
 END_SECONDS: Final = 10.0
 REPORT_BYTES: Final = 1 << 16
-ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Launch:
 
 
 def start_background(launch: Launch) -> subprocess.Popen[bytes]:
-    """Start the daemon and wait until it answers requests. Raises `MountFailed` with its error."""
+    """Start the daemon and wait until it answers requests; its supervisor. Raises `MountFailed` with its
+    error."""
     plan_fd = _write_plan(launch.plan)
     given = (plan_fd, launch.mounted.fd, launch.mounted.session, launch.lifeline_fd)
     fds = [fd for fd in given if fd >= 0]
@@ -104,7 +106,8 @@ def end_daemon(daemon: subprocess.Popen[bytes], seconds: float = END_SECONDS) ->
     try:
         daemon.wait(seconds)
     except subprocess.TimeoutExpired:
-        daemon.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(daemon.pid, signal.SIGKILL)  # the supervisor, the daemon and its children
         with contextlib.suppress(subprocess.TimeoutExpired):
             daemon.wait(END_SECONDS)
 
@@ -119,13 +122,14 @@ def _write_plan(plan: MountPlan) -> int:
 
 def _command(launch: Launch, plan_fd: int, *, foreground: bool) -> list[str]:
     # -P: the working directory `/` must not be searched for modules.
-    command = [sys.executable, "-P", "-m", "fusefs.daemon"]
+    command = [sys.executable, "-P", "-m", "fusefs.supervisor"]
     command += [f"--plan-fd={plan_fd}", f"--fuse-fd={launch.mounted.fd}"]
     command += [f"--read-ahead={launch.read_ahead}"]
     if launch.mounted.mount is not None:
         command += [f"--mount-id={launch.mounted.mount.mount_id}"]
     command += [f"--session-fd={launch.mounted.session}"] if launch.mounted.session >= 0 else []
     command += [f"--lifeline-fd={launch.lifeline_fd}"] if launch.lifeline_fd >= 0 else []
+    command += [f"--log={launch.plan.log}"] if launch.plan.log else []
     command += ["--foreground"] * foreground + ["--private"] * launch.private
     return [*command, *(["--verbose"] * launch.verbose), "--", launch.plan.mountpoint]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from fusefs.clones import hold_repository
 from fusefs.control import NAMES, ControlSpace
 from fusefs.control_socket import new_name, serve_control
 from fusefs.directories import blob_directory, cache_directory
+from fusefs.handles import Handles
 from fusefs.kernel_caches import forget_names
 from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.metrics_text import MetricsText
@@ -32,10 +33,11 @@ from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
-from fusefs.relay import Relay
+from fusefs.relay import Agreement, Relay
 from fusefs.revisions import RevisionsSpace
-from fusefs.spaces import CONTROL_SPACE, REVISIONS_SPACE, Space
+from fusefs.spaces import CONTROL_SPACE, REVISIONS_SPACE
 from fusefs.status_reporter import StatusReporter
+from fusefs.succession import Succession
 from fusefs.tree_space import TreeSpace
 from fusefs.versions import Versions
 from fusefs.views.view import ViewSpace
@@ -43,7 +45,7 @@ from fusefs.views.views import Views
 from fusefs.waiting import shorten_waits
 from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
-from store.errors import StoreError
+from store.errors import InputError, StoreError
 from store.remotes.opening import open_remote
 
 log = logging.getLogger(__name__)
@@ -70,8 +72,10 @@ class Mount:
         fuse_fd: int,
         engine: Engine,
         pinner: Pinner,
+        succession: Succession,
     ) -> None:
         self._plan = plan
+        self._journal = succession.journal
         self._pinner = pinner
         self._fuse_fd = fuse_fd
         self._threads = engine.threads
@@ -80,22 +84,32 @@ class Mount:
         self._switching = trio.Lock()
         self.control_name = new_name()
         counters, metrics = engine.store.counters, engine.metrics
-        self.operations = Operations(counters, metrics.requests)
+        self.operations = Operations(counters, metrics.requests, Handles(succession.handles))
         held = HeldFiles(engine.nursery)
         seen = SeenOpens(engine, lambda files: self._versions.begin_prefetching(files))
         make_space = partial(TreeLayer, held=held, asked=seen.asked) if plan.mode == "native" else TreeSpace
-        self._versions = Versions(plan, engine, self.operations.add, pinner.add, make_space)
+        self._versions = Versions(
+            plan, engine, self.operations.add, pinner.add, succession.journal, make_space
+        )
         self._reporter = StatusReporter(
-            plan, counters, metrics, engine.pool, pinner, self.control_name, engine.nursery
+            plan, counters, metrics, engine.pool, pinner, self.control_name, engine.nursery, succession
         )
         owner: dict[str, Any] = {"uid": plan.uid, "gid": plan.gid}
         self.metrics_text = MetricsText(metrics, self._reporter.status)
         files = {b"status": self._reporter.report, b"metrics": self.metrics_text.render}
         self._shown: TreeSpace | None = None
         self._root: TreeSpace | ViewSpace | None = None
+        self._outdated: set[tuple[int, bytes]] = set()
+        self._revisions: dict[int, RevisionsSpace] = {}
         self.native: Roots | None = None
         new_views = partial(
-            Views, engine, self.operations.numbers, lambda: self._shown, **owner, umask=plan.umask
+            Views,
+            engine,
+            self.operations.numbers,
+            lambda: self._shown,
+            succession.journal,
+            **owner,
+            umask=plan.umask,
         )
         if plan.mode == "native":
             self.native = Roots(plan, engine, self.operations, self._versions, held, seen, files, new_views)
@@ -105,12 +119,13 @@ class Mount:
         self._views = new_views()
         self._versions.made_of = self._views.inodes_of
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
+        self._revisions[REVISIONS_SPACE] = revisions
         views = {} if plan.revs else self._views.directories  # those of one version
         control = ControlSpace(files, {b"revs": revisions, **views}, **owner)
         self.operations.add(CONTROL_SPACE, control)
         self.operations.add(REVISIONS_SPACE, revisions)
         if plan.revs:
-            root: Space = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
+            root = self._revisions[0] = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
             self.operations.add(0, root)
             self.operations.show(root, None)
 
@@ -124,6 +139,57 @@ class Mount:
             else:
                 self._show(first, await self._view(first))
 
+    async def show_again(self) -> Agreement:
+        """Have everything stand where it stood with the daemon before us, under the same inodes; how its
+        session began. Raises `StoreError` where that cannot be."""
+        agreement: Agreement | None = None
+        device, has_image = "", False
+        for kind, values in self._journal.replay():
+            if kind == "agreed":
+                agreement = Agreement(values["request"], values["answer"])
+            elif kind == "attached":
+                device, has_image = values["device"], values["has_image"]
+            else:
+                try:
+                    await self._do_again(kind, values)
+                except (StoreError, OSError, LookupError) as error:
+                    log.warning("a %s of before is not shown again (ESTALE): %s", kind, error)
+        if agreement is None:
+            raise StoreError("the journal of the mount does not say how it began")
+        if self.native is not None:
+            place = self._plan.mountpoint
+            self._tell(self.native.find_shown(place, device, has_image=has_image))
+        elif self._shown is None and not self._plan.revs:
+            raise StoreError("the version that the mount showed cannot be opened any more")
+        return agreement
+
+    async def _do_again(self, kind: str, values: Mapping[str, Any]) -> None:
+        """What the journal tells of. Raises `StoreError`, OSError and LookupError."""
+        if kind == "version":
+            self._versions.open_again(values)
+        elif kind == "place":
+            self._versions.stand_again(values)
+        elif kind == "found":
+            self._revisions[values["directory"]].find_again(values)
+        elif kind == "view":
+            views = self._views if self.native is None else self.native.views_of(values["place"])
+            await views.open_again(self._versions.space(values["version"]), values)
+        elif kind == "shown":
+            before, space = self._root, self._versions.space(values["number"])
+            root = await self._view(space)
+            self._show(space, root)
+            self._outdated = self._names_of(before, root) if before is not None else set()
+        elif self.native is not None and kind == "root":
+            self.native.furnish_again(values)
+        elif self.native is not None and kind == "link":
+            self.native.link_again(values)
+
+    def forget_outdated(self) -> None:
+        """Have the kernel forget the names of the version that was shown before: the daemon before us may not
+        have come so far."""
+        if self._outdated:
+            self._nursery.start_soon(self._forget_again, self._outdated)
+
     async def _view(self, version: TreeSpace) -> TreeSpace | ViewSpace:
         """A version as it stands at the root. Raises `StoreError`."""
         kind, _, recipe = self._plan.view.partition(":")
@@ -136,11 +202,12 @@ class Mount:
         return endpoint
 
     def _show(self, space: TreeSpace, root: TreeSpace | ViewSpace) -> None:
+        self._journal.append("shown", number=space.number)
         if self._root is not None:
             self._root.supersede()
         root.restore()
         self._root = root
-        self.operations.show(root, space.tree)
+        self.operations.show(root, space.tree, root.number)
         self._tell(space)
 
     def _tell(self, space: TreeSpace) -> None:
@@ -214,14 +281,19 @@ class Mount:
         if space is not self._shown:
             root = await self._view(space)
             self._show(space, root)
-            names = {(pyfuse3.ROOT_INODE, name) for shown in (before, root) for name in shown.root_names()}
-            # The data of one version may leave another of them free.
-            names.update((pyfuse3.ROOT_INODE, name) for name in NAMES)
-            names.update(self._views.names())
+            names = self._names_of(before, root)
             await self._threads.on_disk(forget_names, self._fuse_fd, names)
             self._nursery.start_soon(self._forget_again, names)
             log.info("switched to %s, commit %s", rev, space.rev)
         return space
+
+    def _names_of(self, *roots: TreeSpace | ViewSpace) -> set[tuple[int, bytes]]:
+        """The names that lead elsewhere when one root comes in another's place, with their directories'
+        inodes."""
+        names = {(pyfuse3.ROOT_INODE, name) for root in roots for name in root.root_names()}
+        # The data of one version may leave another of them free.
+        names.update((pyfuse3.ROOT_INODE, name) for name in NAMES)
+        return names.union(self._views.names())
 
     async def _switch_natively(self, rev: str, native: Roots) -> TreeSpace:
         shown = self._shown
@@ -242,11 +314,15 @@ class Mount:
 
 
 async def serve(
-    plan: MountPlan, fuse_fd: int, ready: Callable[[], None], attacher: Attacher | None = None
+    plan: MountPlan,
+    fuse_fd: int,
+    ready: Callable[[], None],
+    attacher: Attacher | None,
+    succession: Succession,
 ) -> None:
     """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
 
-    In native mode `attacher` puts the overlay above it first, where that is ours to do.
+    In native mode `attacher` puts the overlay above it first, where that is ours to do and has not been done.
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened, `MountFailed` where the overlay cannot be
     mounted. The descriptor is used up.
@@ -267,9 +343,14 @@ async def serve(
         background = engine.nursery
         pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
         relay = Relay(fuse_fd)
-        mount = Mount(plan, relay.descriptor, engine, pinner)
-        await mount.show_first()
-        endpoint = mount.listen(plan.metrics) if plan.metrics else None
+        mount = Mount(plan, relay.descriptor, engine, pinner, succession)
+        if succession.restarts:
+            if mount.native is not None:
+                mount.native.attacher = attacher
+            relay.agreed = await mount.show_again()
+        else:
+            await mount.show_first()
+        endpoint = _listen(mount, plan, succession)
         shorten_waits()
         pyfuse3.init(mount.operations, relay.mountpoint, {"fsname=fusefs", "ro"})
         try:
@@ -281,14 +362,25 @@ async def serve(
                 log.info("in fuse mode: %s", plan.why_fuse)
             if plan.order_unknown:
                 log.warning("%d paths of --order are not in %s", plan.order_unknown, plan.target)
-            if attacher is None:
+
+            def begun(agreement: Agreement) -> None:
+                succession.keep_agreement(agreement.can_resend, agreement.request, agreement.answer)
+                if succession.restarts:
+                    mount.forget_outdated()
+                    if mount.native is not None:
+                        background.start_soon(mount.native.see_again)
+                    ready()
+
+            if succession.restarts:
+                pass  # it is ready when the session goes on
+            elif attacher is None:
                 ready()
             elif mount.native is not None:
                 background.start_soon(_attach, mount.native, attacher, ready)
             background.start_soon(pinner.run)
             if mount.native is not None:
                 background.start_soon(mount.native.settle)
-            await relay.serve(max_tasks=MAX_TASKS)
+            await relay.serve(begun, max_tasks=MAX_TASKS)
         finally:
             mount.stop_prefetching()
             mount.operations.close_all()
@@ -306,3 +398,14 @@ async def serve(
 async def _attach(native: Roots, attacher: Attacher, ready: Callable[[], None]) -> None:
     await native.attach(attacher)
     ready()
+
+
+def _listen(mount: Mount, plan: MountPlan, succession: Succession) -> MetricsEndpoint | None:
+    """The endpoint that is wanted. A mount that goes on does so without it. Raises `InputError`."""
+    try:
+        return mount.listen(plan.metrics) if plan.metrics else None
+    except InputError as error:
+        if not succession.restarts:
+            raise
+        log.warning("%s", error)
+        return None

@@ -36,6 +36,8 @@ class Mount:
     mountpoint: str
     fstype: str
     source: str
+    root: str = "/"
+    """What of the file system is mounted, a path in it."""
 
     @property
     def is_ours(self) -> bool:
@@ -76,6 +78,7 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
                 mountpoint=_unescape(fields[4]),
                 fstype=_unescape(kind[0]),
                 source=_unescape(kind[1]),
+                root=_unescape(fields[3]),
             )
         )
     return mounts

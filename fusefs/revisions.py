@@ -13,7 +13,8 @@ from __future__ import annotations
 import fnmatch
 import re
 import stat
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 import pyfuse3
 
@@ -93,8 +94,14 @@ class RevisionsSpace(PlainSpace):
         except RevisionUnknown:
             self._found.pop(name, None)
             return _unknown()
-        self._found[name] = space
+        if self._found.get(name) is not space:
+            self._versions.journal.append("found", directory=self._number, name=name, number=space.number)
+            self._found[name] = space
         return space.root(FOREVER if _COMMIT.fullmatch(rev) else MOVING_SECONDS)
+
+    def find_again(self, values: Mapping[str, Any]) -> None:
+        """What the journal says of a name's directory. Raises KeyError where that is not open."""
+        self._found[values["name"]] = self._versions.space(values["number"])
 
     async def list_names(self) -> ListedDirectory:
         entries = [(b".", self.directory()), (b"..", self.directory())]

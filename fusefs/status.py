@@ -109,6 +109,11 @@ class Status:
     prefetch: PrefetchStatus | None = None
     why_fuse: str | None = None
     """Why it is not in native mode, which was preferred; `None` where nothing is to be said."""
+    supervisor: int | None = None
+    """The process that puts another daemon in the place of one that dies, and ends after it; `None` if it is
+    gone."""
+    restarts: int | None = None
+    """How many daemons died so far, and others went on."""
     view: str | None = None
     """How the version is shown, `KIND:RECIPE`; `None` for as it is."""
 

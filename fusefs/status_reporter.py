@@ -13,6 +13,7 @@ import trio
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
 from fusefs.status import LimitsStatus, PrefetchStatus, RemoteStatus, Status, resident_bytes
+from fusefs.succession import Succession
 from fusefs.tree_space import TreeSpace
 from store.content_store import Counters
 from store.errors import RemoteDenied
@@ -40,7 +41,9 @@ class StatusReporter:
         pinner: Pinner,
         control: str,
         nursery: trio.Nursery,
+        succession: Succession,
     ) -> None:
+        self._succession = succession
         self._plan = plan
         self._pinner = pinner
         self._counters = counters
@@ -80,6 +83,8 @@ class StatusReporter:
             mode=plan.mode,
             why_fuse=plan.why_fuse or None,
             pid=os.getpid(),
+            supervisor=self._succession.supervisor,
+            restarts=self._succession.restarts,
             since=plan.since,
             files=shown.tree.files if shown else None,
             bytes=None if shown is None or shown.files.sizes_unknown else shown.files.bytes_known,

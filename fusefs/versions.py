@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from fusefs.journal import Journal
 from fusefs.kernel_caches import forget_file
 from fusefs.plan import MountPlan
 from fusefs.resolvers import Resolvers
@@ -33,7 +34,7 @@ from store.oid import Oid
 from store.prefetcher import Prefetcher
 from store.remotes.spec import RemoteSpec
 from store.traces import trace_path
-from store.tree import Tree
+from store.tree import ROOT_ROW, Tree, TreeDamaged
 from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Versions:
         engine: Engine,
         add: Callable[[int, TreeSpace], None],
         adopt: Callable[[Tree], None],
+        journal: Journal,
         make_space: Callable[..., TreeSpace] = TreeSpace,
     ) -> None:
         self._plan = plan
@@ -90,6 +92,7 @@ class Versions:
         self._adopt = adopt
         self._make_space = make_space
         self._resolvers = Resolvers(engine.nursery)
+        self.journal = journal
         self._versions: dict[tuple[str, str], _Version] = {}
         self._names: OrderedDict[str, _Resolution] = OrderedDict()
         self._last_number = FIRST_TREE - 1
@@ -109,6 +112,48 @@ class Versions:
         question = {"request": dict(plan.request)}
         version = self._keep(tree, plan.tree, plan.oid, plan.rev, plan.git_dirs, plan.remotes, question)
         return self._stand(version, ROOT_PLACE)
+
+    def open_again(self, values: Mapping[str, Any]) -> None:
+        """What the journal says of a version that a daemon before us has opened. Raises `TreeDamaged` and
+        OSError."""
+        number = values["number"]
+        self._last_number = number - 1
+        try:
+            tree = Tree.open(Path(values["tree"]))
+            if tree.digest_of(ROOT_ROW) != values["digest"]:
+                raise TreeDamaged(f"compiled tree {values['tree']} is another one than it was")
+            remotes = tuple(map(RemoteSpec.from_wire, values["remotes"]))
+            self._keep(
+                tree,
+                values["tree"],
+                values["oid"],
+                values["rev"],
+                values["git_dirs"],
+                remotes,
+                values["question"],
+                values["caches"],
+            )
+        finally:
+            self._last_number = number
+
+    def stand_again(self, values: Mapping[str, Any]) -> None:
+        """What the journal says of a place where a version stood. Raises KeyError where that one is not
+        open."""
+        versions = {version.number: version for version in self._versions.values()}
+        number, (directory, name) = values["number"], values["place"]
+        last, self._last_number = self._last_number, number - 1
+        try:
+            self._stand(versions[values["version"]], (directory, name))
+        finally:
+            self._last_number = max(last, number)
+
+    def space(self, number: int) -> TreeSpace:
+        """The space of a number. Raises KeyError."""
+        spaces = (space for version in self._versions.values() for space in version.places.values())
+        found = next((space for space in spaces if space.number == number), None)
+        if found is None:
+            raise KeyError(number)
+        return found
 
     async def _follow(self, prefetcher: Prefetcher, order: array[int]) -> None:
         await self._engine.await_budget()
@@ -205,14 +250,9 @@ class Versions:
             if (commit, path) not in self._versions:
                 for warning in _texts(answer["warnings"]):
                     log.warning("%s: %s", rev, warning)
-                known = {cache.root for cache in self._caches.caches}
-                for cache in map(Path, _texts(answer["caches"])):  # where imports of this version came from
-                    if cache not in known:
-                        self._engine.store.pace.distrust()  # wherever that lies
-                        self._caches.add(LocalCache(cache))
                 again = {**question, "rev": commit}  # the name may lead elsewhere by then
                 oid, git_dirs, remotes = str(answer["oid"]), _texts(answer["git_dirs"]), _remotes(answer)
-                self._keep(tree, path, oid, commit, git_dirs, remotes, again)
+                self._keep(tree, path, oid, commit, git_dirs, remotes, again, _texts(answer["caches"]))
         return self._versions[commit, path]
 
     async def refresh(self, question: Mapping[str, object]) -> tuple[RemoteSpec, ...]:
@@ -231,8 +271,14 @@ class Versions:
         git_dirs: Sequence[str],
         remotes: tuple[RemoteSpec, ...],
         question: Mapping[str, object],
+        caches: Sequence[str] = (),
     ) -> _Version:
         engine = self._engine
+        known = {cache.root for cache in self._caches.caches}
+        for cache in map(Path, caches):  # where imports of this version came from
+            if cache not in known:
+                engine.store.pace.distrust()  # wherever that lies
+                self._caches.add(LocalCache(cache))
         blobs = engine.settings.blobs
         source = BlobSource([Path(git_dir) for git_dir in git_dirs], blobs) if git_dirs else None
         files = TreeFiles(
@@ -244,6 +290,18 @@ class Versions:
             kept=kept_path(Path(path)),
         )
         version = _Version(files, self._new_number(), oid, rev)
+        self.journal.append(
+            "version",
+            number=version.number,
+            tree=path,
+            digest=tree.digest_of(ROOT_ROW),
+            oid=oid,
+            rev=rev,
+            git_dirs=list(git_dirs),
+            remotes=[remote.to_wire() for remote in remotes],
+            question=dict(question),
+            caches=list(caches),
+        )
         self._versions[rev, path] = version
         if self._plan.mode == "fuse":
             self.begin_prefetching(files)
@@ -296,6 +354,7 @@ class Versions:
             plan = self._plan
             # The first place has the number that was taken for the files.
             number = self._new_number() if version.places else version.number
+            self.journal.append("place", number=number, version=version.number, place=list(place))
             space = version.places[place] = self._make_space(
                 version.files,
                 number=number,

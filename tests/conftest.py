@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -101,6 +102,17 @@ def private_fusefs(directory: Path) -> Fusefs:
 def fusefs(tmp_path: Path) -> Fusefs:
     """The command, run so that no test touches the user's own files."""
     return private_fusefs(tmp_path)
+
+
+def kill_for_good(pid: int) -> None:
+    """Kill a daemon, and before it its supervisor, so that none takes its place; wait until it has ended."""
+    daemon = os.pidfd_open(pid)
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    if b"fusefs.supervisor" in Path(f"/proc/{parent}/cmdline").read_bytes():
+        os.kill(parent, signal.SIGKILL)
+    signal.pidfd_send_signal(daemon, signal.SIGKILL)
+    assert select.select([daemon], [], [], SECONDS)[0]
+    os.close(daemon)
 
 
 def unmount_all(path: Path) -> None:

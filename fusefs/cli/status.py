@@ -130,7 +130,7 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         *([("ahead", _prefetch(status.prefetch))] if status.prefetch else []),
         ("kept from gc", _pins(status.pins)),
         ("mounted", f"{_when(status.since)}, mode {status.mode}{_reason(status.why_fuse)}"),
-        ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory"),
+        ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory{_restarts(status.restarts)}"),
         ("log", status.log or "standard error"),
         *([("metrics", status.metrics)] if status.metrics else []),
     ]
@@ -177,6 +177,10 @@ def _pins(pins: PinStatus | None) -> str:
         return "nothing (pin=no)"
     so_far = {"making": " so far", "complete": "", "partial": ", not all", "refused": ""}.get(pins.state, "")
     return f"{_count(pins.objects)} objects{so_far}" + (f": {pins.reason}" if pins.reason else "")
+
+
+def _restarts(number: int | None) -> str:
+    return f", in the place of {_count(number)} that died" if number else ""
 
 
 def _reason(text: str | None) -> str:

@@ -60,17 +60,18 @@ def unmount_path(path: str, *, lazy: bool) -> None:
     except MountBusy as error:
         raise MountBusy(f"{error}: {_blame(mount)}; --lazy detaches it all the same") from error
     if found.status.pid is not None and not lazy:
-        _await_daemon(mount, found.status.pid)
+        _await_daemon(mount, found.status.pid, found.status.supervisor or found.status.pid)
 
 
-def _await_daemon(mount: Mount, pid: int) -> None:
-    if await_end(pid, SOON_SECONDS):
+def _await_daemon(mount: Mount, pid: int, last: int) -> None:
+    """Wait until a daemon has ended, and its supervisor: `last` is who ends last."""
+    if await_end(last, SOON_SECONDS):
         return
     sharers = find_sharers(mount)
     if sharers:
         names = ", ".join(str(sharer) for sharer in sharers[:MAX_NAMED])
         print_error(f"{mount.mountpoint} is unmounted here; its daemon ({pid}) still serves {names}")
-    elif not await_end(pid, END_SECONDS):
+    elif not await_end(last, END_SECONDS):
         raise MountFailed(f"{mount.mountpoint} is unmounted, but its daemon ({pid}) has not ended yet")
 
 

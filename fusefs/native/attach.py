@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from fusefs.native.inotify import Came, watch_opens
-from fusefs.native.layers import Layers, attach_layers, forget_unused, switch_root
+from fusefs.native.layers import Layers, attach_layers, forget_unused, open_root, switch_root
 from store.errors import StoreError
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
     """Do what is asked: `{"session", "layers", "image"}`, `{"mountpoint", "device", "path"}`, or the same
-    without a path. With `{"watched": {"descriptor", "paths"}}` these directories are watched before anybody
-    sees them."""
+    without a path. With `{"watched": {"descriptor", "paths"}}` these directories are watched, before anybody
+    sees them where that is new to the mountpoint."""
     came: Came = []
 
     def watch(root: int) -> None:
@@ -35,6 +35,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
             return {"device": mount.device, "came": came, "without_image": without_image}
         if "path" in question:
             switch_root(question["mountpoint"], question["device"], question["path"], watch)
+        elif "watched" in question:
+            open_root(question["mountpoint"], question["device"], watch)
         else:
             forget_unused(question["mountpoint"], question["device"])
         return {"device": question["device"], "came": came}

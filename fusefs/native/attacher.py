@@ -56,6 +56,13 @@ class Attacher:
         came: Came = (await _ask(question, watched))["came"]
         return came
 
+    async def watch(self, watched: Watched) -> Came:
+        """What came of `watched` in the mount that is there. Raises `MountFailed`."""
+        came: Came = (await _ask({"mountpoint": self._layers.mountpoint, "device": self.device}, watched))[
+            "came"
+        ]
+        return came
+
     async def forget_unused(self) -> None:
         """Have the overlay let go of the objects that nobody has open. Raises `MountFailed`."""
         if self.device:

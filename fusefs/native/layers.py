@@ -241,6 +241,22 @@ def forget_unused(mountpoint: str, device: str) -> None:
             raise MountFailed(f"{mountpoint} holds on to what was deleted: {error.strerror}") from error
 
 
+def open_root(mountpoint: str, device: str, look: Callable[[int], None]) -> None:
+    """Have `look` get the root of the mount at `mountpoint`, whose file system is `device`, as a descriptor.
+    Raises `MountFailed`."""
+    mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
+    if mount is None or mount.device != device:
+        raise MountFailed(f"{mountpoint} does not show this mount any more")
+    try:
+        root = os.open(mountpoint, _OPEN)
+    except OSError as error:
+        raise MountFailed(f"{mountpoint}: {error.strerror}") from error
+    try:
+        look(root)
+    finally:
+        os.close(root)
+
+
 def switch_root(
     mountpoint: str, device: str, path: str, before: Callable[[int], None] = lambda root: None
 ) -> None:

@@ -58,6 +58,7 @@ class RevisionLinks(_Directory):
 
     def __init__(self, versions: Versions, number: int, *, uid: int, gid: int) -> None:
         super().__init__(number, uid=uid, gid=gid)
+        self.number = number
         self._versions = versions
         self._rows: dict[bytes, int] = {}
         self._names: list[bytes] = [b""]
@@ -70,9 +71,14 @@ class RevisionLinks(_Directory):
         if row is None:
             if len(self._rows) >= MOST_NAMES:
                 raise StoreError(f"{MOST_NAMES} names of revisions were asked for; mount it anew")
+            self._versions.journal.append("link", directory=self.number, name=name)
             row = self._rows[name] = len(self._names)
             self._names.append(name)
         return row
+
+    def link_again(self, name: bytes) -> None:
+        """What the journal says of a name that a daemon before us was asked for."""
+        self._row(name)
 
     async def readlink(self, row: int) -> bytes:
         if not row:

@@ -13,12 +13,14 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyfuse3
 import trio
 
+from fusefs import mountinfo
 from fusefs.attributes import FOREVER, absent
 from fusefs.control import ControlSpace, control_name
 from fusefs.native.attacher import Attacher
@@ -62,6 +64,18 @@ class PlacesSpace(CommitsSpace):
         return absent() if root is None else root.root(FOREVER)
 
 
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """A version that was shown, or is to be, and what its `.fusefs` has; `name` is the one that it was given
+    in the places of the root before, empty for the first one."""
+
+    tree: TreeLayer
+    name: bytes
+    views: Views
+    links: RevisionLinks
+    places: PlacesSpace
+
+
 class Roots:
     """Of one mount. `files` are those of every `.fusefs`, and `new_views` makes the views of one."""
 
@@ -74,15 +88,16 @@ class Roots:
         held: HeldFiles,
         seen: SeenOpens,
         files: Mapping[bytes, Callable[[], bytes]],
-        new_views: Callable[[], Views],
+        new_views: Callable[..., Views],
     ) -> None:
         self._owner = {"uid": plan.uid, "gid": plan.gid}
         self._operations = operations
         self._versions = versions
         self._files = files
         self._new_views = new_views
-        self._views: list[Views] = []
-        self._places: PlacesSpace | None = None
+        self._roots: dict[int, _Root] = {}
+        self._last = -1
+        self._shown: _Root | None = None
         self._held = held
         self._engine = engine
         self._large_came = trio.Event()
@@ -104,10 +119,53 @@ class Roots:
         self._operations.add(FETCH_SPACE, fetch)
         self._operations.add(0, self._space)
         self._operations.show(self._space, None)
-        self._places = self._furnish(tree)
+        self._shown = self._furnish(tree, b"")
         self._operations.put_control(
             pyfuse3.InodeT(pyfuse3.ROOT_INODE + BESIDE_ROW), tree.tree, FIRST_ROOT_SPACE + _CONTROL
         )
+
+    def furnish_again(self, values: Mapping[str, Any]) -> None:
+        """What the journal says of a root that a daemon before us has made. Raises KeyError where its version
+        is not open."""
+        number = values["number"]
+        try:
+            tree = self._versions.space(values["version"])
+            self._operations.numbers.move_to(values["numbers"])
+            self._last = number - 1
+            if not number:
+                self.show_first(tree)
+                return
+            assert isinstance(tree, TreeLayer)  # as all are, in native mode
+            places = {root.places.number: root.places for root in self._roots.values()}[values["below"]]
+            places.roots[values["name"]] = tree
+            self._furnish(tree, values["name"], values["below"])
+        finally:
+            self._last = number
+
+    def link_again(self, values: Mapping[str, Any]) -> None:
+        """What the journal says of the name of a revision. Raises KeyError."""
+        links = {root.links.number: root.links for root in self._roots.values()}
+        links[values["directory"]].link_again(values["name"])
+
+    def views_of(self, number: int) -> Views:
+        """Those of a root. Raises KeyError."""
+        return self._roots[number].views
+
+    def find_shown(self, mountpoint: str, device: str, *, has_image: bool) -> TreeLayer:
+        """The version that the overlay `device` shows, as the kernel knows it, after all roots were made
+        again; `has_image` tells of the first one. Raises `StoreError` where that could not be made."""
+        if self._shown is None or self._space is None:
+            raise StoreError("the version that the mount showed cannot be opened any more")
+        if self.attacher is not None:
+            self.attacher.device = device
+        mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
+        if mount is not None and mount.device == device:
+            name = os.fsencode(mount.root).rpartition(b"/")[2]
+            self._shown = next((root for root in self._roots.values() if root.name == name), self._shown)
+        if has_image and not self._shown.name:
+            self._guard(self._shown.tree)
+        self._space.shown = self._shown.tree
+        return self._shown.tree
 
     async def switch(self, rev: str, before: TreeFiles) -> TreeLayer | None:
         """Show another version at the mountpoint; None where it is the one that is shown (`before`).
@@ -121,8 +179,8 @@ class Roots:
         self, open_at: Callable[[Place], Awaitable[TreeSpace]], before: TreeFiles | None
     ) -> TreeLayer | None:
         """Show what `open_at` opens at a place, if that is not what is shown. Raises `StoreError`."""
-        places, space = self._places, self._space
-        if self.attacher is None or places is None or space is None:
+        shown, space = self._shown, self._space
+        if self.attacher is None or shown is None or space is None:
             raise StoreError(
                 "this mount belongs to one command, and is in native mode: it cannot be switched"
             )
@@ -131,13 +189,13 @@ class Roots:
             raise StoreError(
                 "the data takes every name for the control directory: this mount cannot be switched"
             )
-        name = secrets.token_hex(4).encode()
+        name, places = secrets.token_hex(4).encode(), shown.places
         tree = await open_at((places.number, name))
         assert isinstance(tree, TreeLayer)  # as all are, in native mode
         if tree.files is before:
             return None
         places.roots[name] = tree
-        following = self._furnish(tree)
+        following = self._furnish(tree, name, places.number)
         watched = self.seen.prepare(tree)
         try:
             came = await self.attacher.switch(os.fsdecode(b"/".join((control, SHOWN, name))), watched)
@@ -146,7 +204,7 @@ class Roots:
             self.seen.drop(watched)
             raise
         self.seen.watch(tree, watched, came)
-        self._places, space.shown = following, tree
+        self._shown, space.shown = following, tree
         return tree
 
     async def attach(self, attacher: Attacher) -> None:
@@ -164,6 +222,22 @@ class Roots:
             self.seen.drop(watched)
             raise
         self.seen.watch(shown, watched, came)
+        self._versions.journal.append("attached", device=attacher.device, has_image=image >= 0)
+
+    async def see_again(self) -> None:
+        """Have what readers open seen by us, as it was by the daemon before us."""
+        if self.attacher is None or self._space is None:
+            return
+        shown = self._space.shown
+        watched = self.seen.prepare(shown)
+        if watched is not None:
+            try:
+                came = await self.attacher.watch(watched)
+            except StoreError as error:
+                self.seen.drop(watched)
+                log.warning("%s", error)
+                return
+            self.seen.watch(shown, watched, came)
 
     def _guard(self, shown: TreeLayer) -> None:
         """Have a size that proves to be wrong end the image that has told it: it cannot be corrected."""
@@ -194,7 +268,7 @@ class Roots:
 
     def inodes_of(self, files: TreeFiles, rows: Sequence[int]) -> list[int]:
         """As `Views.inodes_of`, of all roots."""
-        return [inode for views in self._views for inode in views.inodes_of(files, rows)]
+        return [inode for root in self._roots.values() for inode in root.views.inodes_of(files, rows)]
 
     async def forget_unused(self) -> None:
         """Have the kernel let go of what was deleted, and look anew for what it was not to find."""
@@ -224,11 +298,20 @@ class Roots:
     def _trees(self) -> list[TreeLayer]:
         return [tree for tree in self._versions.first_spaces() if isinstance(tree, TreeLayer)]
 
-    def _furnish(self, tree: TreeLayer) -> PlacesSpace:
-        """Give a root its `.fusefs`; the place where the next one will stand."""
-        first = FIRST_ROOT_SPACE + len(self._views) * _NUMBERS
-        views = self._new_views()
-        self._views.append(views)
+    def _furnish(self, tree: TreeLayer, name: bytes, below: int = 0) -> _Root:
+        """Give a root its `.fusefs`. `below` is the number of the places where it stands, under that name."""
+        number = self._last + 1
+        self._versions.journal.append(
+            "root",
+            number=number,
+            version=tree.number,
+            name=name,
+            below=below,
+            numbers=self._operations.numbers.following,
+        )
+        self._last = number
+        first = FIRST_ROOT_SPACE + number * _NUMBERS
+        views = self._new_views(place=number)
         revisions = RevisionLinks(self._versions, first + _REVISIONS, **self._owner)
         commits = CommitsSpace(self._versions, first + _COMMITS, **self._owner)
         places = PlacesSpace(self._versions, first + _PLACES, **self._owner)
@@ -240,7 +323,8 @@ class Roots:
             **self._owner,
         )
         spaces: tuple[Space, ...] = (control, revisions, commits, places)
-        for number, space in enumerate(spaces, first):
-            self._operations.add(number, space)
+        for place, space in enumerate(spaces, first):
+            self._operations.add(place, space)
         self._operations.put_control(first_inode(tree.number), tree.tree, first + _CONTROL)
-        return places
+        root = self._roots[number] = _Root(tree, name, views, revisions, places)
+        return root

@@ -27,7 +27,17 @@ class Numbers:
     def __init__(self) -> None:
         self._next = FIRST_VIEW
         self._firsts: list[int] = []
+        self._ends: list[int] = []
         self._finders: list[Callable[[int], Space]] = []
+
+    @property
+    def following(self) -> int:
+        """The number that is given next."""
+        return self._next
+
+    def move_to(self, number: int) -> None:
+        """Give this number next: those before it were given by a daemon before us."""
+        self._next = max(self._next, number)
 
     def take(self, find: Callable[[int], Space], count: int = 1) -> int:
         """The first of `count` numbers; `find(number)` gives the space of each of them, at once.
@@ -39,11 +49,13 @@ class Numbers:
             raise StoreError("this mount has shown too many views already; mount it anew")
         self._next += count
         self._firsts.append(first)
+        self._ends.append(self._next)
         self._finders.append(find)
         return first
 
     def find(self, number: int) -> Space:
         """The space of a number that was taken. Raises KeyError for another one."""
-        if not FIRST_VIEW <= number < self._next:
+        place = bisect_right(self._firsts, number) - 1
+        if place < 0 or number >= self._ends[place]:
             raise KeyError(number)
-        return self._finders[bisect_right(self._firsts, number) - 1](number)
+        return self._finders[place](number)

@@ -44,6 +44,10 @@ class Surroundings:
 class ViewSpace(Space, Protocol):
     """A version in another shape. Its directory is row 0."""
 
+    @property
+    def number(self) -> int:
+        """Its own, the first one that it took."""
+
     def directory(self) -> pyfuse3.EntryAttributes:
         """The attributes of row 0, a new object: whoever names it sets how long the name holds."""
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import stat
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import pyfuse3
 import trio
 
 from fusefs.attributes import absent
 from fusefs.control import DIRECTORY_SECONDS
+from fusefs.journal import Journal
 from fusefs.plain import ListedDirectory, PlainSpace
 from fusefs.spaces import first_inode
 from fusefs.tree_space import DOTS, TreeSpace
@@ -43,11 +44,16 @@ class Views:
         engine: Engine,
         numbers: Numbers,
         shown: Callable[[], TreeSpace | None],
+        journal: Journal,
         *,
         uid: int,
         gid: int,
         umask: int,
+        place: int = 0,
     ) -> None:
+        """`place` tells them from other views of the mount."""
+        self._journal = journal
+        self._place = place
         self._surroundings = Surroundings(engine, numbers, uid, gid, umask)
         self._shown = shown
         self._opening = {kind: trio.Lock() for kind in KINDS}
@@ -71,13 +77,34 @@ class Views:
                     raise StoreError(f"this mount has shown {MOST_VIEWS} views already; mount it anew")
                 if kind not in self._kinds:
                     self._kinds[kind] = await make_view(kind, self._surroundings)
-                space = self._opened[key] = await self._kinds[kind].open(version, recipe)
+                space = await self._kinds[kind].open(version, recipe)
+                self._journal.append(
+                    "view",
+                    number=space.number,
+                    following=self._surroundings.numbers.following,
+                    place=self._place,
+                    version=version.number,
+                    kind=kind,
+                    recipe=recipe,
+                    at_root=at_root,
+                )
+                self._opened[key] = space
                 if kind != "shards":  # of which nothing is kept
                     engine = self._surroundings.engine
                     with contextlib.suppress(StoreError):
                         cache = engine.settings.caches[0]
                         await engine.threads.on_disk(note_view, cache, f"{kind}:{recipe}")
         return space
+
+    async def open_again(self, version: TreeSpace, values: Mapping[str, Any]) -> None:
+        """What the journal says of a view that a daemon before us has opened. Raises `StoreError`."""
+        numbers = self._surroundings.numbers
+        numbers.move_to(values["number"])
+        try:
+            space = await self.open(version, values["kind"], values["recipe"], at_root=values["at_root"])
+            assert (space.number, numbers.following) == (values["number"], values["following"])
+        finally:
+            numbers.move_to(values["following"])
 
     def shown(self) -> TreeSpace | None:
         """The version at the root."""

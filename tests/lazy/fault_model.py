@@ -11,10 +11,8 @@ Its choices follow from the seed; how readers and answers meet does not. Used by
 from __future__ import annotations
 
 import errno
-import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -24,6 +22,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from tests.conftest import kill_for_good
 from tests.lazy.faulty import DOCUMENTED, SECONDS, Lazy, assert_only_right, objects, read, read_piece
 from tests.mount.datasets import filler, md5
 from tests.mount.mounts import Mount, Mounter
@@ -209,7 +208,7 @@ class FaultModel:
         path = self.order.choice(sorted(self.files))
         with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(read, mount.path / path)
-            os.kill(mount.pid, signal.SIGKILL)
+            kill_for_good(mount.pid)
             data = reading.result(SECONDS)
         assert data in GONE or data in DOCUMENTED or data == self.files[path], path
         subprocess.run(["umount", "-l", mount.path], check=True, timeout=SECONDS)

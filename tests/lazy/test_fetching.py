@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import subprocess
 import threading
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from store.fetching.download import IN_MEMORY
+from tests.conftest import kill_for_good
 from tests.lazy.conftest import Pushed
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter
@@ -147,7 +147,7 @@ def test_a_daemon_killed_in_the_middle_leaves_nothing_that_is_believed(
         with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(failure, mount.path / path)
             until(served.incoming)
-            os.kill(mount.pid, signal.SIGKILL)
+            kill_for_good(mount.pid)
             assert reading.result(SECONDS) in (errno.ENOTCONN, errno.ECONNABORTED)
         subprocess.run(["umount", "-l", mount.path], check=True, timeout=SECONDS)
         mount.await_end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import kill_for_good
 from tests.lazy.faulty import (
     QUICK,
     SECONDS,
@@ -78,7 +78,7 @@ def test_a_large_object_goes_on_where_a_killed_daemon_was(mounter: Mounter, serv
         proxy.fail(stall_after=100_000)
         with reading(read_piece, mount.path / LARGE, 11 * MIB) as got:
             proxy.wait(lambda counts: counts.stalled > 0)
-            os.kill(mount.pid, signal.SIGKILL)
+            kill_for_good(mount.pid)
         assert set(got) <= {errno.ENOTCONN, errno.ECONNABORTED}
         subprocess.run(["umount", "-l", mount.path], check=True, timeout=SECONDS)
         mount.await_end()
@@ -114,7 +114,7 @@ def test_a_daemon_takes_over_when_the_one_that_fetches_is_killed(mounter: Mounte
         with reading(read, first.path / path) as lost:
             proxy.wait(lambda counts: counts.stalled > 0)
             with reading(read, second.path / path) as got:
-                os.kill(first.pid, signal.SIGKILL)
+                kill_for_good(first.pid)
         assert set(lost) <= {errno.ENOTCONN, errno.ECONNABORTED}
         assert got == [SMALL[path]]
         subprocess.run(["umount", "-l", first.path], check=True, timeout=SECONDS)

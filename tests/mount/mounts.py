@@ -8,6 +8,7 @@ Thread rule: everything belongs to the test's thread, but for the watch's timer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -40,7 +41,7 @@ class Watch:
         self._lock = threading.Lock()
 
     def add(self, pid: int) -> int:
-        """Watch over a daemon; returns a descriptor that is readable when it has ended."""
+        """Watch over a supervisor and its daemon; returns a descriptor that is readable when it has ended."""
         descriptor = os.pidfd_open(pid)
         with self._lock:
             self._daemons[descriptor] = pid
@@ -51,14 +52,16 @@ class Watch:
             del self._daemons[descriptor]
             os.close(descriptor)
 
+    def kill(self, descriptor: int) -> None:
+        """Kill a supervisor and all that are its own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._daemons[descriptor], signal.SIGKILL)
+
     def bark(self) -> None:
         with self._lock:
             for descriptor, pid in self._daemons.items():
                 sys.__stderr__.write(f"a mount's test takes too long: killing its daemon {pid}\n")
-                try:
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                self.kill(descriptor)
 
 
 WATCH = Watch()
@@ -83,7 +86,7 @@ class Mount:
     log: Path
     pid: int
     ended: int
-    """A descriptor that is readable when the daemon has ended."""
+    """A descriptor that is readable when the daemon has ended, and its supervisor."""
     is_mounted: bool = True
 
     def status(self) -> dict[str, Any]:
@@ -103,10 +106,11 @@ class Mount:
         """Wait for the daemon's end; it is the last thing to be done with a mount."""
         self.is_mounted = False
         if is_held_elsewhere(self.path):
-            signal.pidfd_send_signal(self.ended, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.ended, signal.SIGTERM)
         ended = select.select([self.ended], [], [], END_SECONDS)[0]
         if not ended:
-            signal.pidfd_send_signal(self.ended, signal.SIGKILL)
+            WATCH.kill(self.ended)
         WATCH.remove(self.ended)
         assert ended, f"the daemon of {self.path} goes on after the mount was unmounted"
 
@@ -193,8 +197,8 @@ class Mounter:
         log = self.home / f"{place.name}.log"
         done = self.run("mount", "--mode", self.mode, "--log", log, *flags, "--", target, place, cwd=cwd)
         assert done.returncode == 0, done.stderr
-        pid = read_status(place / control)["pid"]
-        mount = Mount(place, log, pid, WATCH.add(pid))
+        status = read_status(place / control)
+        mount = Mount(place, log, status["pid"], WATCH.add(status["supervisor"]))
         self.mounts.append(mount)
         return mount
 

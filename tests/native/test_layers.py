@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fusefs import mountinfo
+from tests.conftest import kill_for_good
 from tests.mount.datasets import Cache, filler, md5, tree_of
 from tests.mount.mounts import Mounter
 
@@ -69,11 +70,11 @@ def test_only_the_mountpoint_is_to_be_seen(mounter: Mounter, cache: Cache) -> No
 def test_the_daemon_does_not_see_what_is_cached(mounter: Mounter, cache: Cache) -> None:
     mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
     assert tree_of(mount.path) == FILES
-    signal.pidfd_send_signal(mount.ended, signal.SIGSTOP)
+    os.kill(mount.pid, signal.SIGSTOP)
     try:
         assert (mount.path / "sub" / "b").read_bytes() == FILES["sub/b"]
     finally:
-        signal.pidfd_send_signal(mount.ended, signal.SIGCONT)
+        os.kill(mount.pid, signal.SIGCONT)
 
 
 def test_what_was_read_is_read_on_when_the_daemon_has_died(mounter: Mounter, cache: Cache) -> None:
@@ -82,7 +83,7 @@ def test_what_was_read_is_read_on_when_the_daemon_has_died(mounter: Mounter, cac
     mount = mounter.mount(oid, "--cache", cache.root)
     assert (mount.path / "sub" / "b").read_bytes() == FILES["sub/b"]
     with open(mount.path / "sub" / "c", "rb") as held:
-        signal.pidfd_send_signal(mount.ended, signal.SIGKILL)
+        kill_for_good(mount.pid)
         mount.await_end()
         assert held.read() == FILES["sub/c"]
     assert (mount.path / "sub" / "b").read_bytes() == FILES["sub/b"]
@@ -125,11 +126,11 @@ def test_a_large_object_becomes_the_kernels_to_read(mounter: Mounter, cache: Cac
     for _ in range(int(SECONDS)):
         time.sleep(1)
         path.stat()  # the name, which the kernel forgets, too
-        signal.pidfd_send_signal(mount.ended, signal.SIGSTOP)
+        os.kill(mount.pid, signal.SIGSTOP)
         try:
             read = subprocess.run(["timeout", "1", "cat", path], capture_output=True, check=False)
         finally:
-            signal.pidfd_send_signal(mount.ended, signal.SIGCONT)
+            os.kill(mount.pid, signal.SIGCONT)
         if read.returncode == 0:
             break
     assert read.stdout == large

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import kill_for_good
 from tests.mount.datasets import Cache, md5, tree_of
 from tests.mount.mounts import Mount, Mounter
 from tests.patience import until
@@ -125,7 +125,7 @@ def test_what_a_killed_daemon_left_is_removed_and_what_lives_is_not(mounter: Mou
     settled(killed)
     settled(lives)
     assert len(homes(cache.root)) == 4
-    signal.pidfd_send_signal(killed.ended, signal.SIGKILL)
+    kill_for_good(killed.pid)
     killed.umount()
     left = homes(cache.root)
     assert len(left) == 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,12 +12,38 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SECONDS, Fusefs, SmallDataset, private_fusefs, small_dataset, unmount_all
+from tests.conftest import (
+    SECONDS,
+    Fusefs,
+    SmallDataset,
+    kill_for_good,
+    private_fusefs,
+    small_dataset,
+    unmount_all,
+)
 
 NOBODY = 65534
 LEAVE_OTHERS = "umount --all --lazy --types fuse.fusefs || true"
 """For a new mount namespace: lets go of the mounts of tests that run at the same time."""
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+def status_of(pid: int, field: str) -> str:
+    """A field of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(field))
+
+
+DAEMON = "fusefs-daemon"
+"""What it calls itself; its supervisor has the same command line."""
+
+
+def name_of(process: Path) -> str:
+    """The name of a process, empty where it has ended."""
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def list_daemons(place: Path) -> list[int]:
@@ -30,7 +55,8 @@ def list_daemons(place: Path) -> list[int]:
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"fusefs.daemon" in words and words[-2].startswith(os.fsencode(place)):
+            served = b"fusefs.supervisor" in words and words[-2].startswith(os.fsencode(place))
+            if served and name_of(process) == DAEMON:
                 found.append(int(process.name))
     return found
 
@@ -100,5 +126,5 @@ def user() -> Iterator[User]:
         yield User(replace(fusefs, environment=environment), dataset, mountpoint)
         unmount_all(mountpoint)
         for pid in list_daemons(directory):  # in a mount namespace that lives as long as it does
-            os.kill(pid, signal.SIGKILL)
+            kill_for_good(pid)
             assert await_end(pid)

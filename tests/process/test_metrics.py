@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fusefs.metrics_endpoint import CONNECTIONS, HEAD_BYTES
-from tests.conftest import SECONDS, Fusefs, SmallDataset
+from tests.conftest import SECONDS, Fusefs, SmallDataset, kill_for_good
 from tests.process.conftest import await_end, list_daemons
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
@@ -236,7 +234,7 @@ def test_the_socket_of_a_killed_daemon_is_taken_over(
     path = tmp_path / "metrics.sock"
     place = mount("--metrics", f"unix:{path}")
     (pid,) = list_daemons(place)
-    os.kill(pid, signal.SIGKILL)
+    kill_for_good(pid)
     assert await_end(pid)
     fusefs("umount", place, check=True)
     assert path.is_socket()

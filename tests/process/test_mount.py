@@ -16,9 +16,9 @@ import pytest
 
 from fusefs import kernel_mount, mountinfo
 from fusefs.status import Status
-from tests.conftest import SECONDS, Fusefs, SmallDataset, small_dataset
+from tests.conftest import SECONDS, Fusefs, SmallDataset, kill_for_good, small_dataset
 from tests.patience import until
-from tests.process.conftest import await_end, list_daemons
+from tests.process.conftest import await_end, list_daemons, status_of
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 BOTH_MODES = pytest.mark.modes("fuse", "native")
@@ -77,7 +77,7 @@ def test_the_daemon_has_nothing_of_the_caller(mount: Callable[..., int], tmp_pat
     os.set_inheritable(held, True)
     pid = mount()
     os.close(held)
-    assert os.getsid(pid) == pid
+    assert os.getsid(pid) == int(status_of(pid, "PPid")) != os.getsid(0)
     assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
     targets = {int(fd.name): str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
     assert {targets[fd] for fd in (0, 1, 2)} == {"/dev/null"}
@@ -142,7 +142,7 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_is_cleared(
     mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path, clear: str
 ) -> None:
     pid = mount()
-    os.kill(pid, signal.SIGKILL)
+    kill_for_good(pid)
     assert await_end(pid)
     with pytest.raises(OSError, match="not connected"):
         list(mountpoint.iterdir())
@@ -224,7 +224,8 @@ def test_the_foreground_speaks_to_its_service_manager(
             text=True,
         ) as process:
             assert manager.recv(4096).startswith(b"READY=1\n")
-            assert list_daemons(mountpoint) == [process.pid]
+            (daemon,) = list_daemons(mountpoint)
+            assert status_of(daemon, "PPid") == str(process.pid)
             assert (mountpoint / "a/0.txt").read_bytes() == dataset.files["a/0.txt"]
             process.send_signal(signal.SIGHUP)
             assert manager.recv(4096) == b"STOPPING=1"

@@ -61,7 +61,7 @@ def versions(project: Project) -> Project:
 
 OLDER_KERNEL = """
 import os, sys
-if "fusefs.daemon" in sys.orig_argv:
+if "fusefs.supervisor" in sys.orig_argv:
     from fusefs import kernel_caches
     kernel_caches._INC_EPOCH = 0x7FFF  # no kernel knows such a notification
     told = kernel_caches.pyfuse3.invalidate_entry
