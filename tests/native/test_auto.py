@@ -98,6 +98,23 @@ def test_what_the_cache_lies_on(automatic: Mounter, cache: Cache, below: str) ->
     assert refusal == [f"native mode is not possible: {status['why_fuse']}"]
 
 
+TWICE = """
+mount -t tmpfs scratch "$1"
+cd "$1"
+mkdir -p lower/fusefs upper work stacked upper2 work2 twice
+mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work it stacked
+mount -t overlay -o lowerdir=stacked,upperdir=upper2,workdir=work2 it twice
+XDG_DATA_HOME=$PWD/twice "$PYTHON" -m fusefs.cli doctor --json
+"""
+
+
+def test_the_doctor_looks_at_the_cache(automatic: Mounter) -> None:
+    said = in_own_namespace(TWICE, automatic.home, **automatic.environment, PYTHON=sys.executable)
+    (row,) = [check for check in json.loads(said)["checks"] if check["name"] == "native layers"]
+    assert (row["state"], row["detail"].partition(", but not with ")[0]) == ("limited", "as root")
+    assert "/twice/fusefs, on overlay: " in row["detail"]
+
+
 def test_a_cache_on_fuse(automatic: Mounter, cache: Cache) -> None:
     """Of another mount of ours, in fuse mode; nobody can write there."""
     oid = cache.put_dataset(FILES)
@@ -150,13 +167,14 @@ read _ <&4
 shift 2
 "$@" "$PARENT/mnt"
 echo >&3
-cat "$PARENT/mnt/a" > /dev/null
+read content <&4
+echo "there: $content"
 umount "$PARENT/mnt"
 echo >&3
 cat <&4
 wait
 """
-LOOK = 'echo; read _; cat "$0/mnt/a"; read _; ls "$0/mnt"'
+LOOK = 'echo; read _; cat "$0/mnt/a"; echo; read _; ls "$0/mnt"'
 
 
 def test_a_mount_that_others_get_a_copy_of(automatic: Mounter, cache: Cache) -> None:
@@ -171,7 +189,7 @@ def test_a_mount_that_others_get_a_copy_of(automatic: Mounter, cache: Cache) -> 
     said = in_own_namespace(
         SLAVE, parent, automatic.home, *words, **automatic.environment, PARENT=str(parent), LOOK=LOOK
     )
-    assert said == FILES["a"].decode()
+    assert said == f"there: {FILES['a'].decode()}\n"
     until(lambda: "ended after" in log.read_text())
 
 
