@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from store.contents.archiving import SMALL_BYTES
@@ -109,7 +110,7 @@ class ContentShelves:
         files += [PARTS_INDEX] if wanted.size == NOT_HERE else []
         for file in files:
             try:
-                size = self._storage.size(Address(name.key(file)))
+                size = _ask(self._storage, name, file)
             except RemoteMissing:
                 continue
             return self._note((wanted.kind, wanted.name), file, size)
@@ -144,7 +145,7 @@ class PartShelves:
         return self.list(kind, "")
 
     def size(self, wanted: Wanted) -> int:
-        return self._storage.size(Address(ContentName(wanted.kind, wanted.name).key(WHOLE)))
+        return _ask(self._storage, ContentName(wanted.kind, wanted.name), WHOLE)
 
 
 class ContentSurvey:
@@ -192,11 +193,17 @@ class ContentSurvey:
         return {one.name for one in self._survey(PartShelves(self._storage)).find(wanted)}
 
     def read(self, name: ContentName, file: str) -> bytes | None:
-        """A small file; None where it is not there, or is larger than one can be. Raises `RemoteError`."""
-        try:
-            return self._patience.run(lambda: read_whole(self._storage, Address(name.key(file)), LARGEST))
-        except (RemoteMissing, RemoteAbsent, RemoteCorrupt):
-            return None
+        """A small file, at whatever depth it is; None where it is not there, or is larger than one can be.
+
+        Raises `RemoteError`."""
+        for key in name.keys(file):
+            try:
+                return self._patience.run(partial(read_whole, self._storage, Address(key), LARGEST))
+            except RemoteMissing:
+                continue
+            except (RemoteAbsent, RemoteCorrupt):
+                return None
+        return None
 
     def _survey(self, shelves: ContentShelves | PartShelves) -> Survey:
         return Survey(shelves, self._crew, self._patience, self._jobs)
@@ -229,19 +236,21 @@ class ContentSurvey:
         }
         if not any(small.values()):
             return
-        indexes = self._archives(manifests)
-        hits = [(len(small.get(i.algorithm, set()).intersection(_digests(i))), i.name, i) for i in indexes]
+        hits = self._archives(small, manifests)
         # Of those that have the same contents the one with most: so a catalogue names as few as can be.
         for _, name, index in sorted(hits, key=lambda hit: (-hit[0], hit[1])):
-            some = small.get(index.algorithm, set())
+            some = small[index.algorithm]
             for number, digest in enumerate(_digests(index)):
                 size = index.lengths[number]
                 if digest in some and wanted[index.algorithm][digest] in (size, NOT_HERE):
                     some.discard(digest)
                     places.note(Oid(digest, algorithm=index.algorithm), name, size)
 
-    def _archives(self, manifests: Iterable[Oid]) -> list[ArchiveIndex]:
-        """All archives that are there in their length, and whose index can be read."""
+    def _archives(
+        self, wanted: Mapping[str, set[str]], manifests: Iterable[Oid]
+    ) -> list[tuple[int, str, ArchiveIndex]]:
+        """The archives that have contents that are wanted: how many, their names and indexes. They are
+        there in their length."""
         sizes: dict[str, int] = {}
         names: set[str] = set()
 
@@ -271,7 +280,7 @@ class ContentSurvey:
             return None
 
         self._crew.run([list_or_ask])
-        found: list[ArchiveIndex] = []
+        found: list[tuple[int, str, ArchiveIndex]] = []
 
         def look(name: str) -> None:
             data = self.read(ContentName.of_archive(name), ARCHIVE_INDEX)
@@ -280,17 +289,31 @@ class ContentSurvey:
                 if index is None or sizes.get(name, index.size) != index.size:
                     return
                 if name not in sizes:
-                    address = Address(ContentName.of_archive(name).key(ARCHIVE))
-                    if self._patience.run(lambda: self._storage.size(address)) != index.size:
+                    place = ContentName.of_archive(name)
+                    if self._patience.run(lambda: _ask(self._storage, place, ARCHIVE)) != index.size:
                         return
             except (ObjectCorrupt, RemoteMissing):
                 return
-            with self._lock:
-                found.append(index)
+            hits = len(wanted.get(index.algorithm, set()).intersection(_digests(index)))
+            if hits:
+                with self._lock:
+                    found.append((hits, name, index))
 
         both = sizes.keys() & names if sizes else names
         self._crew.each(sorted(both), look, self._jobs)
         return found
+
+
+def _ask(storage: Storage, name: ContentName, file: str) -> int:
+    """The length of a file, at whatever depth it is; where nothing can be listed and all is asked for, only
+    where we put it. Raises `RemoteError`."""
+    keys = list(name.keys(file)) if storage.can_list else [name.key(file)]
+    for key in keys[:-1]:
+        try:
+            return storage.size(Address(key))
+        except RemoteMissing:
+            continue
+    return storage.size(Address(keys[-1]))
 
 
 def _digests(index: ArchiveIndex) -> list[str]:

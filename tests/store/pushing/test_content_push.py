@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ from store.remotes.spec import RemoteSpec
 from store.remotes.storage import Limits
 from tests.mount.datasets import Cache, filler, md5
 from tests.servers.object_stores import ObjectStoreServer, moto, new_s3_bucket
-from tests.store.oplog.remotes import Counted, User
+from tests.store.oplog.remotes import Counted, User, dies
 from tests.store.remotes.contract import LIMITS
 
 __all__ = ["moto"]
@@ -216,6 +217,21 @@ def test_a_push_may_stop_anywhere(case: Case) -> None:
             assert storage.calls["put"] <= 2
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+def test_what_lies_at_another_depth_is_found(case: Case, depth: int) -> None:
+    case.push()[0].run([case.oid])
+    for path in [path for path in case.root.rglob("*") if path.is_file()]:
+        place = parse_key(path.relative_to(case.root).as_posix())
+        assert place is not None
+        if place.name != ContentName.of(case.oid):  # it is put where it is looked for first
+            moved = case.root / place.name.key(place.file, depth)
+            moved.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(moved)
+    push, storage = case.push()
+    push.run([case.oid])
+    assert (push.tally.there, storage.calls["put"]) == (len(FILES) + 1, 0)
+
+
 def test_two_pushes_at_once_do_no_harm(case: Case) -> None:
     other = case.add({**SMALL, "large": FILES["large"][: 2 << 20] + b"changed" * 9, "else": b"else"})
     works = [case.push()[0] for _ in range(4)]
@@ -339,7 +355,7 @@ def test_many_small_files_cost_few_requests(case: Case, monkeypatch: pytest.Monk
     push.run([oid])
     assert push.tally.pushed == len(many) + 1
     assert storage.calls["put"] == 2 * 3 + 2
-    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 4
+    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 6
     push, storage = case.push()
     push.run([oid])
     assert push.tally.there == len(many) + 1
@@ -379,8 +395,8 @@ def test_whoever_watches_can_end_it(case: Case) -> None:
     assert not case.has(case.oid)
 
 
-def pushed_with_log(case: Case, user: User) -> Counted:
-    storage = user.storage()
+def pushed_with_log(case: Case, user: User, tell: Tell = lambda _: None) -> Counted:
+    storage = user.storage(tell)
     log = PushLog(user.journal(storage))
     with log.running():
         caches = CacheChain(LocalCache(case.cache.root))
@@ -410,6 +426,36 @@ def test_logs_tell_what_is_there(case: Case, tmp_path: Path) -> None:
         assert (case.root / path).exists()
     assert not any("/end==" in key for call, key in pushed_with_log(case, user).keys if call == "put")
     assert user.logs() == ["begin", "end"]
+
+
+def test_a_push_may_die_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before or after its k-th put, for every k; the logs are right, and another push goes on."""
+    monkeypatch.setattr("store.pushing.content_push.WHOLE_BYTES", 1 << 17)
+    monkeypatch.setattr("store.pushing.content_survey.WHOLE_BYTES", 1 << 17)
+    monkeypatch.setattr(archiving, "SMALL_BYTES", 1000)
+    monkeypatch.setattr("store.pushing.content_push.SMALL_BYTES", 1000)
+    files = {"a": b"a", "b": b"b", "whole": filler(2000, 1), "large": filler(200 << 10, 2)}
+    for number in itertools.count(1):
+        root = tmp_path / str(number)
+        case = Case(Cache(root / "cache"), root / "remote", Oid("0" * 32))
+        case = Case(case.cache, case.root, case.add(files))
+        user = User(root / "user", RemoteSpec("far", str(case.root)))
+
+        def push(tell: Tell, case: Case = case, user: User = user) -> None:
+            pushed_with_log(case, user, lambda call: tell(call) if call.startswith("put") else None)
+
+        died = dies(push, number)
+        case.contents()
+        if not died:
+            break
+        report = user.check()
+        assert not report.findings and len(report.ended) <= 1
+        pushed_with_log(case, user)
+        assert len(case.contents()) == len(files) + 1
+        held = user.copies.settle(user.key)
+        assert not held.unsure
+        assert {str(case.oid), *map(md5, files.values())} <= {name[4:] for _, name in held.there}
+    assert number > 15
 
 
 def test_a_check_holds_contents_against_what_is_there(
