@@ -54,6 +54,8 @@ PARTS_BYTES: Final = 64 << 20
 """Of indexes of contents in parts that are kept."""
 REMEMBERED: Final = 10_000
 """Contents that no catalogue tells of."""
+MOST_LOST: Final = 100
+"""Archives that are not there or damaged: a catalogue that names more of them is not gone through."""
 _AT_ONCE: Final = 8
 
 
@@ -265,16 +267,21 @@ class Finder:
         """Read the indexes of archives. Raises the first `RemoteError` when all were asked for."""
         wanted = [name for name in names if name not in self._archives and not self._is_left_out(name)]
         failures: list[RemoteError] = []
+        lost: list[str] = []
 
         def load(name: str) -> None:
+            if len(lost) >= MOST_LOST:
+                return
             try:
                 data = self._read(ContentName.of_archive(name), ARCHIVE_INDEX)
                 index = decode_archive(data, name)
             except RemoteMissing:
                 self._leave_out(name)
+                lost.append(name)
             except (ObjectCorrupt, RemoteCorrupt) as error:
                 log.warning("%s: %s; the archive is done without", self.name, error)
                 self._leave_out(name)
+                lost.append(name)
             except RemoteError as error:
                 failures.append(error)
             else:

@@ -12,7 +12,7 @@ from typing import Final
 
 from store.contents.index import ArchiveIndex
 from store.contents.windows import Brought, Run
-from store.errors import RemoteCorrupt, RemoteError
+from store.errors import RangeRefused, RemoteCorrupt, RemoteError
 from store.hashing import Hasher
 from store.layouts import object_path
 from store.oid import Oid
@@ -58,10 +58,13 @@ def bring_run(storage: Storage, name: str, address: Address, archive: ArchiveInd
     begin = archive.offsets[run.first] - BLOCK
     stop = archive.offsets[run.stop - 1] + archive.lengths[run.stop - 1]
     where = f"{name}: archive {archive.name}"
-    with storage.read(address, begin, stop - begin) as body:
-        if body.size not in (-1, archive.size):
-            raise RemoteCorrupt(f"{where} has {body.size} bytes, and its index says {archive.size}")
-        data = b"".join(body)
+    try:
+        with storage.read(address, begin, stop - begin) as body:
+            if body.size not in (-1, archive.size):
+                raise RemoteCorrupt(f"{where} has {body.size} bytes, and its index says {archive.size}")
+            data = b"".join(body)
+    except RangeRefused:
+        data = _read_past(storage, address, begin, stop)
     if len(data) != stop - begin:
         raise RemoteCorrupt(f"{where} gave {len(data)} bytes of the {stop - begin} that were asked for")
     brought: dict[int, bytes | RemoteError] = {}
@@ -81,6 +84,19 @@ def bring_run(storage: Storage, name: str, address: Address, archive: ArchiveInd
         # They are proved by their hashes all the same; but `tar` would make something else of them.
         log.warning("%s: %d headers tell of their members what the index does not", where, strange)
     return brought
+
+
+def _read_past(storage: Storage, address: Address, begin: int, stop: int) -> bytes:
+    """A range of what a server gives only whole: what stands before it goes by, what follows is not asked."""
+    parts = []
+    at = 0
+    with storage.read(address) as body:
+        for part in body:
+            parts.append(part[max(0, begin - at) : max(0, stop - at)])
+            at += len(part)
+            if at >= stop:
+                break
+    return b"".join(parts)
 
 
 def _is_header_of(header: bytes, oid: Oid, size: int) -> bool:

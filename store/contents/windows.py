@@ -1,8 +1,9 @@
 """`Windows`: runs of an archive's members, each brought by one request for all threads that want one of them.
 
 A reader of small files asks for one and is likely to want its neighbours next. So a window begins at the
-member that is wanted, and is twice as large as the one before it where it goes on behind that: who reads in
-order soon moves megabytes a request, who jumps about never moves more than the least window for a member.
+member that is wanted, and is twice as large as the one before it where it goes on behind that, also from the
+end of one archive to the beginning of another: who reads in order soon moves megabytes a request, who jumps
+about never moves more than the least window for a member.
 
 Any thread. What was brought stays in memory within `budget` bytes, for those who come a little later.
 """
@@ -60,6 +61,8 @@ class Windows:
         self._bytes = 0
         self._followed: dict[str, OrderedDict[int, int]] = {}
         """By archive: where windows ended, and how large they were."""
+        self._at_end = 0
+        """How large the last window was that ended its archive; 0 where one has gone on since."""
 
     def read(
         self,
@@ -115,6 +118,8 @@ class Windows:
             stop += 1
         followed = self._followed.setdefault(archive, OrderedDict())
         followed[stop] = size
+        if stop == len(ends):
+            self._at_end = size
         while len(followed) > _FOLLOWED:
             followed.popitem(last=False)
         window = _Window(Run(member, stop), ends[stop - 1] - begin)
@@ -129,9 +134,10 @@ class Windows:
     def _wanted_size(self, archive: str, member: int) -> int:
         followed = self._followed.get(archive, OrderedDict())
         before = next((stop for stop in reversed(followed) if stop <= member <= stop + _SLACK), None)
-        if before is None:
-            return SMALLEST_WINDOW
-        return min(2 * followed.pop(before), LARGEST_WINDOW)
+        if before is not None:
+            return min(2 * followed.pop(before), LARGEST_WINDOW)
+        before, self._at_end = self._at_end if member <= _SLACK else 0, 0
+        return max(SMALLEST_WINDOW, min(2 * before, LARGEST_WINDOW))
 
     def _fill(self, archive: str, window: _Window, bring: Callable[[Run], Brought]) -> None:
         try:

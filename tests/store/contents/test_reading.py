@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ from store.contents.names import (
     WHOLE,
     ContentName,
 )
-from store.errors import ObjectMissing, RemoteCorrupt, StoreError
+from store.errors import ObjectMissing, RangeRefused, RemoteCorrupt, RemoteMissing, StoreError
 from store.layouts import object_path
+from store.remotes.storage import Address, Body
 from tests.mount.datasets import Cache, filler
-from tests.store.contents.content_remote import PIECE, ContentRemote, oid_of, reading
+from tests.store.contents.content_remote import PIECE, ContentRemote, Counted, oid_of, reading
 
 SMALL = {f"{number:04}.bin": filler(4000 + number % 7, number) for number in range(2000)}
 MIB = 1 << 20
@@ -320,5 +322,70 @@ def test_members_that_went_to_another_archive_are_found(tmp_path: Path, remote: 
             remote.put_version({"more": filler(800_000, 5), **few})
             for data in others:
                 assert await reader.read(oid_of(data)) == data
+
+    trio.run(main)
+
+
+def test_a_catalogue_cannot_make_anybody_ask_for_ever(
+    tmp_path: Path, remote: ContentRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.contents.finding.MOST_LOST", 5)
+    data = filler(1000, 1)
+    manifest = remote.put_version({"a": data})
+    names = tuple(f"{number:064x}" for number in range(500))
+    remote.put(ContentName.of(manifest), CATALOGUE, Catalogue(manifest, names, {}, {}).to_bytes())
+
+    async def main() -> None:
+        async with reading(tmp_path, remote.root, manifests=(manifest,)) as (reader, (storage,)):
+            assert await reader.read(oid_of(data)) == data
+            assert len(storage.requests) < 100
+
+    trio.run(main)
+
+
+def test_a_server_that_gives_only_whole_files_gives_members(
+    tmp_path: Path, remote: ContentRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = list(SMALL.values())[:5]
+    remote.put_archive(few)
+    read = Counted.read
+
+    def read_whole(
+        self: Counted, address: Address, offset: int = 0, length: int | None = None, validator: str = ""
+    ) -> AbstractContextManager[Body]:
+        if length is not None:
+            raise RangeRefused("only whole")
+        return read(self, address, offset, length, validator)
+
+    monkeypatch.setattr(Counted, "read", read_whole)
+
+    async def main() -> None:
+        async with reading(tmp_path, remote.root) as (reader, _):
+            for data in reversed(few):
+                assert await reader.read(oid_of(data)) == data
+
+    trio.run(main)
+
+
+def test_what_is_about_to_be_evicted_is_asked_for(tmp_path: Path, remote: ContentRemote) -> None:
+    few = list(SMALL.values())[:5]
+    archive = remote.put_archive(few)
+    remote.put_whole(MIDDLE)
+    remote.put_parts(LARGE)
+
+    async def main() -> None:
+        async with reading(tmp_path, remote.root) as (reader, (storage,)):
+            (there,) = reader.remotes.remotes
+            ask = reader.engine.threads.on_disk
+            for data in (*few, MIDDLE, LARGE):
+                assert await ask(there.confirm, oid_of(data)) == len(data)
+            assert len(storage.of("size", ARCHIVE)) == 1
+            remote.place(ContentName.of_archive(archive.name), ARCHIVE).unlink()
+            remote.place(ContentName.of(oid_of(MIDDLE)), WHOLE).unlink()
+            assert there.contents is not None
+            there.contents._seen.clear()  # as after half a minute
+            for data in (*few, MIDDLE):
+                with pytest.raises(RemoteMissing):
+                    await ask(there.confirm, oid_of(data))
 
     trio.run(main)
