@@ -16,6 +16,7 @@ from benchmarks.cases.lazy_small import compare_lazy_small
 from benchmarks.cases.many_entries import measure_many_entries
 from benchmarks.cases.materialize import measure_materialize
 from benchmarks.cases.native import compare_native
+from benchmarks.cases.native_names import compare_native_names
 from benchmarks.cases.push import compare_push
 from benchmarks.cases.remote_logs import measure_remote_logs
 from benchmarks.cases.revisions_first import compare_first_access
@@ -31,6 +32,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "small-files": compare_small_files,
     "large-file": compare_large_file,
     "native": compare_native,
+    "native-names": compare_native_names,
     "many-entries": measure_many_entries,
     "commit": compare_commit,
     "backup": compare_backup,
