@@ -28,6 +28,7 @@ from store.layouts import object_path
 from store.ledger import Ledger
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
+from store.oplog.changes import note_changes
 from store.pushing.crew import Crew
 from store.pushing.lacking import Item
 from store.remotes.remote import Remote
@@ -69,14 +70,12 @@ class CacheCollection:
         self._crew = Crew(tick)
 
     def plan(self) -> Plan:
-        """Look at everything. Raises `StoreError` for a young manifest that cannot be read."""
+        """Look at everything. Raises `InputError` for a young manifest that cannot be read."""
         there = [Item(oid, size) for oid, size in list_objects(self._cache)]
         unnamed = [item for item in there if item.oid not in self._kept]
         kept = amount_of(item for item in there if item.oid in self._kept)
         young = {item.oid for item in self._young(unnamed)}
-        held = Kept()
-        for unknown in self._manifests.keep_members((oid for oid in young if oid.is_tree), held):
-            raise unknown.error
+        held = self._manifests.members(oid for oid in young if oid.is_tree)
         stays: dict[str, list[Item]] = {}
         free: list[Item] = []
         with _opened(self._cache) as root:
@@ -115,6 +114,7 @@ class CacheCollection:
                             why = UNPUSHED if unpushed else fate.value
                             outcome.left[why] = outcome.left.get(why, 0) + 1
                     ledger.disown(item.oid for item in gone)
+                    note_changes(root, gone=[item.oid for item in gone])
                 outcome.deleted += gone
 
     def _young(self, items: Sequence[Item]) -> Iterator[Item]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from store.cache_chain import CacheChain
 from store.collecting.claims import Claim
-from store.errors import CacheUnusable, ManifestInvalid, ObjectCorrupt, ObjectMissing, StoreError
+from store.errors import CacheUnusable, InputError, ManifestInvalid, ObjectCorrupt, ObjectMissing, StoreError
 from store.manifest import check_manifest, parse_manifest
 from store.oid import Oid
 
@@ -71,6 +71,18 @@ class Manifests:
                 except StoreError as error:
                     unknown.append(Unknown(oid, error))
         return unknown
+
+    def members(self, young: Iterable[Oid]) -> Kept:
+        """What manifests name that stay though nothing names them.
+
+        Raises `InputError` where that is not known."""
+        held = Kept()
+        for unknown in self.keep_members(young, held):
+            raise InputError(
+                f"no garbage is collected, for what {unknown.oid} names, a manifest that came lately, is not "
+                f"known: {unknown.error}"
+            )
+        return held
 
     def _read(self, oids: Sequence[Oid]) -> Iterator[tuple[Oid, bytes | StoreError]]:
         lacking = []

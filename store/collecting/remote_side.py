@@ -26,7 +26,7 @@ from store.collecting.kept import Kept, Manifests
 from store.collecting.plan import Outcome, Plan, amount_of, in_order
 from store.collecting.refusals import check_logs, check_readable, refuse, refuse_strays
 from store.contents.names import ROOT
-from store.errors import RemoteDenied, RemoteError, RemoteMissing, StoreError
+from store.errors import LockTimeout, RemoteDenied, RemoteError, RemoteMissing, StoreError
 from store.layouts import object_path
 from store.oid import Oid
 from store.oplog.giving_way import logs_there
@@ -52,7 +52,7 @@ YOUNG: Final = "young"
 STILL_THERE: Final = "still there"
 
 
-class Interfered(StoreError):
+class Interfered(LockTimeout):
     """Somebody else works on the remote: nothing more is deleted."""
 
 
@@ -92,8 +92,7 @@ class RemoteCollection:
         self._attempted: list[Item] = []
 
     def plan(self) -> Plan:
-        """Look at everything. Raises `InputError` where the remote is not to be collected, `RemoteError`,
-        `StoreError` for a young manifest that cannot be read."""
+        """Look at everything. Raises `InputError` where the remote is not to be collected, `RemoteError`."""
         plans: list[Plan] = []
         self._crew.run([lambda: plans.append(self._plan())])
         return plans[0]
@@ -140,9 +139,7 @@ class RemoteCollection:
             raise refuse_strays(remote.name, strays)
         since = time.time() - self._grace
         young = {item.oid for item, listed in unnamed if not 0 < listed.modified <= since}
-        held_back = Kept()
-        for unknown in self._manifests.keep_members((oid for oid in young if oid.is_tree), held_back):
-            raise unknown.error
+        held_back = self._manifests.members(oid for oid in young if oid.is_tree)
         staying = [item for item, _ in unnamed if item.oid in young or item.oid in held_back]
         garbage = [item for item, _ in unnamed if item.oid not in young and item.oid not in held_back]
         kept = amount_of(item for item, _ in there if item.oid in self._kept)

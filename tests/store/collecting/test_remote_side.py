@@ -135,7 +135,7 @@ def test_what_is_young_stays_and_what_it_names(user: User) -> None:
 def test_a_young_manifest_that_cannot_be_read_stops_everything(user: User) -> None:
     old, new = pushed(user)
     (user.cache / "files/md5" / old.digest[:2] / f"{old.digest[2:]}.dir").unlink()
-    with pytest.raises(ObjectMissing, match="nowhere"):
+    with pytest.raises(InputError, match=f"{old} names.*nowhere"):
         collection(user, new, grace=DAY).plan()
 
 
