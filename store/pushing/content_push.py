@@ -15,14 +15,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from store.cache_chain import CacheChain
-from store.contents.archiving import SMALL_BYTES, grouped
-from store.contents.chunking import AVERAGE
-from store.contents.index import MOST_PIECES, Piece, encode_parts
+from store.contents.archiving import SMALL_BYTES
+from store.contents.chunking import SMALLEST
+from store.contents.index import MOST_PIECES, encode_parts
 from store.contents.names import (
     ARCHIVE,
     ARCHIVE_INDEX,
@@ -33,8 +31,10 @@ from store.contents.names import (
 )
 from store.errors import RemoteAbsent, RemoteMissing, StoreError
 from store.oid import Oid
+from store.pushing.content_loads import Cut, Group, Part, batches_of, groups_of
+from store.pushing.content_places import Places
 from store.pushing.content_sources import archive_of, cut, read_piece
-from store.pushing.content_survey import WHOLE_BYTES, ContentSurvey, Places
+from store.pushing.content_survey import WHOLE_BYTES, ContentSurvey
 from store.pushing.lacking import Item
 from store.pushing.push import Log, stays_here
 from store.pushing.sending import JOBS, LARGE_JOBS, Sender, Tally
@@ -42,42 +42,6 @@ from store.pushing.sources import verified
 from store.pushing.versions import Versions, named, read_versions
 from store.remotes.remote import Remote
 from store.remotes.storage import Address
-
-CUT_AT_ONCE: Final = 16 << 30
-"""Bytes of contents whose pieces are in memory together, unless a single one has more."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Small contents that go into one archive."""
-
-    items: Sequence[Item]
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A piece of a content; others may have it, too."""
-
-    oid: Oid
-    piece: Piece
-
-    @property
-    def size(self) -> int:
-        return self.piece.length
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A large content in pieces."""
-
-    oid: Oid
-    pieces: Sequence[Piece]
-
-    @property
-    def size(self) -> int:
-        """Of its index, about."""
-        return 64 * len(self.pieces)
 
 
 class ContentPush:
@@ -119,11 +83,11 @@ class ContentPush:
         lacking = self._note_found(versions, places)
         sender.tally.lacking += len(lacking)
         sender.tally.lacking_bytes += sum(max(item.size, 0) for item in lacking)
-        large = [item for item in lacking if WHOLE_BYTES < item.size <= MOST_PIECES * AVERAGE]
-        for some in _batches(sorted(large, key=lambda item: -item.size)):
+        large = [item for item in lacking if WHOLE_BYTES < item.size <= MOST_PIECES * SMALLEST]
+        for some in batches_of(sorted(large, key=lambda item: -item.size)):
             self._put_in_parts(some, places)
         small = [item for item in lacking if 0 <= item.size <= SMALL_BYTES]
-        groups = _groups(small)
+        groups = groups_of(small)
         gathered = {item.oid for group in groups for item in group.items}
         left = {item.oid for item in large} | gathered
         self._put_others(
@@ -151,7 +115,7 @@ class ContentPush:
 
     def _put_in_parts(self, items: Sequence[Item], places: Places) -> None:
         sender = self._sender
-        contents: list[_Cut] = []
+        contents: list[Cut] = []
 
         def cut_one(item: Item) -> None:
             try:
@@ -160,20 +124,20 @@ class ContentPush:
                 sender.fail(item.oid, error)
             else:
                 with self._lock:
-                    contents.append(_Cut(item.oid, pieces))
+                    contents.append(Cut(item.oid, pieces))
 
         sender.crew.each(items, cut_one, min(LARGE_JOBS, sender.jobs))
         lacking = self._survey.lacking_parts(piece for one in contents for piece in one.pieces)
-        parts: dict[str, _Part] = {}
+        parts: dict[str, Part] = {}
         for one in sorted(contents, key=lambda one: -one.pieces[-1].offset):
             for piece in one.pieces:
                 if piece.part in lacking:
-                    parts.setdefault(piece.part, _Part(one.oid, piece))
+                    parts.setdefault(piece.part, Part(one.oid, piece))
         known = sum(piece.length for one in contents for piece in one.pieces)
         sender.tally.lacking_bytes -= known - sum(part.size for part in parts.values())
         failed: dict[str, StoreError] = {}
 
-        def fail(part: _Part, error: StoreError) -> None:
+        def fail(part: Part, error: StoreError) -> None:
             failed.setdefault(part.piece.part, error)
             sender.fail(part.oid, error)
 
@@ -191,7 +155,7 @@ class ContentPush:
             lambda one, error: sender.fail(one.oid, error),
         )
 
-    def _put_part(self, part: _Part) -> None:
+    def _put_part(self, part: Part) -> None:
         data = read_piece(self._caches, part.oid, part.piece)
         key = ContentName.of_part(part.piece.part).key(WHOLE)
         self._sender.put_bytes(key, data)
@@ -199,7 +163,7 @@ class ContentPush:
         if self._log is not None:
             self._log.put_file(key, part.piece.part, len(data))
 
-    def _put_parts_index(self, one: _Cut, places: Places) -> None:
+    def _put_parts_index(self, one: Cut, places: Places) -> None:
         key = ContentName.of(one.oid).key(PARTS_INDEX)
         self._sender.put_bytes(key, encode_parts(one.oid, list(one.pieces)))
         size = one.pieces[-1].offset + one.pieces[-1].length
@@ -207,23 +171,23 @@ class ContentPush:
 
     # Small contents, and those between
 
-    def _put_others(self, groups: Sequence[_Group], items: Sequence[Item], places: Places) -> None:
-        things: list[_Group | Item] = sorted([*groups, *items], key=lambda one: -one.size)
+    def _put_others(self, groups: Sequence[Group], items: Sequence[Item], places: Places) -> None:
+        things: list[Group | Item] = sorted([*groups, *items], key=lambda one: -one.size)
 
-        def put(thing: _Group | Item) -> None:
-            if isinstance(thing, _Group):
+        def put(thing: Group | Item) -> None:
+            if isinstance(thing, Group):
                 self._put_archive(thing, places)
             else:
                 self._put_whole(thing, places)
 
-        def fail(thing: _Group | Item, error: StoreError) -> None:
-            for item in thing.items if isinstance(thing, _Group) else (thing,):
+        def fail(thing: Group | Item, error: StoreError) -> None:
+            for item in thing.items if isinstance(thing, Group) else (thing,):
                 if not places.find(item.oid.algorithm, item.oid.digest):
                     self._sender.fail(item.oid, error)
 
         self._sender.put_all(things, put, fail)
 
-    def _put_archive(self, group: _Group, places: Places) -> None:
+    def _put_archive(self, group: Group, places: Places) -> None:
         wanted = [item.oid for item in group.items if item.oid not in self._sender.failed]
         archive = archive_of(self._caches, wanted, self._sender.fail, lambda _: self._sender.crew.check())
         if archive is None:
@@ -305,26 +269,3 @@ def _items(versions: Versions) -> Iterator[Item]:
             yield Item(Oid(digest, algorithm=algorithm), size)
     for oid, data in versions.manifests.items():
         yield Item(oid, len(data))
-
-
-def _groups(items: Iterable[Item]) -> list[_Group]:
-    """Small contents by the archives that they go into: at least two of one algorithm."""
-    kinds: dict[str, list[Item]] = {}
-    for item in items:
-        kinds.setdefault(item.oid.algorithm, []).append(item)
-    groups = [group for some in kinds.values() for group in grouped((item, item.size) for item in some)]
-    return [_Group(group, sum(item.size for item in group)) for group in groups if len(group) > 1]
-
-
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Large contents, so many at a time as are cut together."""
-    batch: list[Item] = []
-    total = 0
-    for item in items:
-        if batch and total + item.size > CUT_AT_ONCE:
-            yield batch
-            batch, total = [], 0
-        batch.append(item)
-        total += item.size
-    if batch:
-        yield batch

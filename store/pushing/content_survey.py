@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -33,6 +32,7 @@ from store.contents.sealing import DIGEST_BYTES, LARGEST, values
 from store.errors import ObjectCorrupt, RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteMissing
 from store.oid import Oid
 from store.pushing.asking import Patience
+from store.pushing.content_places import Places
 from store.pushing.crew import Crew
 from store.pushing.lacking import NOT_HERE, Survey, Wanted, directories
 from store.pushing.sending import Sender
@@ -43,44 +43,6 @@ WHOLE_BYTES: Final = 4 << 20
 
 Lengths = Mapping[str, Mapping[str, int]]
 """Algorithm → digests → lengths in bytes, or `NOT_HERE`."""
-
-
-@dataclass(slots=True)
-class Places:
-    """Where contents are on the remote."""
-
-    kept: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Algorithm → digest → `WHOLE`, `PARTS_INDEX`, or the name of an archive."""
-    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Their lengths in bytes."""
-
-    def note(self, oid: Oid, where: str, size: int) -> None:
-        self.kept.setdefault(oid.algorithm, {})[oid.digest] = where
-        self.sizes.setdefault(oid.algorithm, {})[oid.digest] = size
-
-    def find(self, algorithm: str, digest: str) -> str:
-        """Where a content is; empty where it is not."""
-        return self.kept.get(algorithm, {}).get(digest, "")
-
-    def key(self, oid: Oid) -> str:
-        """The key of what has the content, for logs."""
-        where = self.find(oid.algorithm, oid.digest)
-        if where in (WHOLE, PARTS_INDEX):
-            return ContentName.of(oid).key(where)
-        return ContentName.of_archive(where).key(ARCHIVE)
-
-    def catalogue(self, manifest: Oid, named: Iterable[str]) -> Catalogue:
-        """Of a manifest that names contents whose places are known."""
-        kept, sizes = self.kept.get(manifest.algorithm, {}), self.sizes.get(manifest.algorithm, {})
-        archives: set[str] = set()
-        found: dict[str, dict[bytes, int]] = {WHOLE: {}, PARTS_INDEX: {}}
-        for digest in named:
-            where = kept[digest]
-            if where in found:
-                found[where][bytes.fromhex(digest)] = sizes[digest]
-            else:
-                archives.add(where)
-        return Catalogue(manifest, tuple(archives), found[WHOLE], found[PARTS_INDEX])
 
 
 class ContentShelves:

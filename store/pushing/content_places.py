@@ -1,0 +1,48 @@
+"""`Places`: where a push has found or put contents, in content directories. Whoever writes has a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from store.contents.catalogue import Catalogue
+from store.contents.names import ARCHIVE, PARTS_INDEX, WHOLE, ContentName
+from store.oid import Oid
+
+
+@dataclass(slots=True)
+class Places:
+    """Where contents are on the remote."""
+
+    kept: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Algorithm → digest → `WHOLE`, `PARTS_INDEX`, or the name of an archive."""
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Their lengths in bytes."""
+
+    def note(self, oid: Oid, where: str, size: int) -> None:
+        self.kept.setdefault(oid.algorithm, {})[oid.digest] = where
+        self.sizes.setdefault(oid.algorithm, {})[oid.digest] = size
+
+    def find(self, algorithm: str, digest: str) -> str:
+        """Where a content is; empty where it is not."""
+        return self.kept.get(algorithm, {}).get(digest, "")
+
+    def key(self, oid: Oid) -> str:
+        """The key of what has the content, for logs."""
+        where = self.find(oid.algorithm, oid.digest)
+        if where in (WHOLE, PARTS_INDEX):
+            return ContentName.of(oid).key(where)
+        return ContentName.of_archive(where).key(ARCHIVE)
+
+    def catalogue(self, manifest: Oid, named: Iterable[str]) -> Catalogue:
+        """Of a manifest that names contents whose places are known."""
+        kept, sizes = self.kept.get(manifest.algorithm, {}), self.sizes.get(manifest.algorithm, {})
+        archives: set[str] = set()
+        found: dict[str, dict[bytes, int]] = {WHOLE: {}, PARTS_INDEX: {}}
+        for digest in named:
+            where = kept[digest]
+            if where in found:
+                found[where][bytes.fromhex(digest)] = sizes[digest]
+            else:
+                archives.add(where)
+        return Catalogue(manifest, tuple(archives), found[WHOLE], found[PARTS_INDEX])
