@@ -5,7 +5,9 @@ SSD: for random reads of 4 KiB twice to three times as much, and threads that ov
 the kernel's read-ahead of sequential ones. A disk that takes its time, or hangs, must not hold up
 everybody else, though. So the loop waits itself only for a local file system (a server that is gone
 hangs for minutes), only after threads have shown the disk to be quick, and no more for a while after a
-single answer that was not. Pure but for what the clock tells its caller; belongs to the loop.
+single answer that was not: the longer that took, the longer. So slow answers hold the loop up for a small
+part of its time, and the odd one of an SSD, one in thousands, costs little. Pure but for what the clock tells
+its caller; belongs to the loop.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ QUICK_SECONDS: Final = 0.004
 """An answer within it is quick: some reads of an SSD's, less than one seek of a disk's."""
 QUICK_ONES: Final = 8
 """So many in a row, by threads, and the disk is trusted."""
-REST_SECONDS: Final = 1.0
-"""For so long threads do the waiting after the first slow answer; twice as long after each further one."""
+REST_FACTOR: Final = 16
+"""For so many times as long as a slow answer took, threads do the waiting; for twice as many after each
+further one."""
+LARGEST_FACTOR: Final = 1 << 14
 LONGEST_REST_SECONDS: Final = 60.0
-FORGIVEN_ONES: Final = 4096
+FORGIVEN_ONES: Final = 1024
 """So many quick answers after a slow one, and it is forgotten."""
 
 
@@ -29,7 +33,7 @@ class DiskPace:
     def __init__(self, *, is_local: bool) -> None:
         self._is_local = is_local
         self._quick = 0
-        self._rest = REST_SECONDS
+        self._factor = REST_FACTOR
         self._resting_until = 0.0
 
     def distrust(self) -> None:
@@ -45,8 +49,8 @@ class DiskPace:
         if seconds <= QUICK_SECONDS:
             self._quick += 1
             if self._quick >= FORGIVEN_ONES:
-                self._rest = REST_SECONDS
+                self._factor = REST_FACTOR
             return
         self._quick = 0
-        self._resting_until = now + self._rest
-        self._rest = min(2 * self._rest, LONGEST_REST_SECONDS)
+        self._resting_until = now + min(self._factor * seconds, LONGEST_REST_SECONDS)
+        self._factor = min(2 * self._factor, LARGEST_FACTOR)
