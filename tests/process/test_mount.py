@@ -227,6 +227,8 @@ def test_the_foreground_speaks_to_its_service_manager(
             (daemon,) = list_daemons(mountpoint)
             assert status_of(daemon, "PPid") == str(process.pid)
             assert (mountpoint / "a/0.txt").read_bytes() == dataset.files["a/0.txt"]
+            os.kill(daemon, signal.SIGKILL)  # which is nothing to tell the manager of
+            assert (mountpoint / "b/1.txt").read_bytes() == dataset.files["b/1.txt"]
             process.send_signal(signal.SIGHUP)
             assert manager.recv(4096) == b"STOPPING=1"
             _, log = process.communicate(timeout=SECONDS)

@@ -197,6 +197,23 @@ def test_killing_the_runner_ends_everything(command: Callable[..., list[str]], u
         os.close(fd)
 
 
+OUTLIVE = """
+set -e
+cat "$FUSEFS_MOUNT/a/0.txt" > /dev/null
+kill -KILL "$(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' "$FUSEFS_MOUNT/.fusefs/status")"
+cat "$FUSEFS_MOUNT/b/1.txt"
+sed -n 's/ *"restarts": //p' "$FUSEFS_MOUNT/.fusefs/status"
+"""
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("who", ["user"])
+def test_a_mount_for_one_command_outlives_its_daemon(run: Runner, user: User) -> None:
+    done = run("sh", "-c", OUTLIVE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == user.dataset.files["b/1.txt"].decode() + "1,\n"
+
+
 def test_a_command_that_leaves_a_child_in_the_mount(run: Runner) -> None:
     script = 'cd "$FUSEFS_MOUNT"; sleep 1000 >/dev/null 2>&1 & echo $!'
     done = run("sh", "-c", script)

@@ -53,6 +53,17 @@ def test_a_user_mounts_and_unmounts(user: User) -> None:
     assert list_daemons(user.mountpoint) == []
 
 
+def test_a_users_mount_outlives_its_daemon(user: User) -> None:
+    assert user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint).returncode == 0
+    (pid,) = list_daemons(user.mountpoint)
+    user.run(["kill", "-KILL", str(pid)])
+    shown = user.run(["cat", str(user.mountpoint / "a/0.txt")])
+    assert shown.stdout == user.dataset.files["a/0.txt"].decode()
+    assert list_daemons(user.mountpoint) != [pid]
+    done = user("umount", user.mountpoint)
+    assert (done.returncode, done.stderr, list_daemons(user.mountpoint)) == (0, "", [])
+
+
 def test_a_user_clears_a_dead_mount(user: User) -> None:
     assert user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint).returncode == 0
     (pid,) = list_daemons(user.mountpoint)
