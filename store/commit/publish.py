@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 from store.commit.room import Room, open_room
 from store.errors import CacheUnusable
 from store.layouts import OBJECT_ROOTS
-from store.oid import MD5
+from store.oid import MD5, Oid
+from store.oplog.changes import note_changes
 from store.ownership import OPEN_DIRECTORY, Ownership, make_root
 from store.syncing import sync_file_system
 
@@ -40,9 +41,11 @@ class Staged(NamedTuple):
 class ObjectWriter:
     """An open cache. Made by `open_writer`."""
 
-    def __init__(self, objects: int, room: Room) -> None:
+    def __init__(self, root: int, objects: int, algorithm: str, room: Room) -> None:
         self.room = room
+        self._root = root
         self._objects = objects
+        self._algorithm = algorithm
         self._prefixes: dict[str, int] = {}
         self._dirty = {objects}
         with os.scandir(objects) as entries:
@@ -72,7 +75,7 @@ class ObjectWriter:
         The names are durable after `settle`. Raises `OSError`.
         """
         self._sync_files(batch)
-        new = 0
+        new = []
         for staged in batch:
             # The same content may have been staged twice, or published by somebody meanwhile.
             if self.has(staged.oid, staged.size):
@@ -81,8 +84,9 @@ class ObjectWriter:
             prefix = self._prefix(staged.oid[:2])
             os.rename(staged.name, staged.oid[2:], src_dir_fd=self.room.fd, dst_dir_fd=prefix)
             self._dirty.add(prefix)
-            new += 1
-        return new
+            new.append((Oid.parse(staged.oid, self._algorithm), staged.size))
+        note_changes(self._root, new)
+        return len(new)
 
     def settle(self) -> None:
         """Make the names of all published objects durable. Raises `OSError`."""
@@ -137,7 +141,7 @@ def open_writer(
             room = stack.enter_context(open_room(root, ownership))
             for fd in made:
                 os.fsync(fd)
-            writer = ObjectWriter(objects, room)
+            writer = ObjectWriter(root, objects, algorithm, room)
             stack.callback(writer.close)
             yield writer
     except OSError as error:

@@ -19,7 +19,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, TypeVar
 from store.errors import CacheUnusable
 from store.layouts import object_path
 from store.oid import Oid
+from store.oplog.changes import note_changes
 from store.ownership import OBJECT_MODE, Ownership, make_root
 from store.syncing import start_writing, sync_file_system
 
@@ -161,10 +162,19 @@ class Arrivals:
                 failures.append(error)
             else:
                 failures.append(None)
+        self._note(arrival for arrival, failure in zip(batch, failures, strict=True) if failure is None)
         place = self._place
         if place is not None and not place.is_at(self.root):
             self._place = None  # the cache was moved away: the next files go to the one that is there now
         return failures
+
+    def _note(self, came: Iterable[Arrival]) -> None:
+        """Write down what has come to where DVC looks for it."""
+        place = self._place
+        if place is not None and not self._below:
+            note_changes(
+                place.root, ((arrival.oid, os.fstat(arrival.descriptor).st_size) for arrival in came)
+            )
 
     def put(self, name: str, path: Path, descriptor: int) -> None:
         """Make the file at `path`, open as `descriptor`, the file `name` below the directory of objects,

@@ -24,6 +24,7 @@ from store.keeping.records import open_home
 from store.layouts import object_path
 from store.ledger import Ledger
 from store.openat2 import open_beneath
+from store.oplog.changes import note_changes
 from store.remotes.remote import Remote
 
 SECONDS: Final = 3600.0
@@ -122,3 +123,4 @@ def _put_aside(cache: Path, record: Record, *, keep: bool) -> None:
                 os.link(name, str(record.oid), src_dir_fd=objects, dst_dir_fd=aside, follow_symlinks=False)
         else:
             os.rename(name, str(record.oid), src_dir_fd=objects, dst_dir_fd=aside)
+            note_changes(root, gone=[record.oid])

@@ -34,6 +34,7 @@ from store.keeping.records import Fetched, Totals
 from store.layouts import object_path
 from store.ledger import Ledger
 from store.oid import Oid
+from store.oplog.changes import note_changes
 
 BATCH: Final = 256
 """Things at a time: a commit waits for so many deletions at most."""
@@ -253,6 +254,7 @@ class Sweep:
                     self._leave(fetched, fate)
             if not self._dry:
                 self._ledger.disown(gone)
+                note_changes(root, gone=gone)
 
     def _would_go(self, root: int, thing: Thing) -> bool:
         if isinstance(thing, Part):

@@ -128,8 +128,8 @@ def write_log(log: Log) -> bytes:
     after, projects = list(log.after), list(log.projects)
     head = _Head(FORMAT, name.kind, name.project, name.access, name.transaction, after, projects)
     encode = msgspec.json.Encoder().encode
-    lines = [_seal(encode(head)), *(_seal(encode(record)) for record in log.records)]
-    lines.append(_seal(encode(_Tail(len(log.records)))))
+    lines = [seal(encode(head)), *(seal(encode(record)) for record in log.records)]
+    lines.append(seal(encode(_Tail(len(log.records)))))
     return b"\n".join(lines) + b"\n"
 
 
@@ -140,7 +140,7 @@ def read_log(name: LogName, data: bytes) -> Log:
     if len(lines) < 3 or lines.pop():
         return replace(log, fault="it is torn: its last line is missing")
     for number, line in enumerate(lines, 1):
-        if not _is_sealed(line):
+        if not is_sealed(line):
             return replace(log, fault=f"line {number} is not as it was written")
     try:
         version = msgspec.json.decode(lines[0], type=_Version).log
@@ -165,7 +165,17 @@ def read_log(name: LogName, data: bytes) -> Log:
 def is_whole(tail: bytes) -> bool:
     """Is a log's last line there, as it was written? `tail` is what the log ends with."""
     lines = tail[-LAST_LINE:].split(b"\n")
-    return len(lines) > 2 and not lines[-1] and _is_sealed(lines[-2]) and lines[-2].startswith(b'{"records":')
+    return len(lines) > 2 and not lines[-1] and is_sealed(lines[-2]) and lines[-2].startswith(b'{"records":')
+
+
+def seal(line: bytes) -> bytes:
+    """A line, which is a JSON object, with its checksum."""
+    return line[:-1] + b',"xxh3":"' + xxhash.xxh3_64_hexdigest(line).encode() + b'"}'
+
+
+def is_sealed(line: bytes) -> bool:
+    """Is it as it was sealed?"""
+    return len(line) > _SUM and seal(line[:-_SUM] + b"}") == line
 
 
 def _fault(named: Sequence[str], records: Iterable[Record]) -> str:
@@ -175,11 +185,3 @@ def _fault(named: Sequence[str], records: Iterable[Record]) -> str:
         if not record.path or record.path.startswith("/") or "\0" in record.path or record.size < -1:
             return f"it tells of {record.path[:100]!r}, which is no path of a remote"
     return ""
-
-
-def _seal(line: bytes) -> bytes:
-    return line[:-1] + b',"xxh3":"' + xxhash.xxh3_64_hexdigest(line).encode() + b'"}'
-
-
-def _is_sealed(line: bytes) -> bool:
-    return len(line) > _SUM and _seal(line[:-_SUM] + b"}") == line

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.oid import MD5_DOS2UNIX, Oid
-from store.oplog.logs import Log, LogName, Record, _seal, format_oid, parse_oid, read_log, write_log
+from store.oplog.logs import Log, LogName, Record, format_oid, parse_oid, read_log, seal, write_log
 
 NAME = LogName("end", "1" * 32, "2" * 16, "3" * 32)
 RECORDS = (
@@ -74,7 +74,7 @@ def test_lines_that_are_missing_or_come_twice_are_noticed() -> None:
 def test_a_newer_format_is_said_to_be() -> None:
     data = write_log(Log(NAME))
     head = data.splitlines()[0]
-    newer = _seal(head[: -len(b',"xxh3":"0123456789abcdef"}')].replace(b'"log":1', b'"log":2') + b"}")
+    newer = seal(head[: -len(b',"xxh3":"0123456789abcdef"}')].replace(b'"log":1', b'"log":2') + b"}")
     assert "newer fusefs" in read_log(NAME, data.replace(head, newer)).fault
 
 
