@@ -20,6 +20,8 @@ _TEXT: Final = bytes(range(32, 127)) + b"\n\r\t\f\b"
 _LARGEST_SHARE: Final = 0.30
 """Of bytes in a text's head that are not text."""
 _PIECE_BYTES: Final = 1 << 20
+_AT_ONCE_BYTES: Final = 2047
+"""That `hashlib` hashes without letting go of the interpreter."""
 
 
 class Hasher:
@@ -72,6 +74,15 @@ class Hasher:
         self._hash.update(converted if self._begins_as_text else block)
         if self._fresh_hash is not self._hash:
             self._fresh_hash.update(converted if is_text else block)
+
+
+def bytes_match(data: bytes, oid: Oid) -> bool:
+    """Whether `data` are the object's bytes. For small objects: it never lets go of the interpreter,
+    which would take longer to have back than the work."""
+    hasher = Hasher(oid.algorithm)
+    for start in range(0, len(data), _AT_ONCE_BYTES):
+        hasher.update(data[start : start + _AT_ONCE_BYTES])
+    return hasher.matches(oid)
 
 
 def file_matches(descriptor: int, oid: Oid) -> bool:

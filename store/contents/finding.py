@@ -196,7 +196,7 @@ class Finder:
                 has_any = any(True for _ in self._storage.list(ROOT))
             else:
                 has_any = self._has_catalogue(manifests)
-        except RemoteMissing:
+        except (RemoteMissing, RemoteCorrupt):
             has_any = False
         except RemoteDenied:  # who may not list may still ask
             has_any = self._has_catalogue(manifests)

@@ -13,7 +13,7 @@ from typing import Final
 from store.contents.index import ArchiveIndex
 from store.contents.windows import Brought, Run
 from store.errors import RangeRefused, RemoteCorrupt, RemoteError
-from store.hashing import Hasher
+from store.hashing import bytes_match
 from store.layouts import object_path
 from store.oid import Oid
 from store.remotes.storage import CHUNK_BYTES, Address, Storage
@@ -73,9 +73,7 @@ def bring_run(storage: Storage, name: str, address: Address, archive: ArchiveInd
         member = archive.member(number)
         at = member.offset - begin
         found = data[at : at + member.length]
-        hasher = Hasher(member.oid.algorithm)
-        hasher.update(found)
-        if hasher.matches(member.oid):
+        if bytes_match(found, member.oid):
             brought[number] = found
             strange += not _is_header_of(data[at - BLOCK : at], member.oid, member.length)
         else:

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from store.contents.members import MemberBody
 from store.errors import CacheUnusable, RemoteCorrupt, RemoteSlow
 from store.fetching.arrivals import Arrivals
-from store.hashing import Hasher
+from store.hashing import Hasher, bytes_match
 from store.oid import Oid
 from store.remotes.remote import Remote
 from store.remotes.storage import CHUNK_BYTES, Body
@@ -36,10 +36,6 @@ SPARE_BYTES: Final = 64 << 20
 """Of memory, for bytes that are not on the disk, or not yet; beyond that, a file."""
 IN_MEMORY: Final = 256 << 10
 """Bytes. An object that has no more is not written before it is read."""
-
-
-_HASHED_AT_ONCE: Final = 2047
-"""Bytes that `hashlib` hashes without letting go of the interpreter, which takes longer to have back."""
 
 
 NO_ERRAND: Final = -1
@@ -260,15 +256,11 @@ class Downloader:
             raise
         keep = wanted.keep and self._may_keep(length)
         fetched = Fetched.in_memory(wanted.oid, data, remote, self.spare, keep=keep)
-        if self._verify:
-            hasher = Hasher(wanted.oid.algorithm)
-            for start in range(0, length, _HASHED_AT_ONCE):
-                hasher.update(data[start : start + _HASHED_AT_ONCE])
-            if not hasher.matches(wanted.oid):
-                self._quarantine(fetched)
-                # An error is remembered, and its traceback would hold what the frame does.
-                del fetched, data
-                raise _other_hash(remote, wanted.oid)
+        if self._verify and not bytes_match(data, wanted.oid):
+            self._quarantine(fetched)
+            # An error is remembered, and its traceback would hold what the frame does.
+            del fetched, data
+            raise _other_hash(remote, wanted.oid)
         return fetched
 
     def _quarantine(self, fetched: Fetched) -> None:
