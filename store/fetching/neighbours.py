@@ -22,19 +22,20 @@ def take_along(
 
     They are proved, and all of one algorithm.
     """
+    held = [oid for oid in along if locks.try_hold(oid)]
     taken: list[Fetched] = []
-    oids = list(along)
-    if not oids:
-        return taken
     # What is here stays as it is: it may be somebody else's, and not for us to evict.
-    here = cache.lengths([oid.digest for oid in oids], oids[0].algorithm)
-    for oid, length in zip(oids, here, strict=True):
-        if length == UNKNOWN and locks.try_hold(oid):
+    here = cache.lengths([oid.digest for oid in held], held[0].algorithm) if held else []
+    has_room = True
+    for oid, length in zip(held, here, strict=True):
+        fetched = None
+        if length == UNKNOWN and has_room:
             fetched = downloader.keep_in_memory(oid, along[oid], remote)
-            if fetched is None:
-                locks.release(oid)
-                break
+            has_room = fetched is not None
+        if fetched is not None:
             taken.append(fetched)
+        else:
+            locks.release(oid)
     return taken
 
 

@@ -105,16 +105,20 @@ def test_a_mount_mixes_remotes_of_both_layouts(mounter: Mounter, tmp_path: Path)
     mount.umount()
 
 
-def test_commands_and_python_read_them(mounter: Mounter, tmp_path: Path) -> None:
+def test_commands_and_python_read_them_from_a_server_that_cannot_list(
+    mounter: Mounter, tmp_path: Path
+) -> None:
     case = case_of(mounter, FILES)
     case.configure(far=str(tmp_path / "far"))
     case.run("push", "data.dvc", "--layout", "content")
     case.forget()
-    with fusefs.open(case.root / "data.dvc") as files:
-        assert files.cat_file("middle") == FILES["middle"]
-        assert files.cat_file("large", 6 << 20, (6 << 20) + 9) == FILES["large"][6 << 20 :][:9]
-        assert files.cat(list(FILES)[:20]) == {path: FILES[path] for path in list(FILES)[:20]}
-    case.run("fetch", "data.dvc")
+    with nginx(tmp_path / "nginx", tmp_path / "far") as server:
+        case.configure(far=server.url)
+        with fusefs.open(case.root / "data.dvc") as files:
+            assert files.cat_file("middle") == FILES["middle"]
+            assert files.cat_file("large", 6 << 20, (6 << 20) + 9) == FILES["large"][6 << 20 :][:9]
+            assert files.cat(list(FILES)[:20]) == {path: FILES[path] for path in list(FILES)[:20]}
+        case.run("fetch", "data.dvc")
     assert all(case.cache.place(md5(data)).read_bytes() == data for data in FILES.values())
 
 
