@@ -485,6 +485,11 @@ def test_a_check_holds_contents_against_what_is_there(
     assert found == {(d, "lost") for d in gone} | {(member.oid.digest, "damaged")}
     archive.unlink()
     assert {one.oid.digest for one in user.check().findings} == gone | members
+    repaired = user.check(repair=True)  # which puts objects in DVC's places
+    assert {one.oid.digest: one.mended for one in repaired.findings} == dict.fromkeys(
+        gone | members, "the cache"
+    )
+    assert user.check(deep=True).findings == []
     monkeypatch.setattr(archiving, "ARCHIVE_BYTES", 12 << 10)  # so they come into others now
     pushed_with_log(case, user)
     assert not archive.exists()
