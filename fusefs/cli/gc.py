@@ -299,6 +299,8 @@ class Report:
 _REASONS: Final = {
     "young": "younger than --grace, or named by what is",
     "unpushed": "that no remote is known to have; --unpushed deletes it, too",
+    "unlogged": "that no log tells of yet",
+    "unreadable": "of which it is not known what they hold; `fusefs remote fsck` says more",
     "open": "that somebody uses",
     "pinned": "with further names: pinned by a mount, or linked into a work tree",
     "other": "that is not what it should be; `fusefs cache verify` says more",

@@ -19,7 +19,7 @@ from typing import Final
 
 from store.collecting.asking import find_lacking
 from store.collecting.kept import Kept, Manifests
-from store.collecting.plan import Outcome, Plan, amount_of, in_order
+from store.collecting.plan import Outcome, Plan, Thing, amount_of, in_order
 from store.errors import LockTimeout, RemoteError
 from store.keeping.cache_locks import EVICTING, sole
 from store.keeping.deleting import Fate, delete_file, fate_of, open_root
@@ -89,19 +89,18 @@ class CacheCollection:
                 else:
                     stays.setdefault(fate.value, []).append(item)
         lacking = self._find_unpushed(free)
-        if self._unpushed:
-            garbage = free
-        else:
-            garbage = [item for item in free if item.oid not in lacking]
+        if not self._unpushed:
             stays[UNPUSHED] = [item for item in free if item.oid in lacking]
+            free = [item for item in free if item.oid not in lacking]
         amounts = {why: amount_of(items) for why, items in stays.items() if items}
-        return Plan(amount_of(there), kept, in_order(garbage), amounts)
+        return Plan(amount_of(there), kept, in_order(Thing.of(*item) for item in free), amounts)
 
     def collect(self, plan: Plan, outcome: Outcome) -> None:
         """Delete. `outcome` is filled as it goes on. Raises `LockTimeout`, `OSError`."""
         with closing(Ledger(self._cache, create=False)) as ledger:
             for start in range(0, len(plan.garbage), BATCH):
-                some = plan.garbage[start : start + BATCH]
+                things = plan.garbage[start : start + BATCH]
+                some = [Item(thing.oid, thing.size) for thing in things if thing.oid is not None]
                 lacking = frozenset() if self._unpushed else self._find_unpushed(some)
                 with self._undisturbed(), _opened(self._cache) as root:
                     gone = []
@@ -115,7 +114,7 @@ class CacheCollection:
                             outcome.left[why] = outcome.left.get(why, 0) + 1
                     ledger.disown(item.oid for item in gone)
                     note_changes(root, gone=[item.oid for item in gone])
-                outcome.deleted += gone
+                outcome.deleted += (Thing.of(*item) for item in gone)
 
     def _young(self, items: Sequence[Item]) -> Iterator[Item]:
         """Those that have got their names, or were touched, within the grace period."""

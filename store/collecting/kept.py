@@ -39,6 +39,10 @@ class Kept:
     def __contains__(self, oid: Oid) -> bool:
         return oid.raw in self._digests.get((oid.algorithm, oid.is_tree), ())
 
+    def has_any(self, algorithm: str, digests: Iterable[bytes]) -> bool:
+        """Is one of these files' objects, by their raw digests, among them?"""
+        return not self._digests.get((algorithm, False), set()).isdisjoint(digests)
+
     def __len__(self) -> int:
         return sum(map(len, self._digests.values()))
 

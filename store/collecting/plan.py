@@ -6,29 +6,56 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from store.layouts import object_path
+from store.oid import Oid
 from store.pushing.lacking import Item
 
 MANIFESTS: Final = "manifests"
+INDEXES: Final = "indexes"
 FILES: Final = "files"
+ARCHIVES: Final = "archives"
+PARTS: Final = "parts"
+STAGES: Final = ((MANIFESTS,), (INDEXES,), (FILES, ARCHIVES, PARTS))
+"""The kinds of things in the order in which they go: nothing that can be seen may name what is gone."""
+
+
+class Thing(NamedTuple):
+    """A file of a cache or a remote."""
+
+    path: str
+    """From the root, `/`-separated."""
+    kind: str
+    size: int
+    """Bytes."""
+    oid: Oid | None
+    """What DVC calls it, where it is an object in DVC's place."""
+
+    @classmethod
+    def of(cls, oid: Oid, size: int) -> Thing:
+        """An object in DVC's place."""
+        return cls(object_path(oid), MANIFESTS if oid.is_tree else FILES, size, oid)
 
 
 class Amount(NamedTuple):
-    """Objects, and bytes of them."""
+    """Things, and bytes of them."""
 
     objects: int = 0
     bytes: int = 0
 
+    def plus(self, other: Amount) -> Amount:
+        return Amount(self.objects + other.objects, self.bytes + other.bytes)
 
-def amount_of(items: Iterable[Item]) -> Amount:
-    sizes = [max(item.size, 0) for item in items]
+
+def amount_of(things: Iterable[Thing | Item]) -> Amount:
+    sizes = [max(thing.size, 0) for thing in things]
     return Amount(len(sizes), sum(sizes))
 
 
-def by_kind(items: Iterable[Item]) -> dict[str, Amount]:
-    """Manifests and files."""
-    found: dict[str, list[Item]] = {MANIFESTS: [], FILES: []}
-    for item in items:
-        found[MANIFESTS if item.oid.is_tree else FILES].append(item)
+def by_kind(things: Iterable[Thing]) -> dict[str, Amount]:
+    """Manifests and files, and what else there is."""
+    found: dict[str, list[Thing]] = {MANIFESTS: [], FILES: []}
+    for thing in things:
+        found.setdefault(thing.kind, []).append(thing)
     return {kind: amount_of(some) for kind, some in found.items()}
 
 
@@ -39,22 +66,23 @@ class Plan:
     there: Amount
     kept: Amount
     """What revisions name that are kept."""
-    garbage: Sequence[Item]
-    """What would be deleted: manifests, then files, each in order."""
+    garbage: Sequence[Thing]
+    """What would be deleted, in that order."""
     stays: Mapping[str, Amount] = field(default_factory=dict)
     """What no kept revision names and stays all the same, by reason."""
 
 
-def in_order(items: Iterable[Item]) -> list[Item]:
-    """Manifests first: none that can be seen may name what is gone."""
-    return sorted(items, key=lambda item: (not item.oid.is_tree, item.oid))
+def in_order(things: Iterable[Thing]) -> list[Thing]:
+    """By stages."""
+    stages = {kind: number for number, kinds in enumerate(STAGES) for kind in kinds}
+    return sorted(things, key=lambda thing: (stages[thing.kind], thing.path))
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of a plan."""
 
-    deleted: list[Item] = field(default_factory=list)
+    deleted: list[Thing] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
-    """Why objects of the plan stayed in the end, and how many."""
+    """Why things of the plan stayed in the end, and how many."""
     notes: list[str] = field(default_factory=list)

@@ -15,28 +15,27 @@ Caller: `fusefs gc`. Blocking; the caller's thread watches, others work.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from store.collecting.asking import find_lacking
+from store.collecting.asking import find_gone
+from store.collecting.content_side import UNLOGGED, YOUNG, ContentGarbage
 from store.collecting.kept import Kept, Manifests
-from store.collecting.plan import Outcome, Plan, amount_of, in_order
+from store.collecting.plan import STAGES, Amount, Outcome, Plan, Thing, amount_of, in_order
 from store.collecting.refusals import check_logs, check_readable, refuse, refuse_strays
-from store.contents.names import ROOT
-from store.errors import LockTimeout, RemoteDenied, RemoteError, RemoteMissing, StoreError
-from store.layouts import object_path
-from store.oid import Oid
+from store.errors import LockTimeout, RemoteDenied, RemoteError, StoreError
 from store.oplog.giving_way import logs_there
-from store.oplog.holdings import Holdings, Key
+from store.oplog.holdings import Holdings
 from store.oplog.listing import list_objects
 from store.oplog.logs import Log, LogName, Record, format_oid, write_log
 from store.oplog.transactions import Journal
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
-from store.pushing.lacking import NOT_HERE, Item
+from store.pushing.lacking import Item
 from store.remotes.remote import Remote
 from store.remotes.storage import Listed
 
@@ -48,7 +47,6 @@ END_SECONDS: Final = 600.0
 LOOKS: Final = 3
 """At logs that change meanwhile."""
 
-YOUNG: Final = "young"
 STILL_THERE: Final = "still there"
 
 
@@ -62,6 +60,8 @@ class _Seen:
 
     logs: frozenset[LogName]
     latest: tuple[str, ...]
+    keys: Mapping[str, Sequence[str]]
+    """Path → the oids of what logs say that is there."""
 
 
 class RemoteCollection:
@@ -88,8 +88,8 @@ class RemoteCollection:
         self._grace = grace
         self._crew = Crew(tick)
         self._patience = Patience(self._crew)
-        self._seen = _Seen(frozenset(), ())
-        self._attempted: list[Item] = []
+        self._seen = _Seen(frozenset(), (), {})
+        self._attempted: list[Thing] = []
 
     def plan(self) -> Plan:
         """Look at everything. Raises `InputError` where the remote is not to be collected, `RemoteError`."""
@@ -107,8 +107,8 @@ class RemoteCollection:
             begin = self._begin(transaction, plan.garbage)
             try:
                 self._crew.run([lambda: self._check_alone(begin)])
-                self._delete([item for item in plan.garbage if item.oid.is_tree], begin, outcome)
-                self._delete([item for item in plan.garbage if not item.oid.is_tree], begin, outcome)
+                for kinds in STAGES:
+                    self._delete([one for one in plan.garbage if one.kind in kinds], begin, outcome)
             except (Interfered, RemoteDenied):
                 self._end(transaction, outcome)
                 raise
@@ -130,21 +130,39 @@ class RemoteCollection:
         logs = self._read_logs()
         held = journal.copies.settle(journal.key)
         check_logs(remote.name, held, self._projects)
-        self._seen = _Seen(logs, held.latest)
+        keys: dict[str, list[str]] = {}
+        for path, name in (*held.there, *held.unsure):
+            keys.setdefault(path, []).append(name)
+        self._seen = _Seen(logs, held.latest, keys)
         there = self._patience.run(lambda: self._list(held))
+        since = time.time() - self._grace
+        contents = ContentGarbage(remote.storage, self._kept, keys.__contains__, since, Crew(lambda: None))
+        self._patience.run(contents.list_all)
         unnamed = [(item, listed) for item, listed in there if item.oid not in self._kept]
-        keys = ((item.oid, _key(item.oid)) for item, _ in unnamed)
-        strays = [oid for oid, key in keys if key not in held.there and key not in held.unsure]
+        strays = [
+            item.oid for item, listed in unnamed if format_oid(item.oid) not in keys.get(listed.key, ())
+        ]
         if strays:
             raise refuse_strays(remote.name, strays)
-        since = time.time() - self._grace
         young = {item.oid for item, listed in unnamed if not 0 < listed.modified <= since}
-        held_back = self._manifests.members(oid for oid in young if oid.is_tree)
-        staying = [item for item, _ in unnamed if item.oid in young or item.oid in held_back]
-        garbage = [item for item, _ in unnamed if item.oid not in young and item.oid not in held_back]
-        kept = amount_of(item for item, _ in there if item.oid in self._kept)
-        stays = {YOUNG: amount_of(staying)} if staying else {}
-        return Plan(amount_of(item for item, _ in there), kept, in_order(garbage), stays)
+        staying = itertools.chain((oid for oid in young if oid.is_tree), contents.staying_manifests())
+        members = self._manifests.members(staying)
+        verdict = contents.judge(members)
+        stays = [item for item, _ in unnamed if item.oid in young or item.oid in members]
+        garbage = [item for item, _ in unnamed if item.oid not in young and item.oid not in members]
+        amounts = dict(verdict.stays)
+        things = in_order([*(Thing.of(*item) for item in garbage), *verdict.garbage])
+        if things and not self._records(things):  # indexes that nothing is left of are no transaction
+            amounts[UNLOGGED] = amount_of(things).plus(amounts.get(UNLOGGED, Amount()))
+            things = []
+        if stays:
+            amounts[YOUNG] = amount_of(stays).plus(amounts.get(YOUNG, Amount()))
+        return Plan(
+            amount_of(item for item, _ in there).plus(verdict.there),
+            amount_of(item for item, _ in there if item.oid in self._kept).plus(verdict.kept),
+            things,
+            amounts,
+        )
 
     def _read_logs(self) -> frozenset[LogName]:
         """Read what is new of the logs; those that there are. Raises `InputError`, `RemoteError`."""
@@ -158,20 +176,17 @@ class RemoteCollection:
         raise refuse(self._remote.name, "others are working on it just now")
 
     def _list(self, held: Holdings) -> list[tuple[Item, Listed]]:
-        with contextlib.suppress(RemoteMissing):
-            if next(iter(self._remote.storage.list(ROOT)), None) is not None:
-                raise refuse(self._remote.name, f"its content directories ({ROOT}) are not collected yet")
         found = []
         for oid, listed in list_objects(self._remote.storage, (*held.there, *held.unsure)):
             self._crew.check()
             found.append((Item(oid, listed.size), listed))
         return found
 
-    def _begin(self, transaction: str, garbage: Sequence[Item]) -> LogName:
+    def _begin(self, transaction: str, garbage: Sequence[Thing]) -> LogName:
         """Write a begin, to the remote itself: where it takes none nothing is deleted."""
         writer = self._journal.writer
         name = LogName("begin", writer.project, writer.access, transaction)
-        log = Log(name, self._seen.latest, [_record(item) for item in garbage])
+        log = Log(name, self._seen.latest, self._records(garbage))
         try:
             self._crew.run([lambda: self._journal.put(str(name), write_log(log))])
         except BaseException:
@@ -188,14 +203,14 @@ class RemoteCollection:
                 f"somebody else works on {self._remote.name} now: nothing more was deleted; try again later"
             )
 
-    def _delete(self, items: Sequence[Item], begin: LogName, outcome: Outcome) -> None:
+    def _delete(self, things: Sequence[Thing], begin: LogName, outcome: Outcome) -> None:
         """Delete, and see that they are gone."""
         storage = self._remote.storage
-        for start in range(0, len(items), BATCH):
-            some = items[start : start + BATCH]
+        for start in range(0, len(things), BATCH):
+            some = things[start : start + BATCH]
             self._crew.run([lambda: self._check_alone(begin)])
             self._attempted += some
-            keys = [object_path(item.oid) for item in some]
+            keys = [thing.path for thing in some]
             self._crew.run([lambda keys=keys: self._patience.run(lambda: storage.delete(keys))])  # type: ignore[misc]
         self._settle(self._crew, outcome)
         left = outcome.left.get(STILL_THERE, 0)
@@ -209,9 +224,8 @@ class RemoteCollection:
         """Ask what is gone of all that was to be deleted. Raises `RemoteError`."""
         if not self._attempted:
             return
-        asked = [item._replace(size=NOT_HERE) for item in self._attempted]
-        gone = find_lacking(self._remote, asked, crew)
-        outcome.deleted += [item for item in self._attempted if item.oid in gone]
+        gone = find_gone(self._remote, self._attempted, crew)
+        outcome.deleted += gone
         left = len(self._attempted) - len(gone)
         if left:
             outcome.left[STILL_THERE] = outcome.left.get(STILL_THERE, 0) + left
@@ -223,8 +237,8 @@ class RemoteCollection:
         def write() -> None:
             try:
                 self._settle(Crew(lambda: None), outcome)
-                if outcome.deleted:
-                    done = [_record(item) for item in outcome.deleted]
+                done = self._records(outcome.deleted)
+                if done:
                     self._journal.end(transaction, self._seen.latest, done)
                 else:
                     self._journal.withdraw(transaction)
@@ -237,10 +251,7 @@ class RemoteCollection:
         thread.start()
         thread.join(END_SECONDS)
 
-
-def _key(oid: Oid) -> Key:
-    return object_path(oid), format_oid(oid)
-
-
-def _record(item: Item) -> Record:
-    return Record("DELETE", object_path(item.oid), format_oid(item.oid), item.size)
+    def _records(self, things: Iterable[Thing]) -> list[Record]:
+        """What logs tell of things that are deleted: of archives, of all that was in them."""
+        keys = self._seen.keys
+        return [Record("DELETE", thing.path, name) for thing in things for name in keys.get(thing.path, ())]

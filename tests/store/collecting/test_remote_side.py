@@ -187,15 +187,6 @@ def test_logs_that_cannot_be_read_stop_a_plan(user: User, damage: Callable[[byte
         collection(user, new).plan()
 
 
-def test_content_directories_are_left_alone(user: User) -> None:
-    _, new = pushed(user)
-    content = user.root / "contents/md5/ab" / ("ab" * 16) / "whole"
-    content.parent.mkdir(parents=True)
-    content.write_bytes(b"content")
-    with pytest.raises(InputError, match="content directories"):
-        collection(user, new).plan()
-
-
 def test_a_push_that_began_meanwhile_stops_it(user: User, other: User) -> None:
     old, new = pushed(user)
     work = collection(user, new)
