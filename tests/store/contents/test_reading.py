@@ -24,6 +24,7 @@ from store.contents.names import (
     ContentName,
 )
 from store.errors import ObjectMissing, RangeRefused, RemoteCorrupt, RemoteMissing, StoreError
+from store.fetching import courier
 from store.layouts import object_path
 from store.remotes.storage import Address, Body
 from tests.mount.datasets import Cache, filler
@@ -387,5 +388,29 @@ def test_what_is_about_to_be_evicted_is_asked_for(tmp_path: Path, remote: Conten
             for data in (*few, MIDDLE):
                 with pytest.raises(RemoteMissing):
                     await ask(there.confirm, oid_of(data))
+
+    trio.run(main)
+
+
+def test_the_courier_brings_what_lies_in_dvcs_place_and_threads_the_others(
+    tmp_path: Path, remote: ContentRemote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "STARTS_AFTER", 0)
+    plain, archived = [filler(900, number) for number in range(9)], list(SMALL.values())[:9]
+    for data in plain:
+        Cache(remote.root).put(data)
+    remote.put_archive(archived)
+
+    async def main() -> None:
+        async with reading(tmp_path, remote.root, courier=True) as (reader, (storage,)):
+            brings = reader.engine._courier
+            assert brings is not None
+            while not brings.is_ready():
+                await trio.sleep(0.01)
+            for pair in zip(plain, archived, strict=True):
+                for data in pair:
+                    assert await reader.read(oid_of(data)) == data
+            assert not [key for _, key, _ in storage.requests if key.startswith("files/")]
+            assert len(storage.of("read", ARCHIVE)) == 1
 
     trio.run(main)
