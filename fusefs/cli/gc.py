@@ -259,8 +259,8 @@ class Report:
         commits, trees = self._scope.commits, len(self._scope.projects)
         revisions = f"{commits} commit{'s' * (commits != 1)} and {trees} work tree{'s' * (trees != 1)}"
         yield f"{self._place}: {_show(plan.there)}; {_show(plan.kept)} named by {revisions}"
-        kinds = ", ".join(f"{_show(amount, kind)}" for kind, amount in by_kind(plan.garbage).items())
-        yield f"to be deleted: {_show(amount_of(plan.garbage))}: {kinds}"
+        kinds = [_show(amount, kind) for kind, amount in by_kind(plan.garbage).items() if amount.objects]
+        yield f"to be deleted: {_show(amount_of(plan.garbage))}{': ' * bool(kinds)}{', '.join(kinds)}"
         for why, amount in sorted(plan.stays.items()):
             yield f"stays: {_show(amount)} {_REASONS.get(why, why)}"
         if not self._options.yes and plan.garbage:
@@ -308,5 +308,9 @@ _REASONS: Final = {
 }
 
 
+_SINGULAR: Final = {"indexes": "index"}
+
+
 def _show(amount: Amount, what: str = "objects") -> str:
-    return f"{amount.objects} {what} ({format_size(amount.bytes)})"
+    name = _SINGULAR.get(what, what[:-1]) if amount.objects == 1 else what
+    return f"{amount.objects} {name} ({format_size(amount.bytes)})"
