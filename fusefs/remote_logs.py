@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +24,14 @@ from store.errors import InputError, StoreError
 from store.oplog import identities
 from store.oplog.copies import LogCopies
 from store.oplog.identities import find_access, remote_key
+from store.oplog.publishing import PUBLISHED, Publication
 from store.oplog.transactions import Journal, Writer, copy_logs
 from store.remotes.opening import open_remote
 from store.remotes.spec import DVC_LAYOUT, RemoteSpec
 from store.remotes.storage import WritableStorage
 
-COPY_SECONDS: Final = 10.0
-"""For the copies of a log on all other remotes together."""
+SOON_SECONDS: Final = 10.0
+"""For what is written to all remotes together when the work is done."""
 
 
 def writer_of_dataset(dataset: Dataset) -> Writer:
@@ -74,6 +75,8 @@ def open_journal(spec: RemoteSpec, storage: WritableStorage, cache: Path, writer
 def copy_to_others(journal: Journal, logs: Sequence[tuple[str, bytes]], others: Sequence[RemoteSpec]) -> None:
     """Copies of new logs on the other remotes, as far as they take them soon: those alone that have logs of
     their own, for nothing is written to a remote that is only read. Raises nothing."""
+    if not logs:
+        return
     wanted = {
         remote_key(spec): spec
         for spec in others
@@ -81,17 +84,44 @@ def copy_to_others(journal: Journal, logs: Sequence[tuple[str, bytes]], others: 
         and journal.copies.open(remote_key(spec)) is not None
     }  # fmt: skip
 
-    if not logs:
-        return
+    def copy(storage: WritableStorage, key: str) -> None:
+        copy_logs(storage, journal.key, logs)
 
-    def copy(spec: RemoteSpec) -> None:
+    _soon(copy, wanted)
+
+
+def publish_changes(dataset: Dataset) -> None:
+    """Tell those of a dataset's remotes on which the user has published its cache what has changed there
+    since, as far as they take it soon. Raises nothing."""
+    if not (state_directory() / PUBLISHED).exists():
+        return
+    try:
+        writer = writer_of_dataset(dataset)
+    except StoreError:
+        return
+    wanted = {
+        remote_key(spec): spec
+        for spec in dataset.remotes
+        if spec.layout == DVC_LAYOUT and Publication(writer, dataset.cache, remote_key(spec)).is_begun
+    }
+
+    def publish(storage: WritableStorage, key: str) -> None:
+        Publication(writer, dataset.cache, key).update(storage)
+
+    _soon(publish, wanted)
+
+
+def _soon(work: Callable[[WritableStorage, str], None], remotes: Mapping[str, RemoteSpec]) -> None:
+    """Write to each of the remotes, given by their keys, and wait for that for a while."""
+
+    def write(key: str, spec: RemoteSpec) -> None:
         with contextlib.suppress(StoreError):
             remote = open_remote(spec)
             with contextlib.closing(remote.storage):
-                copy_logs(remote.storage, journal.key, logs)
+                work(remote.storage, key)
 
-    threads = [threading.Thread(target=copy, args=[spec], daemon=True) for spec in wanted.values()]
-    until = time.monotonic() + COPY_SECONDS
+    threads = [threading.Thread(target=write, args=one, daemon=True) for one in remotes.items()]
+    until = time.monotonic() + SOON_SECONDS
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -28,6 +28,7 @@ from fusefs.directories import blob_directory, cache_directory
 from fusefs.fetching import JOBS, MOST_JOBS, Tally, fetch_files
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_cache_size
+from fusefs.remote_logs import publish_changes
 from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
 from store.learnt_sizes import kept_path
@@ -97,6 +98,8 @@ def run(options: argparse.Namespace) -> int:
     watched = not options.json and sys.stderr.isatty()
     fetch = Fetch(request, dataset, tree, Limits(options.cache_size, options.cache_free))
     trio.run(partial(fetch.run, rows, options.jobs, TerminalProgress() if watched else None))
+    if not options.offline:
+        publish_changes(dataset)
     if options.json:
         print(json.dumps(fetch.describe(time.monotonic() - started)))
     else:

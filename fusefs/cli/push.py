@@ -19,7 +19,7 @@ from fusefs.interruption import Interrupted, interruptible
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_remote
 from fusefs.pushing import Errand, Plan, plan_push
-from fusefs.remote_logs import copy_to_others, open_journal, writer_of_dataset
+from fusefs.remote_logs import copy_to_others, open_journal, publish_changes, writer_of_dataset
 from store.cache_chain import CacheChain
 from store.errors import RemoteError
 from store.local_cache import LocalCache
@@ -133,6 +133,7 @@ class Outcome:
             for errand in self._plan.errands:
                 with self._shown(progress) as tick:
                     self._push_one(caches, errand, LAYOUTS[layout], jobs, tick)
+        publish_changes(self._dataset)
 
     def _push_one(
         self, caches: CacheChain, errand: Errand, kind: type[Push | ContentPush], jobs: int, tick: Any

@@ -23,7 +23,6 @@ from fusefs.remote_logs import copy_to_others, logged_remote, open_journal, writ
 from store.cache_chain import CacheChain
 from store.dvc.project import Project, find_project
 from store.dvc.remotes import settle_remotes
-from store.keeping.scrub import list_objects
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
 from store.oplog.checking import Check, Report, Wishes
@@ -31,7 +30,7 @@ from store.oplog.copies import LogCopies
 from store.oplog.identities import remote_key
 from store.oplog.logs import Log
 from store.oplog.mending import Mender
-from store.oplog.publishing import publish
+from store.oplog.publishing import Publication
 from store.oplog.transactions import Journal
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
@@ -212,7 +211,8 @@ def find_places(text: str, project: Project, cache: Path, *, trust: bool) -> lis
 
 def _publish(options: argparse.Namespace, project: Project, cache: Path) -> int:
     with _opened(options, project, cache) as (spec, remote, journal):
-        key, count = publish(remote.storage, journal.writer, cache, list_objects(cache))
+        publication = Publication(journal.writer, cache, journal.key)
+        key, count = publication.key, publication.publish(remote.storage)
     if options.json:
         print(json.dumps({"remote": spec.name, "cache": key, "objects": count}))
     else:

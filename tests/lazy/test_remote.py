@@ -108,6 +108,41 @@ def test_a_cache_that_was_published_is_known_to_others(
     assert (place["remote"], place["size"]) == (f"cache {told['cache'][:8]}", len(data))
 
 
+def test_changes_of_a_published_cache_are_told_with_pushes_and_fetches(
+    filled: Pushed, mounter: Mounter, tmp_path: Path
+) -> None:
+    cache = tell(mounter, filled.root, "publish", "near")["cache"]
+    elsewhere = ("--cache", tmp_path / "elsewhere")
+
+    def is_known(digest: str) -> bool:
+        """Does somebody else know that the cache has it?"""
+        tell(mounter, filled.root, "log", "near", *elsewhere)
+        done = mounter.run("remote", "--json", "where", digest, *elsewhere, cwd=filled.root)
+        return any(place["remote"] == f"cache {cache[:8]}" for place in json.loads(done.stdout)["places"])
+
+    def logs() -> int:
+        return len(list((filled.remote / "META/caches" / cache).iterdir()))
+
+    new = filled.root / "new"
+    new.mkdir()
+    (new / "file").write_bytes(b"committed now")
+    assert mounter.run("commit", "new", cwd=filled.root).returncode == 0
+    assert not is_known(md5(b"committed now")) and logs() == 1
+    for name in ("new", "data"):
+        assert mounter.run("push", name, cwd=filled.root).returncode == 0
+    assert is_known(md5(b"committed now")) and logs() == 2
+    digest = md5(FILES["sub/b.bin"])
+    shutil.rmtree(filled.cache / "files")
+    assert mounter.run("fetch", "data", cwd=filled.root).returncode == 0
+    assert is_known(digest) and logs() == 3
+    assert mounter.run("cache", "trim", "--cache-size", "1", cwd=filled.root).returncode == 0
+    assert mounter.run("push", "new", cwd=filled.root).returncode == 0
+    assert not is_known(digest) and logs() == 4
+    tell(mounter, filled.root, "publish", "near")
+    assert logs() == 1
+    assert not is_known(md5(b"committed now"))
+
+
 def test_what_is_lost_is_named_and_mended(filled: Pushed, mounter: Mounter) -> None:
     assert mounter.run("push", "data", cwd=filled.root).returncode == 0
     digest = md5(FILES["sub/b.bin"])
