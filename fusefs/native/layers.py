@@ -26,7 +26,7 @@ from fusefs import kernel_mount, mountinfo
 from fusefs.kernel_mount import DEVICE, MountFailed, explain_device, shorten_source
 from fusefs.mountinfo import Mount
 from fusefs.native import mount_api
-from fusefs.native.image_mount import mount_image
+from fusefs.native.image_mount import mount_by_loop, mount_file
 from fusefs.native.mount_api import Option
 from fusefs.plan import MountPlan
 from store.layouts import object_path
@@ -152,7 +152,6 @@ def attach_layers(
     `before` gets its descriptor when nobody else sees it yet. With `image`, the descriptor of an EROFS image,
     that has the names, if the kernel takes it. Raises `MountFailed`.
     """
-    without_image = ""
     with contextlib.ExitStack() as stack:
 
         def keep(descriptor: int) -> int:
@@ -167,15 +166,18 @@ def attach_layers(
             attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
             source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
             overlay = -1
-            if image >= 0:
+            refusals: list[str] = []
+            for mount_image in (mount_file, mount_by_loop) if image >= 0 else ():
                 try:
                     mounted = keep(mount_image(image))  # a closed one is no layer
                     places = ((mounted, "."), (keep(_mount_stop()), "."), (session, BESIDE))
                     names = [keep(os.open(path, _OPEN, dir_fd=mount)) for mount, path in places]
                     overlay = keep(_mount_overlay(source, names, [*caches, fetch], attributes))
+                    break
                 except OSError as error:
-                    without_image = error.strerror or str(error)
-            if overlay < 0:
+                    refusals.append(error.strerror or str(error))
+            has_image = overlay >= 0
+            if not has_image:
                 overlay = keep(_mount_overlay(source, [tree], [*caches, fetch], attributes))
             before(overlay)
             mount_api.attach(overlay, layers.mountpoint)
@@ -185,7 +187,7 @@ def attach_layers(
     mounts = [mount for mount in mountinfo.read_mounts() if mount.mount_id == number]
     if not mounts:
         raise MountFailed(f"{layers.mountpoint}: the mount is gone again: something unmounted it")
-    return Attached(mounts[0], without_image)
+    return Attached(mounts[0], "" if has_image else "; by a loop device: ".join(refusals))
 
 
 def _mount_stop() -> int:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fusefs.native.image_mount import mount_image
 from fusefs.native.images import FEWEST_FILES
 from store.erofs.shelf import SUFFIX
-from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
-from tests.mount.mounts import Mount, Mounter, has_image
+from tests.conftest import kill_for_good
+from tests.mount.datasets import BROKEN_NAMES, STRANGE_NAMES, Cache, entries_of, filler, md5, tree_of
+from tests.mount.mounts import COMMAND, Mounter, has_image
 from tests.patience import until
 from tests.revisions.projects import new_project
 
@@ -29,6 +27,7 @@ FILES = {
     "sub/deep/c": filler(5_000_000, 2),
     "empty": b"",
     "new\nline/\\odd: name,": b"odd",
+    **{f"strange/{name}": b"x" for name in (*STRANGE_NAMES, *BROKEN_NAMES)},
     **MANY,
 }
 SECONDS = 60.0
@@ -37,15 +36,6 @@ SECONDS = 60.0
 @pytest.fixture
 def cache(mounter: Mounter) -> Cache:
     return Cache(mounter.home / "objects")
-
-
-@pytest.fixture
-def awake(mounter: Mounter) -> Iterator[list[Mount]]:
-    """Mounts whose daemons are stopped, to be let on."""
-    stopped: list[Mount] = []
-    yield stopped
-    for mount in stopped:
-        signal.pidfd_send_signal(mount.ended, signal.SIGCONT)
 
 
 def images(mounter: Mounter) -> list[Path]:
@@ -83,11 +73,13 @@ def test_an_image_shows_what_our_own_layer_shows(mounter: Mounter, cache: Cache)
     assert (stat.S_IMODE(mount.path.stat().st_mode), mount.path.stat().st_uid) == (0o700, os.geteuid())
 
 
-def test_nothing_of_what_is_here_needs_the_daemon(mounter: Mounter, cache: Cache, awake: list[Mount]) -> None:
-    """Not even what nobody has looked at before: only the root's listing has a part of ours."""
+def test_nothing_of_what_is_here_needs_the_daemon(mounter: Mounter, cache: Cache) -> None:
+    """Not even what nobody has looked at before, nor when it is dead for good: only the root's listing has a
+    part of ours."""
     mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
-    signal.pidfd_send_signal(mount.ended, signal.SIGSTOP)
-    awake.append(mount)
+    assert has_image(mount)
+    kill_for_good(mount.pid)
+    mount.await_end()
     for top in ("many", "sub"):
         below = {name: data for name, data in FILES.items() if name.startswith(f"{top}/")}
         assert {f"{top}/{name}": data for name, data in tree_of(mount.path / top).items()} == below
@@ -96,6 +88,21 @@ def test_nothing_of_what_is_here_needs_the_daemon(mounter: Mounter, cache: Cache
         ["ls", "-lR", mount.path / "many"], capture_output=True, timeout=SECONDS, check=True
     )
     assert listed.stdout.count(b"\n") >= len(MANY)
+    assert mounter.run("umount", mount.path).returncode == 0
+
+
+def test_another_daemon_goes_on_with_an_image(mounter: Mounter, cache: Cache) -> None:
+    remote = Cache(mounter.home / "remote")
+    oid = cache.put_dataset(FILES, sizes=True)
+    for name in ("a", "sub/b"):
+        remote.put(FILES[name])
+        cache.remove(md5(FILES[name]))
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root, "--no-pin")
+    assert has_image(mount)
+    assert (mount.path / "a").read_bytes() == FILES["a"]
+    os.kill(mount.pid, signal.SIGKILL)
+    assert tree_of(mount.path) == FILES
+    assert mount.status()["restarts"] == 1
 
 
 def test_what_is_missing_is_fetched(mounter: Mounter, cache: Cache) -> None:
@@ -185,23 +192,36 @@ def test_switching_from_an_image(mounter: Mounter) -> None:
         assert held.read() == b"v1"
 
 
-def test_an_image_where_the_kernel_cannot_mount_files(mounter: Mounter, cache: Cache) -> None:
-    """Before Linux 6.12, and on tmpfs: a loop device takes its place, and is gone with the mount."""
-    mounter.mount(cache.put_dataset(FILES, sizes=True), "--cache", cache.root).umount()
-    (image,) = images(mounter)
-    memory = os.memfd_create("image")
-    try:
-        with open(image, "rb") as source, open(memory, "wb", closefd=False) as file:
-            shutil.copyfileobj(source, file)
-        mount = mount_image(memory)
-        try:
-            assert sorted(one.name for one in Path(f"/proc/self/fd/{mount}").iterdir()) == sorted(
-                {name.split("/")[0] for name in FILES}
-            )
-        finally:
-            os.close(mount)
-    finally:
-        os.close(memory)
+ON = """
+set -e
+mkdir "$XDG_CACHE_HOME" "$HOME/upper" "$HOME/work"
+case $1 in
+tmpfs) mount -t tmpfs it "$XDG_CACHE_HOME" ;;
+overlay) mount -t overlay -o "lowerdir=$XDG_CACHE_HOME,upperdir=$HOME/upper,workdir=$HOME/work" it \\
+    "$XDG_CACHE_HOME" ;;
+esac
+shift
+"$@" mount --mode native --cache "$HOME/objects" "$OID" "$HOME/mnt"
+grep "$HOME/mnt " /proc/self/mountinfo | grep -o lowerdir+ | wc -l
+cat "$HOME/mnt/many/0000"
+"$@" umount "$HOME/mnt"
+"""
+"""In a mount namespace of its own: what the user's directory of images is to lie on, and the command."""
+
+
+@pytest.mark.parametrize("below", ["tmpfs", "overlay"])
+def test_an_image_that_is_mounted_by_a_loop_device(mounter: Mounter, cache: Cache, below: str) -> None:
+    """As before Linux 6.12: it lies where the kernel cannot mount it from the file, or not as a layer."""
+    (mounter.home / "mnt").mkdir()
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", ON, "sh", below, *COMMAND],
+        env={**mounter.environment, "OID": cache.put_dataset(FILES, sizes=True)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n0"), done.stderr
 
 
 def test_a_size_that_was_wrong_ends_the_image(mounter: Mounter, cache: Cache) -> None:
