@@ -56,6 +56,7 @@ class Role:
     """In native mode the FUSE mount that the overlay is to be put above; -1 where that is not ours to do."""
     mount_id: int
     lifeline_fd: int
+    opens_fd: int
     """Ends the daemon when the other end is closed; -1 for none."""
     foreground: bool
     private: bool
@@ -67,7 +68,7 @@ class Role:
 
 def parse_role(argv: Sequence[str]) -> Role:
     parser = argparse.ArgumentParser(prog="fusefs.daemon", description="Internal: see fusefs.launch.")
-    for name in ("plan-fd", "fuse-fd", "session-fd", "mount-id", "lifeline-fd", "read-ahead"):
+    for name in ("plan-fd", "fuse-fd", "session-fd", "mount-id", "lifeline-fd", "opens-fd", "read-ahead"):
         parser.add_argument(f"--{name}", type=int, default=-1)
     for name in ("foreground", "private", "verbose"):
         parser.add_argument(f"--{name}", action="store_true")
@@ -102,7 +103,14 @@ class Daemon:
                 nursery.start_soon(self._watch_lifeline, nursery.cancel_scope)
             if self._role.foreground and not self._succession.restarts:
                 nursery.start_soon(self._announce)
-            await serve(self._plan, self._role.fuse_fd, self._set_ready, self._attacher, self._succession)
+            await serve(
+                self._plan,
+                self._role.fuse_fd,
+                self._set_ready,
+                self._attacher,
+                self._succession,
+                self._role.opens_fd,
+            )
             nursery.cancel_scope.cancel()
 
     def _set_ready(self) -> None:

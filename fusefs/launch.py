@@ -43,13 +43,15 @@ class Launch:
     read_ahead: int
     lifeline_fd: int = -1
     private: bool = False
+    opens_fd: int = -1
+    """An inotify descriptor, of watches that somebody adds where the mount is to be seen."""
 
 
 def start_background(launch: Launch) -> subprocess.Popen[bytes]:
     """Start the daemon and wait until it answers requests; its supervisor. Raises `MountFailed` with its
     error."""
     plan_fd = _write_plan(launch.plan)
-    given = (plan_fd, launch.mounted.fd, launch.mounted.session, launch.lifeline_fd)
+    given = (plan_fd, launch.mounted.fd, launch.mounted.session, launch.lifeline_fd, launch.opens_fd)
     fds = [fd for fd in given if fd >= 0]
     try:
         daemon = subprocess.Popen(
@@ -129,6 +131,7 @@ def _command(launch: Launch, plan_fd: int, *, foreground: bool) -> list[str]:
         command += [f"--mount-id={launch.mounted.mount.mount_id}"]
     command += [f"--session-fd={launch.mounted.session}"] if launch.mounted.session >= 0 else []
     command += [f"--lifeline-fd={launch.lifeline_fd}"] if launch.lifeline_fd >= 0 else []
+    command += [f"--opens-fd={launch.opens_fd}"] if launch.opens_fd >= 0 else []
     command += [f"--log={launch.plan.log}"] if launch.plan.log else []
     command += ["--foreground"] * foreground + ["--private"] * launch.private
     return [*command, *(["--verbose"] * launch.verbose), "--", launch.plan.mountpoint]

@@ -319,10 +319,12 @@ async def serve(
     ready: Callable[[], None],
     attacher: Attacher | None,
     succession: Succession,
+    opens_fd: int = -1,
 ) -> None:
     """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
 
-    In native mode `attacher` puts the overlay above it first, where that is ours to do and has not been done.
+    In native mode `attacher` puts the overlay above it first, where that is ours to do and has not been done;
+    elsewhere `opens_fd` is an inotify descriptor that tells of opens, or -1.
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened, `MountFailed` where the overlay cannot be
     mounted. The descriptor is used up.
@@ -380,6 +382,8 @@ async def serve(
             background.start_soon(pinner.run)
             if mount.native is not None:
                 background.start_soon(mount.native.settle)
+                if opens_fd >= 0:
+                    background.start_soon(mount.native.see_from_afar, opens_fd)
             await relay.serve(begun, max_tasks=MAX_TASKS)
         finally:
             mount.stop_prefetching()

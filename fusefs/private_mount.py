@@ -13,8 +13,9 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final, NoReturn
 
 import msgpack
@@ -24,6 +25,7 @@ from fusefs.kernel_mount import Mounted, MountFailed
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
 from fusefs.native.choice import Choice
+from fusefs.native.inotify import watch_tree
 from fusefs.native.layers import Layers, attach_layers
 from store.errors import StoreError
 
@@ -90,9 +92,11 @@ class Child:
         choice = {**told["choice"], "layers": tuple(told["choice"]["layers"])}
         return Mounted(fds[0], mount), Choice(**choice)
 
-    def attach(self, layers: Layers) -> None:
-        """Have the child mount the overlay over its session, which is served by now. Raises `MountFailed`."""
-        self._channel.send(ATTACH + msgpack.packb(asdict(layers), unicode_errors="surrogateescape"))
+    def attach(self, layers: Layers, tree: str, opens: int) -> None:
+        """Have the child mount the overlay over its session, which is served by now, and watch by the inotify
+        descriptor `opens`, if there is one, what is opened in the version `tree`. Raises `MountFailed`."""
+        question = msgpack.packb({"layers": asdict(layers), "tree": tree}, unicode_errors="surrogateescape")
+        socket.send_fds(self._channel, [ATTACH + question], [opens] if opens >= 0 else [])
         try:
             answer = self._channel.recv(MESSAGE_BYTES)
         except TimeoutError as error:
@@ -162,9 +166,16 @@ def _hand_over(prepare: Prepare, channel: socket.socket) -> int:
     return mounted.session
 
 
-def _attach(session: int, wire: bytes, channel: socket.socket) -> None:
+def _attach(session: int, wire: bytes, opens: Sequence[int], channel: socket.socket) -> None:
+    question = msgpack.unpackb(wire, unicode_errors="surrogateescape")
+
+    def watch(root: int) -> None:
+        for descriptor in opens:
+            watch_tree(descriptor, root, Path(question["tree"]))
+            os.close(descriptor)
+
     try:
-        attach_layers(session, Layers(**msgpack.unpackb(wire, unicode_errors="surrogateescape")))
+        attach_layers(session, Layers(**question["layers"]), watch)
     except StoreError as error:
         channel.send(str(error).encode(errors="replace"))
         os._exit(OURS)
@@ -173,9 +184,12 @@ def _attach(session: int, wire: bytes, channel: socket.socket) -> None:
 
 
 def _await_release(mountpoint: str, channel: socket.socket, session: int) -> None:
-    while (message := channel.recv(MESSAGE_BYTES)) != GO:
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        if message == GO:
+            break
         if message.startswith(ATTACH):
-            _attach(session, message.removeprefix(ATTACH), channel)
+            _attach(session, message.removeprefix(ATTACH), descriptors, channel)
             continue
         if message != LOOK:
             os._exit(OURS)  # the runner is gone, or has given up

@@ -23,6 +23,7 @@ from fusefs.logs import default_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountinfo import Mount
 from fusefs.native.choice import NATIVE, Choice, prefer, settle
+from fusefs.native.inotify import new_inotify
 from fusefs.native.layers import make_layers
 from fusefs.plan import MountPlan
 from fusefs.private_mount import OURS, Child, Command, NamespaceRefused, forward_signals
@@ -94,7 +95,7 @@ def run_command(target: str, arguments: Sequence[str], options: MountOptions) ->
                 try:
                     let_go()
                     log = options.log or default_log("run")
-                    choice = prefer(dataset, options, is_private=True)
+                    choice = prefer(dataset, options)
                     plan = make_plan(request, dataset, run.place, options, log, choice)
                     run.start(plan, choice, arguments, options)
                     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
@@ -112,6 +113,16 @@ def _make_directory() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     parent = runtime if runtime and os.access(runtime, os.W_OK) else None
     return os.path.realpath(tempfile.mkdtemp(prefix="fusefs-", dir=parent))
+
+
+def _see_opens(plan: MountPlan, mounted: Mounted) -> int:
+    """A descriptor for what is opened in the child's namespace, in native mode, where that is of use; -1."""
+    if mounted.mount is not None or mounted.session >= 0 or not plan.remotes:
+        return -1
+    try:
+        return new_inotify()
+    except OSError:  # the daemon does without
+        return -1
 
 
 class _Run:
@@ -136,6 +147,7 @@ class _Run:
         self._child, mounted, choice = self._mount(command, plan.target, options, choice)
         plan = settle_plan(plan, choice)
         lifeline, self._lifeline = os.pipe()
+        opens = _see_opens(plan, mounted)
         self._daemon = start_background(
             Launch(
                 plan,
@@ -144,6 +156,7 @@ class _Run:
                 read_ahead=options.read_ahead,
                 lifeline_fd=lifeline,
                 private=True,
+                opens_fd=opens,
             )
         )
         os.close(lifeline)
@@ -152,7 +165,9 @@ class _Run:
             os.close(mounted.session)
             self._mount_here = mountinfo.mount_at(self.place, mountinfo.read_mounts())
         elif mounted.mount is None:
-            self._child.attach(make_layers(plan, options.read_ahead))
+            self._child.attach(make_layers(plan, options.read_ahead), plan.tree, opens)
+        if opens >= 0:
+            os.close(opens)
         self._child.await_readable()
         if mounted.mount is not None:
             kernel_mount.tune(mounted.mount.device, options.read_ahead)

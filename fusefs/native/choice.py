@@ -39,17 +39,12 @@ def choose(dataset: Dataset, options: MountOptions) -> Choice:
     return settle(prefer(dataset, options), options)
 
 
-def prefer(dataset: Dataset, options: MountOptions, *, is_private: bool = False) -> Choice:
-    """The mode in which to mount if the kernel allows it; `is_private` for one command only. Raises as
-    `settle`."""
+def prefer(dataset: Dataset, options: MountOptions) -> Choice:
+    """The mode in which to mount if the kernel allows it. Raises as `settle`."""
     if options.mode == FUSE:
         return Choice(FUSE)
     try:
         _check_options(options)
-        if options.order and is_private:
-            raise MountFailed(
-                "an order can only be followed where opens are seen, for one command in fuse mode"
-            )
         return Choice(NATIVE, layers=find_layers(dataset))
     except MountFailed as error:
         return _give_way(error, options)

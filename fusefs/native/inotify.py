@@ -6,17 +6,24 @@ for the watches, which the daemon cannot add in its own mount, `fusefs.native.at
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
+
+from store.tree import DIRECTORY, Tree
 
 OPENED: Final = 0x20
 IS_DIRECTORY: Final = 0x4000_0000
 _ONLY_DIRECTORIES: Final = 0x0100_0000
 _DONT_FOLLOW: Final = 0x0200_0000
+MOST_DIRECTORIES: Final = 4096
+"""Of a version that is watched: each costs the kernel memory."""
+_IS_DIRECTORY: Final = bytes(flags & DIRECTORY for flags in range(256))
 _EVENT: Final = struct.Struct("=iIII")
 
 Came = list[int] | str
@@ -41,6 +48,14 @@ def watch_opens(descriptor: int, root: int, paths: Sequence[str]) -> Came:
         return explain_refusal(error)
 
 
+def watch_tree(descriptor: int, root: int, path: Path) -> None:
+    """As `watch_opens`, all directories of the version that is compiled at `path`; where that is refused,
+    fewer. Raises `TreeDamaged`."""
+    tree = Tree.open(path)
+    with contextlib.suppress(OSError):  # whoever reads the descriptor finds that out
+        watch_opens(descriptor, root, [tree.path(row) for row in watched_directories(tree)])
+
+
 def explain_refusal(error: OSError) -> str:
     """Why the kernel does not watch."""
     if error.errno == errno.ENOSPC:
@@ -48,6 +63,25 @@ def explain_refusal(error: OSError) -> str:
     if error.errno == errno.EMFILE:
         return "there are more watchers than fs.inotify.max_user_instances allows"
     return error.strerror or str(error)
+
+
+def list_watches(descriptor: int) -> list[int]:
+    """All that were added to a descriptor, in that order. Raises OSError."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    return sorted(int(line.split()[1].partition(":")[2]) for line in lines if line.startswith("inotify "))
+
+
+def watched_directories(tree: Tree) -> list[int]:
+    """The rows of all directories of a version. Raises OSError for more than we watch."""
+    flags = bytes(tree.flags).translate(_IS_DIRECTORY)
+    if flags.count(DIRECTORY) > MOST_DIRECTORIES:
+        raise OSError(errno.E2BIG, f"there are more than {MOST_DIRECTORIES} directories")
+    rows: list[int] = []
+    row = flags.find(DIRECTORY)
+    while row >= 0:
+        rows.append(row)
+        row = flags.find(DIRECTORY, row + 1)
+    return rows
 
 
 def parse_events(data: bytes) -> Iterator[tuple[int, int, bytes]]:

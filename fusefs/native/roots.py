@@ -224,6 +224,11 @@ class Roots:
         self.seen.watch(shown, watched, came)
         self._versions.journal.append("attached", device=attacher.device, has_image=image >= 0)
 
+    async def see_from_afar(self, descriptor: int) -> None:
+        """Have what readers open seen by us in a mount that we do not see."""
+        if self._space is not None:
+            await self.seen.watch_from_afar(self._space.shown, descriptor)
+
     async def see_again(self) -> None:
         """Have what readers open seen by us, as it was by the daemon before us."""
         if self.attacher is None or self._space is None:

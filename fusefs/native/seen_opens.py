@@ -25,24 +25,24 @@ from fusefs.native.inotify import (
     OPENED,
     Came,
     explain_refusal,
+    list_watches,
     new_inotify,
     parse_events,
+    watched_directories,
 )
 from fusefs.native.tree_layer import TreeLayer
 from store.engine import Engine
 from store.oid import Oid
-from store.tree import DIRECTORY, Tree
 from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
 
-MOST_DIRECTORIES: Final = 4096
 BATCH_BYTES: Final = 16 << 10
 PAUSE_SECONDS: Final = 0.01
 """Between two batches of some hundred opens: what is opened faster is not all looked at."""
+ADDED_SECONDS: Final = 30.0
+"""How long it may take somebody else to add the watches."""
 MOST_ASKED: Final = 4096
-
-_IS_DIRECTORY: Final = bytes(flags & DIRECTORY for flags in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,28 @@ class SeenOpens:
         """What is to be watched of a version that comes to the root; None where opens teach nothing."""
         if not tree.files.has_remotes:
             return None
-        rows = _directories(tree.tree)
-        if len(rows) > MOST_DIRECTORIES:
-            self._explain(f"there are more than {MOST_DIRECTORIES} directories")
-            return None
         try:
+            rows = watched_directories(tree.tree)
             return Watched(new_inotify(), rows, [tree.tree.path(row) for row in rows])
         except OSError as error:
             self._explain(explain_refusal(error))
             return None
+
+    async def watch_from_afar(self, tree: TreeLayer, descriptor: int) -> None:
+        """As `watch`, where somebody in another mount namespace has the version's directories watched by
+        `descriptor`, which is ours to close."""
+        try:
+            rows = watched_directories(tree.tree)
+            watches: list[int] = []
+            with trio.move_on_after(ADDED_SECONDS):
+                while len(watches) != len(rows):
+                    await trio.sleep(PAUSE_SECONDS)
+                    watches = list_watches(descriptor)
+            came = watches if len(watches) == len(rows) else "the kernel refuses to watch them all"
+            self.watch(tree, Watched(descriptor, rows, ()), came)
+        except OSError as error:
+            os.close(descriptor)
+            self._explain(explain_refusal(error))
 
     def watch(self, tree: TreeLayer, watched: Watched | None, came: Came) -> None:
         """That version is at the root now; `came` is what came of `watched`."""
@@ -145,14 +158,3 @@ class SeenOpens:
         ahead = prefetcher.opened(row, oid) if prefetcher is not None else None
         if ahead is not None:
             tree.files.close(ahead)
-
-
-def _directories(tree: Tree) -> list[int]:
-    """The rows of all directories, or of one more than we watch."""
-    flags = bytes(tree.flags).translate(_IS_DIRECTORY)
-    rows: list[int] = []
-    row = flags.find(DIRECTORY)
-    while row >= 0 and len(rows) <= MOST_DIRECTORIES:
-        rows.append(row)
-        row = flags.find(DIRECTORY, row + 1)
-    return rows

@@ -76,15 +76,6 @@ def test_a_mount_for_one_command_is_not_switched(mounter: Mounter, versions: Pro
     )
 
 
-def test_an_order_for_one_command_is_followed_in_fuse_mode(mounter: Mounter, cache: Cache) -> None:
-    (mounter.home / "order").write_text("a\n")
-    where = ("--order", mounter.home / "order", "--cache", cache.root, cache.put_dataset(FILES))
-    done = mounter.run("run", *where, "--", "grep", "why_fuse", "{}/.fusefs/status")
-    assert "an order can only be followed where opens are seen" in done.stdout
-    done = mounter.run("run", "--mode", "native", *where, "--", "true")
-    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
-
-
 WATCH = """
 import ctypes, errno, os, struct, sys, threading
 libc = ctypes.CDLL(None, use_errno=True)

@@ -81,6 +81,45 @@ def test_objects_that_the_kernel_reads_are_evicted_last(
     assert len(kept) < len(FILES) - 2
 
 
+READ_AHEAD = """
+import json, pathlib, sys, time
+root, paths = pathlib.Path(sys.argv[1]), sys.argv[2:]
+def status():
+    return json.loads((root / ".fusefs/status").read_text())
+def until(is_so):
+    end = time.monotonic() + 60
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.01)
+until(lambda: status()["prefetch"]["ahead"] == len(paths))
+for path in paths:
+    (root / path).read_bytes()
+until(lambda: not status()["prefetch"]["ahead"])
+now = status()
+print(now["mode"], now["prefetch"]["order"], now["prefetch"]["hits"], now["hits"])
+"""
+
+
+@pytest.mark.parametrize("private", [[], ["unshare", "-Ur"]], ids=["root", "user namespace"])
+def test_opens_are_seen_in_a_mount_for_one_command(
+    mounter: Mounter, cache: Cache, remote: Cache, private: list[str]
+) -> None:
+    """The daemon does not see that mount, but its watches; so an order can be followed."""
+    oid = cache.put_manifest(entries_of(FILES))
+    order = mounter.home / "order"
+    order.write_text("".join(f"{path}\n" for path in FILES))
+    words: list[str | Path] = [*private, sys.executable, "-m", "fusefs.cli", "run", "--mode", "native"]
+    words += ["--no-pin", "--cache", cache.root, "--remote", remote.root, "--order", order, oid, "--"]
+    done = subprocess.run(
+        [*words, sys.executable, "-c", READ_AHEAD, "{}", *FILES],
+        env=mounter.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"native file {len(FILES)} {len(FILES)}\n", "")
+
+
 MANY = """
 set -e
 echo 3 > /proc/sys/user/max_inotify_watches
