@@ -106,7 +106,6 @@ class Mount:
             Views,
             engine,
             self.operations.numbers,
-            lambda: self._shown,
             succession.journal,
             **owner,
             umask=plan.umask,
@@ -116,7 +115,7 @@ class Mount:
             self._reporter.sees_hits = lambda: seen.are_seen
             self._versions.made_of = self.native.inodes_of
             return
-        self._views = new_views()
+        self._views = new_views(shown=lambda: self._shown)
         self._versions.made_of = self._views.inodes_of
         revisions = RevisionsSpace(self._versions, "", number=REVISIONS_SPACE, **owner)
         self._revisions[REVISIONS_SPACE] = revisions

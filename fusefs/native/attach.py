@@ -8,10 +8,12 @@ what is to be done. What came of it is a line on standard output: `{"device": â€
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from fusefs.kernel_mount import MountFailed
 from fusefs.native.inotify import Came, watch_opens
 from fusefs.native.layers import Layers, attach_layers, forget_unused, open_root, switch_root
 from store.errors import StoreError
@@ -25,6 +27,9 @@ def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
 
     def watch(root: int) -> None:
         nonlocal came
+        # Another daemon would not know of it. From here on it takes no time.
+        if os.getppid() != question["parent"]:
+            raise MountFailed("the daemon that asked for it is gone")
         if "watched" in question:
             came = watch_opens(root=root, **question["watched"])
 

@@ -77,6 +77,7 @@ class Attacher:
 async def _ask(
     question: Mapping[str, Any], watched: Watched | None = None, *descriptors: int
 ) -> Mapping[str, Any]:
+    question = {**question, "parent": os.getpid()}
     if watched is not None:
         descriptors = (*descriptors, watched.descriptor)
         question = {**question, "watched": {"descriptor": watched.descriptor, "paths": watched.paths}}

@@ -316,7 +316,7 @@ class Roots:
         )
         self._last = number
         first = FIRST_ROOT_SPACE + number * _NUMBERS
-        views = self._new_views(place=number)
+        views = self._new_views(shown=lambda: tree, place=number)
         revisions = RevisionLinks(self._versions, first + _REVISIONS, **self._owner)
         commits = CommitsSpace(self._versions, first + _COMMITS, **self._owner)
         places = PlacesSpace(self._versions, first + _PLACES, **self._owner)

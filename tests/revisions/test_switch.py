@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +222,17 @@ def test_there_and_back(mount: Mount, switch: Callable[[str], None], mode: str) 
     assert inodes() == one
     switch("HEAD")
     assert inodes() == two
+
+
+@pytest.mark.modes("native")
+def test_a_former_root_has_views_of_its_own(mount: Mount, switch: Callable[[str], None]) -> None:
+    """Whoever works in it sees them of the version that is there."""
+    former = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY)
+    switch("v2")
+    for root, files in ((former, ONE), (os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY), TWO)):
+        with open(os.open(".fusefs/shards/1000/000000.tar", os.O_RDONLY, dir_fd=root), "rb") as file:
+            assert set(tarfile.open(fileobj=file).getnames()) == set(files)
+        os.close(root)
 
 
 @dataclass
