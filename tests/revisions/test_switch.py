@@ -230,8 +230,9 @@ def test_a_former_root_has_views_of_its_own(mount: Mount, switch: Callable[[str]
     former = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY)
     switch("v2")
     for root, files in ((former, ONE), (os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY), TWO)):
-        with open(os.open(".fusefs/shards/1000/000000.tar", os.O_RDONLY, dir_fd=root), "rb") as file:
-            assert set(tarfile.open(fileobj=file).getnames()) == set(files)
+        shard = os.open(".fusefs/shards/1000/000000.tar", os.O_RDONLY, dir_fd=root)
+        with open(shard, "rb") as file, tarfile.open(fileobj=file) as archive:
+            assert set(archive.getnames()) == set(files)
         os.close(root)
 
 
