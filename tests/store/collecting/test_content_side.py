@@ -19,11 +19,12 @@ from store.pushing.content_push import ContentPush
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from tests.mount.datasets import Cache, filler, md5
+from tests.servers.object_stores import ObjectStoreServer, moto, new_s3_bucket
 from tests.store.collecting.test_remote_side import collect, collection
 from tests.store.oplog.remotes import User, dies
 from tests.store.pushing.test_content_push import Case, small_limits
 
-__all__ = ["small_limits"]
+__all__ = ["moto", "small_limits"]
 
 SHARED = {f"shared{number}": filler(700 + number, number) for number in range(4)}
 OLD = {
@@ -95,6 +96,26 @@ def test_both_layouts_of_a_remote_are_collected(tmp_path: Path) -> None:
     collect(user, new)
     assert user.objects() == names(new, NEW)
     assert str(old) not in case.contents()
+
+
+def test_an_object_store_is_collected(tmp_path: Path, moto: ObjectStoreServer) -> None:
+    bucket = new_s3_bucket(moto)
+    options = {"endpointurl": moto.url, "access_key_id": "key", "secret_access_key": "secret"}
+    user = User(tmp_path, RemoteSpec("far", f"s3://{bucket}/pre fix", options))
+    case = Case(Cache(user.cache), user.cache, Oid("0" * 32))
+    old, new = case.add(OLD), case.add(NEW)
+    push(case, user, old)
+    push(case, user, new)
+    user.push(old, new)
+    assert not collection(user, new, grace=86400.0).plan().garbage  # the store tells that all is young
+    outcome = collect(user, new, grace=-86400.0)  # whatever the clocks of its server say
+    assert {str(old), md5(OLD["whole"])} <= {str(thing.oid) for thing in outcome.deleted}
+    report = user.check(deep=True)
+    assert (report.findings, report.strays) == ([], [])
+    told = {name.partition(":")[2] for _, name in user.copies.settle(user.key).there}
+    assert told >= names(new, NEW) and not told & {str(old), md5(OLD["whole"]), md5(OLD["large"])}
+    there = {one.key for one in user.storage().list("")}
+    assert all(path in there for path, _ in user.copies.settle(user.key).there)
 
 
 def test_what_is_young_keeps_what_it_names(tmp_path: Path) -> None:
