@@ -15,12 +15,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeVar
 
+from store.contents.archives import ABSENT_SECONDS, KnownArchives, LeftOut, side_by_side
 from store.contents.catalogue import Catalogue
-from store.contents.index import ArchiveIndex, PartsIndex, decode_archive, decode_parts
-from store.contents.lookup import InArchive, Members
+from store.contents.index import PartsIndex, decode_parts
+from store.contents.lookup import InArchive
 from store.contents.names import (
     ARCHIVE_INDEX,
     ARCHIVES,
@@ -42,21 +42,16 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ABSENT_SECONDS: Final = 60.0
-"""For so long a remote is not asked again for what it has not: any contents, a catalogue, an archive."""
 FRESH_SECONDS: Final = 10.0
 """A catalogue that was wrong so soon is not asked for again for a while; an older one is, at once."""
 WAIT_SECONDS: Final = 25.0
 """For what another thread learns."""
-INDEX_BYTES: Final = 256 << 20
-"""Of archives' indexes that are kept, of four million contents; further archives are not known."""
 PARTS_BYTES: Final = 64 << 20
 """Of indexes of contents in parts that are kept."""
 REMEMBERED: Final = 10_000
 """Contents that no catalogue tells of."""
-MOST_LOST: Final = 100
-"""Archives that are not there or damaged: a catalogue that names more of them is not gone through."""
-_AT_ONCE: Final = 8
+LIMITS: Final = {ARCHIVE_INDEX: 16 << 20, CATALOGUE: 64 << 20, PARTS_INDEX: LARGEST}
+"""Bytes of a file, at most. Several of the first are in memory together."""
 
 
 class Whole(NamedTuple):
@@ -89,14 +84,12 @@ class Finder:
         self._catalogues: dict[Oid, Catalogue] = {}
         self._read_at: dict[Oid, float] = {}
         """When those were read."""
-        self._archives: dict[str, ArchiveIndex] = {}
-        self._bytes = 0
-        self._members = Members()
+        self._archives = KnownArchives(name, self._read)
         self._found: OrderedDict[Oid, Location] = OrderedDict()
         self._parts: OrderedDict[Oid, PartsIndex] = OrderedDict()
         self._parts_bytes = 0
-        self._left_out: dict[Oid | str, float] = {}
-        """Manifests and archives that are not asked for again before a time."""
+        self._left_out = LeftOut()
+        """Manifests that have no catalogue, or one that is wrong."""
         self._listed_at = -ABSENT_SECONDS
         self._depth = DEPTHS[0]
 
@@ -109,7 +102,7 @@ class Finder:
         """Where a content is, as far as that was learnt."""
         if not self._has_any:
             return None
-        found = self._members.find(oid)
+        found = self._archives.find(oid)
         if found is not None:
             return found
         raw = oid.raw
@@ -138,7 +131,7 @@ class Finder:
 
     def learn(self, manifests: Iterable[Oid]) -> None:
         """Read the catalogues of these manifests, as far as that was not done. Raises `RemoteError`."""
-        wanted = [oid for oid in manifests if oid not in self._catalogues and not self._is_left_out(oid)]
+        wanted = [oid for oid in manifests if oid not in self._catalogues and oid not in self._left_out]
         if wanted and self._look(wanted):
             self._with_turn(lambda: self._learn(wanted))
 
@@ -155,17 +148,15 @@ class Finder:
             self._found.pop(oid, None)
             dropped = self._parts.pop(oid, None)
             self._parts_bytes -= _weight_of_parts(dropped) if dropped is not None else 0
-            if isinstance(location, InArchive) and location.archive.name in self._archives:
-                self._leave_out(location.archive.name)
-                self._bytes -= _weight(self._archives.pop(location.archive.name))
-                self._members = Members(tuple(self._archives.values()))
+            if isinstance(location, InArchive):
+                self._archives.lose(location.archive.name)
             raw = oid.raw
             for manifest, catalogue in list(self._catalogues.items()):
                 named = raw in catalogue.whole or raw in catalogue.parts
                 if named or (isinstance(location, InArchive) and location.archive.name in catalogue.archives):
                     del self._catalogues[manifest]
                     if time.monotonic() - self._read_at.get(manifest, 0.0) < FRESH_SECONDS:
-                        self._leave_out(manifest)
+                        self._left_out.add(manifest)
 
     def at_depths(self, name: ContentName, file: str, ask: Callable[[Address], T]) -> T:
         """What `ask` says of a file of a content directory, at whatever depth it is. Raises `RemoteError`:
@@ -221,22 +212,22 @@ class Finder:
         failures: list[RemoteError] = []
 
         def learn(manifest: Oid) -> None:
-            if manifest in self._catalogues or self._is_left_out(manifest):
+            if manifest in self._catalogues or manifest in self._left_out:
                 return  # another thread was faster
             try:
                 data = self._read(ContentName.of(manifest), CATALOGUE)
                 found.append(Catalogue.from_bytes(data, manifest))
             except RemoteMissing:
-                self._leave_out(manifest)
+                self._left_out.add(manifest)
             except (ObjectCorrupt, RemoteCorrupt) as error:
                 log.warning("%s: %s; it is done without", self.name, error)
-                self._leave_out(manifest)
+                self._left_out.add(manifest)
             except RemoteError as error:
                 failures.append(error)
 
         found: list[Catalogue] = []
-        _side_by_side(learn, manifests)
-        self._load(dict.fromkeys(archive for catalogue in found for archive in catalogue.archives))
+        side_by_side(learn, manifests)
+        self._archives.load(dict.fromkeys(archive for catalogue in found for archive in catalogue.archives))
         for catalogue in found:
             self._read_at[catalogue.manifest] = time.monotonic()
             self._catalogues[catalogue.manifest] = catalogue
@@ -260,48 +251,8 @@ class Finder:
                     names.append(place.name.digest)
         except (RemoteMissing, RemoteDenied):
             pass
-        self._load(names)
+        self._archives.load(names)
         self._listed_at = time.monotonic()
-
-    def _load(self, names: Iterable[str]) -> None:
-        """Read the indexes of archives. Raises the first `RemoteError` when all were asked for."""
-        wanted = [name for name in names if name not in self._archives and not self._is_left_out(name)]
-        failures: list[RemoteError] = []
-        lost: list[str] = []
-
-        def load(name: str) -> None:
-            if len(lost) >= MOST_LOST:
-                return
-            try:
-                data = self._read(ContentName.of_archive(name), ARCHIVE_INDEX)
-                index = decode_archive(data, name)
-            except RemoteMissing:
-                self._leave_out(name)
-                lost.append(name)
-            except (ObjectCorrupt, RemoteCorrupt) as error:
-                log.warning("%s: %s; the archive is done without", self.name, error)
-                self._leave_out(name)
-                lost.append(name)
-            except RemoteError as error:
-                failures.append(error)
-            else:
-                self._take(index)
-
-        _side_by_side(load, wanted)
-        if wanted:
-            with self._guard:
-                self._members = Members(tuple(self._archives.values()))
-        if failures:
-            raise failures[0]
-
-    def _take(self, index: ArchiveIndex) -> None:
-        with self._guard:
-            if self._bytes + _weight(index) > INDEX_BYTES:
-                log.warning("%s has more archives than can be known here", self.name)
-                self._leave_out(index.name)
-            elif index.name not in self._archives:
-                self._archives[index.name] = index
-                self._bytes += _weight(index)
 
     def _ask(self, oid: Oid) -> Location | None:
         """Look for a content by its name."""
@@ -336,15 +287,7 @@ class Finder:
 
     def _read(self, name: ContentName, file: str) -> bytes:
         """A whole file, within bounds. Raises `RemoteError`."""
-        return self.at_depths(name, file, lambda address: read_whole(self._storage, address, LARGEST))
-
-    def _is_left_out(self, what: Oid | str) -> bool:
-        return time.monotonic() < self._left_out.get(what, 0.0)
-
-    def _leave_out(self, what: Oid | str) -> None:
-        if len(self._left_out) > REMEMBERED:
-            self._left_out.clear()
-        self._left_out[what] = time.monotonic() + ABSENT_SECONDS
+        return self.at_depths(name, file, lambda address: read_whole(self._storage, address, LIMITS[file]))
 
 
 def read_whole(storage: Storage, address: Address, limit: int) -> bytes:
@@ -352,6 +295,8 @@ def read_whole(storage: Storage, address: Address, limit: int) -> bytes:
     parts: list[bytes] = []
     total = 0
     with storage.read(address) as body:
+        if body.size > limit:
+            raise RemoteCorrupt(f"{address.key} has {body.size} bytes, more than there can be")
         for part in body:
             total += len(part)
             if total > limit:
@@ -360,39 +305,5 @@ def read_whole(storage: Storage, address: Address, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _weight(index: ArchiveIndex) -> int:
-    """Bytes that an index takes."""
-    return 64 * len(index)
-
-
 def _weight_of_parts(index: PartsIndex) -> int:
     return 64 * len(index)
-
-
-def _side_by_side(work: Callable[[T], None], things: Sequence[T]) -> None:
-    """Do all by a few threads. Daemon threads: a command that is ended does not wait for a server."""
-    if len(things) < 2:
-        for thing in things:
-            work(thing)
-        return
-    waiting: SimpleQueue[T] = SimpleQueue()
-    for thing in things:
-        waiting.put(thing)
-    failures: list[BaseException] = []
-
-    def go_on() -> None:
-        try:
-            while not failures:
-                work(waiting.get_nowait())
-        except Empty:
-            pass
-        except BaseException as error:  # it must reach whoever waits
-            failures.append(error)
-
-    threads = [threading.Thread(target=go_on, daemon=True) for _ in range(min(_AT_ONCE, len(things)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]

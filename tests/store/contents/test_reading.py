@@ -330,7 +330,7 @@ def test_members_that_went_to_another_archive_are_found(tmp_path: Path, remote: 
 def test_a_catalogue_cannot_make_anybody_ask_for_ever(
     tmp_path: Path, remote: ContentRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.contents.finding.MOST_LOST", 5)
+    monkeypatch.setattr("store.contents.archives.MOST_LOST", 5)
     data = filler(1000, 1)
     manifest = remote.put_version({"a": data})
     names = tuple(f"{number:064x}" for number in range(500))
