@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from fusefs.cli import print_error
-from fusefs.cli.commit import format_size
+from fusefs.cli.gc_report import Report
 from fusefs.cli.target_flags import add_trust_flag
 from fusefs.collecting import Scope, Wish, keep_claimed, open_scope
 from fusefs.interruption import Interrupted, interruptible
-from fusefs.logs import escape
 from fusefs.mount_options import argument_type
 from fusefs.opened_remotes import open_remotes
 from fusefs.place import current_directory
@@ -23,11 +21,11 @@ from fusefs.remote_logs import copy_to_others, logged_remote, open_journal, writ
 from store.cache_chain import CacheChain
 from store.collecting.cache_side import CacheCollection
 from store.collecting.kept import Kept, Manifests
-from store.collecting.plan import Amount, Outcome, Plan, amount_of, by_kind
 from store.collecting.remote_side import RemoteCollection
 from store.dvc.project import find_project
 from store.dvc.remotes import add_remote
 from store.errors import InputError
+from store.keeping.confirmation import is_elsewhere
 from store.local_cache import LocalCache
 from store.remote_manifests import RemoteManifests
 from store.remotes.opening import open_remote
@@ -184,6 +182,10 @@ def _collect_remote(options: argparse.Namespace, scope: Scope, wish: Wish) -> in
     project = find_project(current_directory())
     cache = options.cache.resolve() if options.cache else project.cache_dir
     spec = logged_remote(options.remote, project, trust=options.trust)
+    if not is_elsewhere(spec, cache):
+        raise InputError(
+            f"the remote {spec.name} leads to the cache {cache}: collect garbage there, without --remote"
+        )
     with ExitStack() as stack:
         scope.read(wish)
         specs: list[RemoteSpec] = []
@@ -224,93 +226,3 @@ def _manifests(scope: Scope, cache: Path, specs: Sequence[RemoteSpec]) -> Iterat
     first, *others = (LocalCache(root) for root in roots)
     with closing(CacheChain(first, *others)) as caches, closing(RemoteManifests(cache)) as remotes:
         yield Manifests(caches, lambda oids: remotes.bring(oids, specs))
-
-
-class Report:
-    """A plan, what came of it, and how that is told."""
-
-    def __init__(self, options: argparse.Namespace, scope: Scope, place: str, plan: Plan) -> None:
-        self._options = options
-        self._scope = scope
-        self._place = place
-        self._plan = plan
-        self._outcome = Outcome()
-
-    def run(self, collect: Callable[[Plan, Outcome], None]) -> None:
-        """Print the plan, and do it if that is wished. Raises what `collect` raises, when all is told."""
-        for note in self._scope.notes:
-            print_error(f"warning: {note}")
-        if not self._options.json:
-            for line in self._show_plan():
-                print(escape(line), flush=True)
-        try:
-            if self._options.yes:
-                collect(self._plan, self._outcome)
-        finally:
-            if self._options.json:
-                print(json.dumps(self._describe()), flush=True)
-            elif self._options.yes:
-                print(escape(self._show_outcome()), flush=True)
-            for note in self._outcome.notes:
-                print_error(f"warning: {note}")
-
-    def _show_plan(self) -> Iterator[str]:
-        plan = self._plan
-        commits, trees = self._scope.commits, len(self._scope.projects)
-        revisions = f"{commits} commit{'s' * (commits != 1)} and {trees} work tree{'s' * (trees != 1)}"
-        yield f"{self._place}: {_show(plan.there)}; {_show(plan.kept)} named by {revisions}"
-        kinds = [_show(amount, kind) for kind, amount in by_kind(plan.garbage).items() if amount.objects]
-        yield f"to be deleted: {_show(amount_of(plan.garbage))}{': ' * bool(kinds)}{', '.join(kinds)}"
-        for why, amount in sorted(plan.stays.items()):
-            yield f"stays: {_show(amount)} {_REASONS.get(why, why)}"
-        if not self._options.yes and plan.garbage:
-            yield "nothing was deleted; --yes does it"
-
-    def _show_outcome(self) -> str:
-        left = [
-            f"{count} stayed {_REASONS.get(why, why)}" for why, count in sorted(self._outcome.left.items())
-        ]
-        return "; ".join([f"deleted {_show(amount_of(self._outcome.deleted))}", *left])
-
-    def _describe(self) -> Mapping[str, Any]:
-        """What `--json` prints; bytes are those of objects."""
-        plan, outcome = self._plan, self._outcome
-        return {
-            "place": self._place,
-            "dry_run": not self._options.yes,
-            "commits": self._scope.commits,
-            "projects": sorted(self._scope.identities),
-            "there": plan.there._asdict(),
-            "kept": plan.kept._asdict(),
-            "garbage": {
-                **amount_of(plan.garbage)._asdict(),
-                "kinds": {kind: amount._asdict() for kind, amount in by_kind(plan.garbage).items()},
-            },
-            "stays": {why: amount._asdict() for why, amount in plan.stays.items()},
-            "deleted": {
-                **amount_of(outcome.deleted)._asdict(),
-                "kinds": {kind: amount._asdict() for kind, amount in by_kind(outcome.deleted).items()},
-            },
-            "left": outcome.left,
-            "notes": [*self._scope.notes, *outcome.notes],
-        }
-
-
-_REASONS: Final = {
-    "young": "younger than --grace, or named by what is",
-    "unpushed": "that no remote is known to have; --unpushed deletes it, too",
-    "unlogged": "that no log tells of yet",
-    "unreadable": "of which it is not known what they hold; `fusefs remote fsck` says more",
-    "open": "that somebody uses",
-    "pinned": "with further names: pinned by a mount, or linked into a work tree",
-    "other": "that is not what it should be; `fusefs cache verify` says more",
-    "denied": "that belongs to somebody else",
-}
-
-
-_SINGULAR: Final = {"indexes": "index"}
-
-
-def _show(amount: Amount, what: str = "objects") -> str:
-    name = _SINGULAR.get(what, what[:-1]) if amount.objects == 1 else what
-    return f"{amount.objects} {name} ({format_size(amount.bytes)})"

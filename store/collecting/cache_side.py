@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +78,7 @@ class CacheCollection:
         held = self._manifests.members(oid for oid in young if oid.is_tree)
         stays: dict[str, list[Item]] = {}
         free: list[Item] = []
-        with _opened(self._cache) as root:
+        with _opened(self._cache) if unnamed else nullcontext(-1) as root:
             for item in unnamed:
                 if item.oid in young or item.oid in held:
                     stays.setdefault(YOUNG, []).append(item)

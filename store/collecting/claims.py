@@ -40,6 +40,8 @@ class Claim:
     """The metafile that was first seen to name it, for messages."""
     needed: bool
     """Is it DVC's view, too, that it is kept here: neither an import nor what is left of an old stage?"""
+    told: bool = False
+    """Of a manifest: are all that it names claims, too?"""
 
 
 @dataclass(slots=True)
@@ -78,13 +80,14 @@ class Claims:
         for file in output.files:
             if file.oid is not None:
                 self._claim(file.oid, where, needed)
-        if output.oid is not None:  # where the metafile tells what is in it nobody needs the manifest
-            self._claim(output.oid, where, needed and not output.entries)
+        if output.oid is not None:
+            self._claim(output.oid, where, needed, told=bool(output.entries))
 
-    def _claim(self, oid: Oid, where: str, needed: bool) -> None:
+    def _claim(self, oid: Oid, where: str, needed: bool, *, told: bool = False) -> None:
         known = self.found.get(oid)
-        if known is None or (needed and not known.needed):
-            self.found[oid] = Claim(oid, where, needed)
+        told = told or (known is not None and known.told)
+        if known is None or (needed, told) > (known.needed, known.told):
+            self.found[oid] = Claim(oid, where, needed or (known is not None and known.needed), told)
 
 
 class _Interest(NamedTuple):

@@ -111,7 +111,7 @@ def keep(
     by_oid: dict[Oid, Claim] = {}
     for claim in claims:
         kept.add(claim.oid)
-        if claim.oid.is_tree:
+        if claim.oid.is_tree and not claim.told:
             by_oid[claim.oid] = claim
     unknown = manifests.keep_members(by_oid, kept)
     return kept, [(by_oid[one.oid], one) for one in unknown if one.oid.digest not in without]

@@ -258,6 +258,17 @@ def test_remotes_that_keep_files_by_their_paths_are_refused(place: Place) -> Non
     assert "files by their paths" in place.refused("--remote", "cloud", "-w")
 
 
+def test_a_remote_that_is_the_cache_is_refused(place: Place) -> None:
+    assert "leads to the cache" in place.refused("--remote", str(place.root / ".dvc/cache"), "-w")
+
+
+def test_a_cache_that_is_not_there_has_no_garbage(place: Place) -> None:
+    place.push("data")
+    shutil.rmtree(place.root / ".dvc/cache")
+    told = place.gc("--unpushed", "--yes", "--json", "--cache", place.root / "none").json
+    assert (told["there"]["objects"], told["deleted"]["objects"]) == (1, 0)  # the manifest was brought
+
+
 def test_interrupted_deletions_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that was deleted is deleted, and the next run does the rest."""
     monkeypatch.setattr(cache_side, "BATCH", 1)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from store.cache_chain import CacheChain
 from store.collecting.claims import Claims, HistoryClaims
+from store.collecting.kept import Manifests, keep
 from store.dvc.files import WorkingFiles
 from store.dvc.index import find_dvc_roots, read_index
 from store.dvc.project import find_project
 from store.git.files import GitFiles
 from store.git.reach import all_commits
 from store.git.repository import Repository
+from store.local_cache import LocalCache
 from store.oid import MD5_DOS2UNIX, Oid
 from tests.mount.datasets import md5
 from tests.revisions.projects import Project, new_project
@@ -68,7 +71,10 @@ def test_files_of_remotes_with_versions(project: Project) -> None:
     project.write("d.dvc", text.encode())
     claims = read_tree(project.root)
     assert Oid(ONE) in claims.found and len(claims.found) == 2
-    assert needed(claims) == {ONE}  # the manifest is told by the metafile
+    assert [claim.told for claim in claims.found.values() if claim.oid.is_tree] == [True]
+    nothing = Manifests(CacheChain(LocalCache(project.root / "none")), lambda oids: {})
+    kept, unknown = keep(claims.found.values(), nothing, frozenset())
+    assert not unknown and Oid(ONE) in kept  # the metafile tells what the manifest would
 
 
 def lock(**outs: str) -> bytes:
