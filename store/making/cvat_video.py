@@ -24,7 +24,6 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
 from av.video.stream import VideoStream
-from PIL import Image
 
 from store.errors import MediaInvalid
 from store.making.makers import Piece
@@ -114,14 +113,14 @@ def _frames(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Gen
 
 def _png(frame: Frame) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(frame.rgb(upright=True)).save(file, "PNG", compress_level=_PNG_LEVEL)
+    frame.image(upright=True).save(file, "PNG", compress_level=_PNG_LEVEL)
     return file.getvalue()
 
 
 def _jpeg(frame: Frame, quality: int, name: str) -> bytes:
     file = io.BytesIO()
     try:
-        Image.fromarray(frame.rgb(upright=True)).save(file, "JPEG", quality=quality, optimize=True)
+        frame.image(upright=True).save(file, "JPEG", quality=quality, optimize=True)
     except OSError as error:  # a side of more than 65500
         raise MediaInvalid(f"{name}: no JPEG can be made of frame {frame.number}") from error
     return file.getvalue()

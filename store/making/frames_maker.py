@@ -77,7 +77,7 @@ class _Chunk:
     def _encoded(self, number: int, frame: Frame | None) -> Piece:
         assert frame is not None  # each is encoded once
         try:
-            return Piece(number, encode(frame.rgb(), self._encoding))
+            return Piece(number, encode(frame.image(), self._encoding))
         except MediaInvalid as error:
             return Piece(number, error)
 

@@ -52,7 +52,7 @@ def make(arguments: Mapping[str, Any], sources: Sequence[MediaSource]) -> Iterat
         for number in arguments["numbers"]:
             try:
                 (frame,) = reader.decode(number, 1)
-                picture = Image.fromarray(frame.rgb(upright=True))
+                picture = frame.image(upright=True)
             except MediaInvalid as error:
                 yield error
                 continue

@@ -75,15 +75,17 @@ def encoder() -> str:
     )
 
 
-def encode(picture: Image, encoding: Encoding) -> bytes:
-    """The file of an RGB picture, height × width × 3.
+def encode(picture: Image | Pictures.Image, encoding: Encoding) -> bytes:
+    """The file of an RGB picture, an array of height × width × 3 or an image of Pillow's.
 
     Raises `MediaInvalid` for one that the format cannot hold.
     """
-    height, width = picture.shape[:2]
+    width, height = picture.size if isinstance(picture, Pictures.Image) else picture.shape[1::-1]
     if width * height > LARGEST_PICTURE:
         raise MediaInvalid(f"a picture of {width}x{height} is larger than {LARGEST_PICTURE} pixels")
-    image = Pictures.fromarray(np.ascontiguousarray(picture))
+    image = (
+        picture if isinstance(picture, Pictures.Image) else Pictures.fromarray(np.ascontiguousarray(picture))
+    )
     if encoding.scale is not None and encoding.scale != image.size:
         image = image.resize(encoding.scale, Pictures.Resampling.LANCZOS)
     if encoding.colour == GRAY:

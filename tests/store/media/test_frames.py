@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import MediaInvalid, ObjectCorrupt
-from store.media.frames import Frame, FrameReader
+from store.media.frames import _BY_PLANES, _SCALING, Frame, FrameReader
 from store.media.index import VideoIndex, build_index
 from store.media.source import open_source_file
 from tests.store.media.sources import BytesSource, FailingSource
@@ -129,6 +129,34 @@ def test_sizes_that_change_are_given_as_they_are(videos: Videos) -> None:
     ):
         shapes = [frame.rgb().shape for frame in reader.decode(8, 4)]
     assert shapes == [(72, 128, 3)] * 2 + [(96, 160, 3)] * 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    form=st.sampled_from(
+        (*_BY_PLANES, "yuv410p", "nv12", "yuv422p10le", "yuv420p12le", "gray", "gbrp", "bgra")
+    ),
+    width=st.integers(1, 70),
+    height=st.integers(1, 40),
+    matrix=st.sampled_from((1, 2, 5, 6, 7, 9)),
+    wide=st.booleans(),
+    seed=st.integers(0, 1 << 16),
+)
+def test_a_faster_way_to_rgb_gives_the_same(
+    form: str, width: int, height: int, matrix: int, wide: bool, seed: int
+) -> None:
+    choice = np.random.default_rng(seed)
+    native = av.VideoFrame(width, height, form)
+    for plane in native.planes:
+        noise = choice.integers(0, 256, plane.buffer_size, np.uint8)
+        if form.endswith("le"):
+            noise[1::2] &= (1 << (int(form[-4:-2]) - 8)) - 1
+        plane.update(noise.tobytes())
+    native.colorspace, native.color_range = matrix, 2 if wide else 1
+    plain = native.to_ndarray(format="rgb24", interpolation=int(_SCALING), threads=1)
+    frame = Frame(0, None, Fraction(1), native)
+    assert (frame.rgb() == plain).all()
+    assert (np.asarray(frame.image()) == plain).all()
 
 
 @pytest.mark.parametrize(
