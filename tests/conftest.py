@@ -25,6 +25,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SECONDS = 60.0
+OTHER_MODE = os.environ.get("FUSEFS_TEST_MODE", "fuse")
+"""In which the tests mount that do not name a mode; the suite has no time for all of them in both."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -70,11 +72,11 @@ class Fusefs:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that mount do so in the modes that their marker `modes` names, or else in fuse mode."""
+    """Tests that mount do so in the modes that their marker `modes` names, or else in `OTHER_MODE`."""
     own = " ".join(str(marker.args[:1]) for marker in metafunc.definition.iter_markers("parametrize"))
     if "mode" in metafunc.fixturenames and "mode" not in re.findall(r"\w+", own):
         marker = metafunc.definition.get_closest_marker("modes")
-        metafunc.parametrize("mode", marker.args if marker else ["fuse"], indirect=True, scope="session")
+        metafunc.parametrize("mode", marker.args if marker else [OTHER_MODE], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

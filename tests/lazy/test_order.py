@@ -195,6 +195,7 @@ def test_the_last_epoch_is_followed_by_the_next_mount(
     second.umount()
 
 
+@pytest.mark.modes("fuse")  # the kernel remembers objects that were open
 def test_the_last_epoch_is_followed_by_the_next_one(mounter: Mounter, far: Far, order: list[str]) -> None:
     mount = far.mount(mounter)
     read(mount, order)

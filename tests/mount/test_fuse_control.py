@@ -15,6 +15,7 @@ pytestmark = pytest.mark.fuse
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may set them")
+@pytest.mark.modes("fuse")  # what is mounted there is no FUSE in native mode
 def test_more_reads_are_sent_at_once_also_where_fusectl_is_not_mounted(
     mounter: Mounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

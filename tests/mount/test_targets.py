@@ -246,6 +246,7 @@ def test_what_dvc_2_left(mounter: Mounter) -> None:
     assert tree_of(mounter.mount("a.txt.dvc", cwd=root).path) == {"a.txt": files["a.txt"]}
 
 
+@pytest.mark.modes("fuse")  # the kernel remembers an object that was open
 def test_an_older_oid_is_not_looked_for_among_the_newer(mounter: Mounter) -> None:
     """The same digits may name different bytes there."""
     root = mounter.home / "mixed"
