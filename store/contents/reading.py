@@ -10,6 +10,7 @@ which wait for nothing.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from array import array
@@ -30,6 +31,8 @@ from store.contents.windows import Brought, Run, Windows
 from store.errors import RemoteCorrupt, RemoteMissing
 from store.oid import Oid
 from store.remotes.storage import Address, Body, Storage
+
+log = logging.getLogger(__name__)
 
 FIRST_SECONDS: Final = 2.0
 """For so long readers wait for what the very first one is told."""
@@ -143,7 +146,8 @@ class Contents:
                 yield self._read_parts(oid, offset, length)
             else:
                 yield self._read_member(oid, location, offset, length)
-        except RemoteMissing:
+        except RemoteMissing as error:
+            log.warning("%s: object %s is not all there: %s", self._name, oid, error)
             self._finder.lose(oid, location)
             if isinstance(location, InArchive):
                 self._windows.forget(location.archive.name)

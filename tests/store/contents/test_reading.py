@@ -203,6 +203,24 @@ def damage_the_index(remote: ContentRemote) -> None:
     remote.put(ContentName.of_archive(archive.name), ARCHIVE_INDEX, archive.index[:-5] + b"wrong")
 
 
+def test_an_archive_that_is_missing_is_named(
+    tmp_path: Path, remote: ContentRemote, caplog: pytest.LogCaptureFixture
+) -> None:
+    lose_the_archive(remote)
+    data = SMALL["0001.bin"]
+
+    async def main() -> None:
+        async with reading(tmp_path, remote.root) as (reader, _):
+            with pytest.raises(ObjectMissing):
+                await reader.read(oid_of(data))
+
+    with caplog.at_level(logging.WARNING):
+        trio.run(main)
+    (index,) = remote.root.rglob(ARCHIVE_INDEX)
+    (said,) = [record.getMessage() for record in caplog.records if str(oid_of(data)) in record.getMessage()]
+    assert "remote0" in said and index.parent.name in said
+
+
 @pytest.mark.parametrize(
     "spoil", [lie_in_sums, lie_in_offsets, lose_the_archive, cut_the_archive, damage_the_index]
 )
