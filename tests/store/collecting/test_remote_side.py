@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,15 @@ from store.collecting.claims import Claim
 from store.collecting.kept import Manifests, keep
 from store.collecting.plan import Outcome, Plan
 from store.collecting.remote_side import Interfered, RemoteCollection
-from store.errors import InputError, LockTimeout, ObjectMissing, RemoteDenied, RemoteError, StoreError
+from store.errors import (
+    InputError,
+    LockTimeout,
+    ObjectMissing,
+    RemoteDenied,
+    RemoteError,
+    RemoteUnreachable,
+    StoreError,
+)
 from store.local_cache import LocalCache
 from store.oid import Oid
 from store.oplog import giving_way
@@ -312,6 +321,40 @@ def test_it_may_die_anywhere(tmp_path: Path) -> None:
         died = dies(lambda tell, user=user: collect(user, new, storage=user.storage(tell)), number)  # type: ignore[misc]
         there = user.objects()
         assert there >= names(new, NEW)
+        report = user.check()
+        assert (report.findings, report.strays, report.running) == ([], [], [])
+        assert user.known() == there
+        collect(user, new)
+        assert user.objects() == user.known() == names(new, NEW)
+    assert number > 10
+
+
+def test_a_remote_may_go_away_anywhere(tmp_path: Path) -> None:
+    """With what was done before its k-th answer, and without what was asked then."""
+    made = User(tmp_path / "user", RemoteSpec("far", str(tmp_path / "remote")))
+    _, new = pushed(made)
+    number, failed = 0, True
+    while failed:
+        number += 1
+        home = tmp_path / str(number)
+        shutil.copytree(made.root, home / "remote")
+        shutil.copytree(made.cache, home / "cache")
+        user = User(home, RemoteSpec("far", str(home / "remote")))
+        count, failed = itertools.count(1), False
+
+        def tell(call: str, count: Iterator[int] = count, number: int = number) -> None:
+            if next(count) >= number:
+                raise RemoteUnreachable("it is gone")
+
+        outcome = Outcome()
+        work = collection(user, new, storage=user.storage(tell))
+        try:
+            work.collect(work.plan(), outcome)
+        except RemoteError:
+            failed = True
+        there = user.objects()
+        assert there >= names(new, NEW)
+        assert not there & {str(thing.oid) for thing in outcome.deleted}
         report = user.check()
         assert (report.findings, report.strays, report.running) == ([], [], [])
         assert user.known() == there
