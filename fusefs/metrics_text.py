@@ -43,6 +43,7 @@ class MetricsText:
         yield from _of_mount(self._status())
         yield from _of_daemon(self._metrics)
         yield from _of_remotes(self._metrics)
+        yield from _of_making(self._metrics)
 
 
 def _of_mount(status: Status) -> Iterator[Metric]:
@@ -134,6 +135,30 @@ def _of_remotes(metrics: Metrics) -> Iterator[Metric]:
         for (kind, outcome), histogram in sorted(figures.calls.items()):
             calls.add_metric([label, kind, outcome], _buckets(histogram), histogram.seconds)
     yield from (objects, size, retries, hedges, breaker, calls)
+
+
+def _of_making(metrics: Metrics) -> Iterator[Metric]:
+    """Of what makes frames, chunks and indexes; nothing where nobody has asked for any."""
+    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+    making = metrics.making()
+    if making is None:
+        return
+    for name, help_text, value in (
+        ("fusefs_makers_limit", "Processes that make products, at most.", making.limit),
+        ("fusefs_makers", "Processes that make products.", making.workers),
+        ("fusefs_makers_busy", "Of them, those at work.", making.busy),
+        ("fusefs_makers_waiting", "Products that wait for a process.", making.waiting),
+    ):
+        yield GaugeMetricFamily(name, help_text, value)
+    for name, help_text, count in (
+        ("fusefs_made_products", "Products made: chunks of frames, indexes, and so on.", making.made),
+        ("fusefs_found_products", "Products that a remote had.", making.found),
+        ("fusefs_failed_products", "Products that could not be made.", making.failed),
+        ("fusefs_kept_products", "Products that came into the cache.", making.kept),
+        ("fusefs_kept_product_bytes", "Bytes of products that came into the cache.", making.kept_bytes),
+    ):
+        yield CounterMetricFamily(name, help_text, count)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

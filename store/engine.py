@@ -150,6 +150,7 @@ class Engine:
                 note_kept=keeper.budget.added,
                 workers=self.settings.workers,
             )
+            self.metrics.making = self._maker.figures
         return self._maker
 
     def _keep(self) -> Keeper:

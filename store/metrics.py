@@ -82,6 +82,29 @@ class Queue:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What is made of sources (frames, chunks, indexes) at one moment, and what was made so far."""
+
+    limit: int
+    """Worker processes that there may be."""
+    workers: int
+    """That there are."""
+    busy: int
+    """Of them, those that are at something."""
+    waiting: int
+    """Products that wait for a worker."""
+    made: int
+    """Products."""
+    found: int
+    """Products that a remote had."""
+    failed: int
+    """Products that could not be made, or not wholly."""
+    kept: int
+    """Products that have come into the cache."""
+    kept_bytes: int
+
+
 @dataclass(slots=True)
 class Histogram:
     """How long something took: a count for each of `BOUNDS` and one beyond; not cumulative."""
@@ -170,6 +193,8 @@ class Metrics:
         """The limiters of `store.threads` by name; set by whoever has them."""
         self.flights: Callable[[], int] = int
         """How many objects are being fetched; likewise."""
+        self.making: Callable[[], Making | None] = lambda: None
+        """What makes products; None where nothing was asked for."""
         self._lock = threading.Lock()
         self._remotes: dict[str, RemoteMetrics] = {}
 

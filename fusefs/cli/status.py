@@ -14,7 +14,7 @@ from fusefs import mountinfo
 from fusefs.cli.status_missing import tell_missing
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
-from fusefs.status import PinStatus, PrefetchStatus, RemoteStatus, Status
+from fusefs.status import MakingStatus, PinStatus, PrefetchStatus, RemoteStatus, Status
 from fusefs.survey import Found, State, survey
 from store.errors import InputError
 
@@ -128,6 +128,7 @@ def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator
         *_remotes(status.remotes or ()),
         ("fetching", _settings(status)),
         *([("ahead", _prefetch(status.prefetch))] if status.prefetch else []),
+        *([("making", _making(status.making))] if status.making else []),
         ("kept from gc", _pins(status.pins)),
         ("mounted", f"{_when(status.since)}, mode {status.mode}{_reason(status.why_fuse)}"),
         ("daemon", f"process {status.pid}, {_size(status.rss_bytes)} of memory{_restarts(status.restarts)}"),
@@ -167,6 +168,16 @@ def _prefetch(prefetch: PrefetchStatus) -> str:
     return (
         f"{_count(prefetch.ahead)} files in the order of {orders.get(prefetch.order, prefetch.order)}, "
         f"{_count(prefetch.fetching)} on their way; {_count(prefetch.hits)} opens found theirs"
+    )
+
+
+def _making(making: MakingStatus) -> str:
+    found = f", {_count(making.found)} came from remotes" if making.found else ""
+    failed = f", {_count(making.failed)} failed" if making.failed else ""
+    return (
+        f"{_count(making.made)} products made{found}{failed}, {_count(making.kept)} kept "
+        f"({_size(making.kept_bytes)}); {making.busy} of {making.limit} processes at work, "
+        f"{_count(making.waiting)} products wait"
     )
 
 

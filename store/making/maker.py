@@ -36,6 +36,7 @@ from store.making.workers import DEADLINE, Workers
 from store.media.index import VideoIndex
 from store.media.index_file import from_bytes
 from store.media.recipe import FramesRecipe
+from store.metrics import Making
 from store.oid import Oid
 from store.threads import Threads
 
@@ -81,6 +82,7 @@ class Maker:
         self._beginning: dict[str, trio.Event] = {}
         self._ahead = ReadAhead(self._open, self._flights, self._workers.most, self._begin_ahead)
         self._publishing = 0
+        self._made = self._found = self._failed = self._kept = self._kept_bytes = 0
         self._no_room_until = 0.0
         self._is_draining = False
         nursery.start_soon(self._prepare)
@@ -168,6 +170,21 @@ class Maker:
         `piece`."""
         index = await self.index(origin)
         return await self._threads.on_disk(FrameChunks, origin, index, recipe)
+
+    def figures(self) -> Making:
+        """What goes on, and what was made since this was begun."""
+        workers, busy, waiting = self._workers.counts
+        return Making(
+            self._workers.most,
+            workers,
+            busy,
+            waiting,
+            self._made,
+            self._found,
+            self._failed,
+            self._kept,
+            self._kept_bytes,
+        )
 
     async def drain(self) -> None:
         """Make no more, and keep what there is, at the end."""
@@ -292,6 +309,7 @@ class Maker:
             return None
         product = await self._remote_products.find(task.key, task.pieces, remotes)
         if product is not None:
+            self._found += 1
             self._open.keep(product)
             if product.path is not None:
                 self._publishing += 1
@@ -325,9 +343,12 @@ class Maker:
             self._no_room_until = trio.current_time() + NO_ROOM_SECONDS
             self._open.forget(flight.key, product)
         elif error is not None and not self._is_draining:
+            self._failed += 1
             self._failures.note(flight.task, error)
             if isinstance(error, MediaFailed):
                 log.warning("%s", error)
+        elif product.is_whole:
+            self._made += 1
         if product.path is not None:
             self._publishing += 1
             self._nursery.start_soon(self._publish, product)
@@ -335,7 +356,10 @@ class Maker:
     async def _publish(self, product: Product) -> None:
         try:
             if product.entries and self._may_keep(product.end):
-                self._note_kept(await self._threads.on_disk(self._products.publish, product))
+                size = await self._threads.on_disk(self._products.publish, product)
+                self._note_kept(size)
+                self._kept += 1
+                self._kept_bytes += size
                 if self._unproved.is_refuted(product.key):
                     await self._threads.on_disk(self._products.drop, product.key)
             else:

@@ -84,6 +84,11 @@ class Workers:
         """Is one of them at something?"""
         return bool(self._busy)
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Processes that there are, those that are at something, and products that wait for one."""
+        return len(self._busy) + len(self._idle), len(self._busy), len(self._waiting)
+
     def close(self) -> None:
         """End all of them; what they are at fails. Blocking, not for long."""
         self._is_closed = True

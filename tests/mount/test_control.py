@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 FIELDS = [
     *("mountpoint", "target", "oid", "rev", "mode", "pid", "since", "files", "bytes", "hits", "misses"),
     *("errors", "bytes_cache", "bytes_remote", "cache_bytes", "rss_bytes", "log", "control", "pins"),
-    *("remotes", "offline", "verify", "metrics", "limits", "prefetch", "why_fuse", "view"),
+    *("remotes", "offline", "verify", "metrics", "limits", "prefetch", "making"),
+    *("why_fuse", "supervisor", "restarts", "view"),
 ]
 FILES = {"one": b"1", "two": b"22" * 5000, "below/three": b"333"}
 WAIT_SECONDS = 20.0
