@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ import pytest
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter
 from tests.patience import until
+from tests.revisions.projects import new_project
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 
@@ -79,6 +82,33 @@ def test_objects_that_the_kernel_reads_are_evicted_last(
     kept = [path for path in paths if cache.place(md5(FILES[path])).exists()]
     assert kept[: len(again)] == again
     assert len(kept) < len(FILES) - 2
+
+
+def test_opens_are_seen_after_a_switch_and_by_another_daemon(mounter: Mounter, remote: Cache) -> None:
+    project = new_project(mounter.home / "project", mounter.environment)
+    versions = {
+        tag: {f"{tag}/{number}": f"{tag} {number}".encode() for number in range(3)} for tag in ("v1", "v2")
+    }
+    for tag, files in versions.items():
+        project.track("data", files)
+        project.commit(tag)
+    mount = mounter.mount("data@v1", "--remote", remote.root, cwd=project.root)
+
+    def are_seen(tag: str) -> bool:
+        """Are as many hits counted as files are read?"""
+        before = mount.status()["hits"]
+        if before is None:
+            return False  # another daemon does not see them at once
+        for path, data in versions[tag].items():
+            assert (mount.path / path).read_bytes() == data
+        until(lambda: mount.status()["hits"] >= before + 3)
+        return True
+
+    assert are_seen("v1")
+    assert mounter.run("switch", mount.path, "v2").returncode == 0
+    assert are_seen("v2")
+    os.kill(mount.status()["pid"], signal.SIGKILL)
+    until(lambda: are_seen("v2"))
 
 
 READ_AHEAD = """
