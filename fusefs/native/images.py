@@ -36,8 +36,8 @@ FEWEST_FILES: Final = 1000
 """Below, our own layer costs less than an image."""
 ASKED_FILES: Final = 1 << 16
 """So many sizes are asked of this machine while somebody waits for a mount."""
-PATIENCE: Final = 3.0
-"""Seconds that a mount waits for its image."""
+PATIENCE: Final = 5.0
+"""Seconds that a mount waits for its image: to read that of a million files from a slow disk takes three."""
 MAKING_SECONDS: Final = 600.0
 _COMMAND: Final = (sys.executable, "-P", "-m", "fusefs.native.image_process")
 
@@ -77,20 +77,25 @@ class Images:
         """The descriptor of the image of a version, ours to close; -1 where there is none as yet."""
         if xattr_prefix() != ROOTS_PREFIX or not can_have_image(files.tree):
             return -1
+        wish = _Wish()
+        is_known = is_begun = False
         with trio.move_on_after(PATIENCE):
-            if await files.learn_here(ASKED_FILES):
-                wish = _Wish()
-                self._nursery.start_soon(self._fulfil, wish, files, tree, oid)
-                try:
-                    await wish.done.wait()
-                finally:
-                    wish.is_waited_for = False
-                if wish.image >= 0:
-                    self._held.append(wish.image)
-                return wish.image
-        log.info("names are shown without an image, which is made in the background if it can be")
-        self._nursery.start_soon(self._fulfil, _Wish(is_waited_for=False), files, tree, oid)
-        return -1
+            try:
+                is_known = await files.learn_here(ASKED_FILES)
+            except StoreError as error:
+                log.warning("sizes could not be asked for: %s", error)
+            self._nursery.start_soon(self._fulfil, wish, files, tree, oid)
+            is_begun = True
+            if is_known:
+                await wish.done.wait()
+        if not is_begun:
+            self._nursery.start_soon(self._fulfil, wish, files, tree, oid)
+        wish.is_waited_for = False
+        if wish.image >= 0:
+            self._held.append(wish.image)
+        elif not wish.done.is_set():
+            log.info("names are shown without an image, which is made in the background if it can be")
+        return wish.image
 
     def close(self) -> None:
         while self._held:
