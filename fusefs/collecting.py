@@ -167,6 +167,22 @@ def _commits(repository: Repository, heads: Sequence[str], wish: Wish) -> Iterat
         yield from new(all_commits(repository, heads))
 
 
+def check_whose(cache: Path, scope: Scope) -> None:
+    """Is it a cache of these projects, so that what they do not name is nobody's? Notes where others may use
+    it, too.
+
+    Raises `InputError` for a cache of others, or of all who have none of their own."""
+    owners = [one for one in scope.projects if one.kind is Kind.DVC]
+    place = os.path.realpath(cache)
+    if place not in {os.path.realpath(one.cache_dir) for one in owners}:
+        raise InputError(
+            f"{cache} is not the cache of a project that was named: what only it has may be anybody's, so "
+            "--unpushed deletes nothing there"
+        )
+    if place not in {os.path.realpath(one.home_cache) for one in owners}:
+        scope.notes.append(f"the cache {cache} may have other users: name their projects with --project")
+
+
 def keep_claimed(
     claims: Claims, manifests: Manifests, without: frozenset[str], *, strictly: bool
 ) -> tuple[Kept, list[str]]:

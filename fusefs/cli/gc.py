@@ -12,7 +12,7 @@ from typing import Any, Final
 from fusefs.cli import print_error
 from fusefs.cli.gc_report import Report
 from fusefs.cli.target_flags import add_trust_flag
-from fusefs.collecting import Scope, Wish, keep_claimed, open_scope
+from fusefs.collecting import Scope, Wish, check_whose, keep_claimed, open_scope
 from fusefs.interruption import Interrupted, interruptible
 from fusefs.mount_options import argument_type
 from fusefs.opened_remotes import open_remotes
@@ -156,6 +156,8 @@ def run(options: argparse.Namespace) -> int:
 def _collect_cache(options: argparse.Namespace, scope: Scope, wish: Wish) -> int:
     project = find_project(current_directory())
     cache = options.cache.resolve() if options.cache else project.cache_dir
+    if options.unpushed:
+        check_whose(cache, scope)
     with ExitStack() as stack:
         if options.yes:
             stack.enter_context(scope.locked())

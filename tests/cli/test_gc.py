@@ -14,7 +14,7 @@ import pytest
 from fusefs import collecting
 from store.collecting import cache_side
 from store.keeping.cache_locks import keep_away_eviction
-from tests.cli.conftest import V1, V2, V3, Command, Done, Project
+from tests.cli.conftest import V1, V2, V3, Command, Done, Project, run_tool
 from tests.mount.datasets import md5
 
 NOW = ("--grace", "0")
@@ -262,10 +262,26 @@ def test_a_remote_that_is_the_cache_is_refused(place: Place) -> None:
     assert "leads to the cache" in place.refused("--remote", str(place.root / ".dvc/cache"), "-w")
 
 
+def test_what_others_have_committed_to_a_cache_of_all_stays(place: Place, tmp_path: Path) -> None:
+    """Projects without DVC share one."""
+    for name in ("one", "two"):
+        root = tmp_path / name
+        root.mkdir()
+        (root / "file").write_text(name)
+        place.command("commit", "file", cwd=root)
+        run_tool(root, "git", "init", "--quiet")
+    place.command("commit", "file", cwd=tmp_path / "one")
+    done = place.command("gc", *NOW, "--unpushed", "--yes", cwd=tmp_path / "one")
+    assert (done.status, "may be anybody's" in done.stderr) == (1, True)
+    told = place.command("gc", *NOW, "--yes", "--json", cwd=tmp_path / "one").json
+    assert (told["deleted"]["objects"], told["stays"]["unpushed"]["objects"]) == (0, 1)
+    assert "may be anybody's" in place.refused("--unpushed", "--cache", tmp_path / "elsewhere")
+
+
 def test_a_cache_that_is_not_there_has_no_garbage(place: Place) -> None:
     place.push("data")
     shutil.rmtree(place.root / ".dvc/cache")
-    told = place.gc("--unpushed", "--yes", "--json", "--cache", place.root / "none").json
+    told = place.gc("--unpushed", "--yes", "--json").json
     assert (told["there"]["objects"], told["deleted"]["objects"]) == (1, 0)  # the manifest was brought
 
 
