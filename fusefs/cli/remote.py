@@ -25,12 +25,13 @@ from store.dvc.project import Project, find_project
 from store.dvc.remotes import settle_remotes
 from store.local_cache import LocalCache
 from store.oid import DVC_ALGORITHMS, Oid
-from store.oplog.checking import Check, Report, Wishes
+from store.oplog.checking import Check
 from store.oplog.copies import LogCopies
 from store.oplog.identities import remote_key
 from store.oplog.logs import Log
 from store.oplog.mending import Mender
 from store.oplog.publishing import Publication
+from store.oplog.report import Report, Wishes
 from store.oplog.transactions import Journal
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote

@@ -15,26 +15,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 from store.errors import (
     CacheUnusable,
-    RemoteAbsent,
-    RemoteCorrupt,
     RemoteDenied,
     RemoteError,
     RemoteMissing,
 )
-from store.hashing import Hasher
 from store.layouts import object_path
 from store.oid import Oid
-from store.oplog.content_files import ContentFiles, is_content
+from store.oplog.content_files import is_content
 from store.oplog.holdings import Holdings, Key, Open, base_records
 from store.oplog.identities import new_transaction
-from store.oplog.listing import list_objects
+from store.oplog.inspection import JOBS, Inspection
 from store.oplog.logs import DIRECTORY, Log, LogName, Record, format_oid, parse_oid, read_log, write_log
 from store.oplog.mending import Mender
+from store.oplog.report import Finding, Report, What, Wishes
 from store.oplog.transactions import Journal, is_running
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
@@ -42,61 +40,7 @@ from store.remotes.remote import Remote
 from store.remotes.storage import Address
 from store.tree import UNKNOWN
 
-JOBS: Final = 8
 _DELETED_AT_ONCE: Final = 1000
-
-What = Literal["lost", "damaged"]
-
-
-@dataclass(slots=True)
-class Finding:
-    """An object that is not on the remote as the logs say."""
-
-    oid: Oid
-    what: What
-    said: str
-    mended: str = ""
-    """Where it was mended from."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What a check has found and done. Bytes are those of objects."""
-
-    objects: int = 0
-    """On the remote."""
-    bytes: int = 0
-    known: int = 0
-    """Of them, those in the logs."""
-    hashed: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    strays: list[Oid] = field(default_factory=list)
-    """Objects of the remote's that no log tells of."""
-    adopted: int = 0
-    corrected: int = 0
-    """Whose size the logs had wrong."""
-    ended: list[str] = field(default_factory=list)
-    """Transactions that had died."""
-    running: list[str] = field(default_factory=list)
-    """Transactions that may be under way."""
-    base: bool = False
-    """A new base was written."""
-    notes: list[str] = field(default_factory=list)
-    can_list: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is to be done beside looking."""
-
-    deep: bool = False
-    repair: bool = False
-    adopt: bool = False
-    """Strays go into the base."""
-    forget: bool = False
-    """What is lost and was not mended is forgotten."""
-    end_all: bool = False
-    """All open transactions count as dead, but those that run on this machine."""
 
 
 class Check:
@@ -117,7 +61,7 @@ class Check:
         self._wishes = wishes
         self._crew = Crew(tick)
         self._patience = Patience(self._crew)
-        self._contents = ContentFiles(remote, self._crew, self._patience)
+        self._inspection = Inspection(remote, self._crew, self._patience, self.report)
         self._lock = threading.Lock()
         self._repaired = ""
 
@@ -129,7 +73,7 @@ class Check:
         self._run(journal.refresh)
         logs = list(journal.copies.logs(key))
         before = journal.copies.settle(key)
-        there = self._look(before)
+        there = self._inspection.look(before)
         self._run(journal.refresh)
         after = journal.copies.settle(key)
         report = self.report
@@ -141,7 +85,9 @@ class Check:
         elsewhere = {name for _, name in there}
         missing = [k for k in before.there if k not in there and (k in after.there or k in after.unsure)]
         lost = [k for k in missing if not (is_content(k) and k[1] in elsewhere)]
-        damaged = self._find_damage(there, before)
+        doubted = [k for k, size in there.items() if before.there.get(k, UNKNOWN) not in (UNKNOWN, size)]
+        damaged = self._inspection.find_damaged(list(there) if self._wishes.deep else doubted)
+        report.corrected = sum(key not in damaged for key in doubted)
         self._note(lost, "lost", "it is not there")
         self._note(damaged, "damaged", "its bytes are others than its name says")
         still_open = {one.begin.name.transaction for one in after.open}
@@ -168,86 +114,6 @@ class Check:
     def _run(self, work: Callable[[], object]) -> None:
         """In a thread, so that the caller can be interrupted."""
         self._crew.run([work])
-
-    def _look(self, before: Holdings) -> dict[Key, int]:
-        """What is on the remote, with its length."""
-        found: dict[Key, int] = {}
-        try:
-            if self._patience.run(lambda: self._remote.can_list):
-                self._run(lambda: found.update(self._patience.run(lambda: self._list(before))))
-                outside = [key for key in self._expected(before) if not _is_object(key)]
-                self._ask_all(outside, before, found)
-                return found
-        except RemoteAbsent:
-            return {}
-        except RemoteDenied as error:
-            self.report.notes.append(str(error))
-        self.report.can_list = False
-        found.clear()
-        self._ask_all(self._expected(before), before, found)
-        return found
-
-    def _ask_all(self, keys: Sequence[Key], before: Holdings, found: dict[Key, int]) -> None:
-        contents = [key for key in keys if is_content(key)]
-        found.update(self._contents.look(contents, before.there, listing=self.report.can_list))
-        others = [key for key in keys if not is_content(key)]
-        self._crew.each(others, lambda key: self._ask(key, found), JOBS)
-
-    def _expected(self, before: Holdings) -> list[Key]:
-        return [*before.there, *before.unsure]
-
-    def _list(self, before: Holdings) -> dict[Key, int]:
-        found: dict[Key, int] = {}
-        for oid, listed in list_objects(self._remote.storage, self._expected(before)):
-            self._crew.check()
-            found[_key(oid)] = listed.size
-        return found
-
-    def _ask(self, key: Key, found: dict[Key, int]) -> None:
-        try:
-            size = self._patience.run(lambda: self._remote.storage.size(Address(key[0])))
-        except RemoteMissing:
-            return
-        with self._lock:
-            found[key] = size
-
-    def _find_damage(self, there: dict[Key, int], before: Holdings) -> set[Key]:
-        """Objects that do not have their hash: of all, or of those that are not as long as a log says."""
-        doubted = [k for k, size in there.items() if before.there.get(k, UNKNOWN) not in (UNKNOWN, size)]
-        damaged: set[Key] = set()
-
-        def look(key: Key) -> None:
-            if not self._is_sound(key):
-                with self._lock:
-                    damaged.add(key)
-
-        self._crew.each(list(there) if self._wishes.deep else doubted, look, JOBS)
-        self.report.corrected = sum(key not in damaged for key in doubted)
-        return damaged
-
-    def _is_sound(self, key: Key) -> bool:
-        oid = parse_oid(key[1])
-        if oid is None:
-            return True
-        named = oid
-
-        def read() -> bool:
-            hasher = Hasher(named.algorithm)
-            with self._contents.open(key) as body:
-                for part in body:
-                    self._crew.check()
-                    hasher.update(part)
-            return hasher.matches(named)
-
-        try:
-            sound = self._patience.run(read)
-        except RemoteMissing:
-            return True  # somebody has removed it just now
-        except RemoteCorrupt:
-            sound = False
-        with self._lock:
-            self.report.hashed += 1
-        return sound
 
     def _note(self, keys: Iterable[Key], what: What, said: str) -> None:
         for _, name in sorted(keys):
@@ -373,8 +239,3 @@ def _done(planned: Record, there: dict[Key, int]) -> Collection[Record]:
 
 def _key(oid: Oid) -> Key:
     return object_path(oid), format_oid(oid)
-
-
-def _is_object(key: Key) -> bool:
-    oid = parse_oid(key[1])
-    return oid is not None and object_path(oid) == key[0]

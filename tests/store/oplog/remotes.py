@@ -14,11 +14,12 @@ from store.cache_chain import CacheChain
 from store.local_cache import LocalCache
 from store.manifest import parse_manifest
 from store.oid import Oid
-from store.oplog.checking import Check, Report, Wishes
+from store.oplog.checking import Check
 from store.oplog.copies import LogCopies
 from store.oplog.identities import remote_key
 from store.oplog.mending import Mender
 from store.oplog.push_log import PushLog
+from store.oplog.report import Report, Wishes
 from store.oplog.transactions import Journal, Writer
 from store.pushing.push import Push
 from store.remotes.opening import open_remote

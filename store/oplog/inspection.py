@@ -1,0 +1,123 @@
+"""`Inspection`: what lies on a remote, by listing it or asking it, and whether it is what its names say.
+
+Made by one thread, which can be interrupted; a `Crew` works.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from store.errors import RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteMissing
+from store.hashing import Hasher
+from store.layouts import object_path
+from store.oplog.content_files import ContentFiles, is_content
+from store.oplog.holdings import Holdings, Key
+from store.oplog.listing import list_objects
+from store.oplog.logs import format_oid, parse_oid
+from store.oplog.report import Report
+from store.pushing.asking import Patience
+from store.pushing.crew import Crew
+from store.remotes.remote import Remote
+from store.remotes.storage import Address
+
+JOBS: Final = 8
+
+
+class Inspection:
+    """Of one remote. `report` is told whether it can be listed, and how many objects were hashed."""
+
+    def __init__(self, remote: Remote, crew: Crew, patience: Patience, report: Report) -> None:
+        self._report = report
+        self._remote = remote
+        self._crew = crew
+        self._patience = patience
+        self._contents = ContentFiles(remote, crew, patience)
+        self._lock = threading.Lock()
+
+    def look(self, before: Holdings) -> dict[Key, int]:
+        """What is on the remote, with its length, as far as it can be listed or logs tell of it.
+
+        Raises `RemoteError`."""
+        found: dict[Key, int] = {}
+        try:
+            if self._patience.run(lambda: self._remote.can_list):
+                self._crew.run([lambda: found.update(self._patience.run(lambda: self._list(before)))])
+                outside = [key for key in _expected(before) if not _is_object(key)]
+                self._ask_all(outside, before, found)
+                return found
+        except RemoteAbsent:
+            return {}
+        except RemoteDenied as error:
+            self._report.notes.append(str(error))
+        self._report.can_list = False
+        found.clear()
+        self._ask_all(_expected(before), before, found)
+        return found
+
+    def _ask_all(self, keys: Sequence[Key], before: Holdings, found: dict[Key, int]) -> None:
+        contents = [key for key in keys if is_content(key)]
+        found.update(self._contents.look(contents, before.there, listing=self._report.can_list))
+        others = [key for key in keys if not is_content(key)]
+        self._crew.each(others, lambda key: self._ask(key, found), JOBS)
+
+    def _list(self, before: Holdings) -> dict[Key, int]:
+        found: dict[Key, int] = {}
+        for oid, listed in list_objects(self._remote.storage, _expected(before)):
+            self._crew.check()
+            found[object_path(oid), format_oid(oid)] = listed.size
+        return found
+
+    def _ask(self, key: Key, found: dict[Key, int]) -> None:
+        try:
+            size = self._patience.run(lambda: self._remote.storage.size(Address(key[0])))
+        except RemoteMissing:
+            return
+        with self._lock:
+            found[key] = size
+
+    def find_damaged(self, keys: Sequence[Key]) -> set[Key]:
+        """Those of the objects that do not have their hashes."""
+        damaged: set[Key] = set()
+
+        def read(key: Key) -> None:
+            if not self._is_sound(key):
+                with self._lock:
+                    damaged.add(key)
+
+        self._crew.each(keys, read, JOBS)
+        return damaged
+
+    def _is_sound(self, key: Key) -> bool:
+        oid = parse_oid(key[1])
+        if oid is None:
+            return True
+        named = oid
+
+        def read() -> bool:
+            hasher = Hasher(named.algorithm)
+            with self._contents.open(key) as body:
+                for part in body:
+                    self._crew.check()
+                    hasher.update(part)
+            return hasher.matches(named)
+
+        try:
+            sound = self._patience.run(read)
+        except RemoteMissing:
+            return True  # somebody has removed it just now
+        except RemoteCorrupt:
+            sound = False
+        with self._lock:
+            self._report.hashed += 1
+        return sound
+
+
+def _expected(before: Holdings) -> list[Key]:
+    return [*before.there, *before.unsure]
+
+
+def _is_object(key: Key) -> bool:
+    oid = parse_oid(key[1])
+    return oid is not None and object_path(oid) == key[0]
