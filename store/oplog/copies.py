@@ -14,9 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
-import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,28 +22,20 @@ from typing import Final
 
 import xxhash
 
-from store.errors import CacheUnusable, RemoteAbsent, RemoteCorrupt, RemoteMissing
+from store.errors import CacheUnusable, RemoteMissing
+from store.oplog import log_files
 from store.oplog.compiled import Compiled, Damaged, compile_holdings
 from store.oplog.holdings import Holdings, settle
-from store.oplog.logs import DIRECTORY, LARGEST, LAST_LINE, Log, LogName, is_whole, read_log
+from store.oplog.logs import DIRECTORY, LARGEST, Log, LogName, is_whole, read_log
+from store.oplog.remote_logs import CACHES, MOST_LOGS, MOST_REMOTES, bring, choose, list_logs, owner_of
 from store.ownership import OPEN_DIRECTORY, Ownership, make_root
-from store.remotes.storage import Address, Storage
+from store.remotes.storage import Storage
 
 HOME: Final = ("fusefs", "logs")
-COPIES: Final = "META/copies/"
-"""On a remote: logs of other remotes, in a directory each."""
-CACHES: Final = "META/caches/"
-"""On a remote: what caches have whose users have said so, in a directory each."""
 OWN: Final = "own"
 COMPILED: Final = "holdings"
 NAME: Final = "name"
-MOST_LOGS: Final = 10_000
-"""Of one remote; `fusefs remote fsck` makes one of them."""
-MOST_BYTES: Final = 4 << 30
-"""Of one remote's logs."""
-MOST_REMOTES: Final = 256
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
-_PLACE: Final = re.compile(rf"{DIRECTORY}|({COPIES}|{CACHES})[0-9a-f]{{32}}/")
 _NEW_MODE: Final = 0o777
 
 
@@ -78,7 +68,7 @@ class LogCopies:
         """How the remote was called when something was learnt of it; empty where nobody said."""
         try:
             with self._opened(key) as place:
-                return _read(place, NAME, 1 << 10).decode("utf-8", "replace").strip()
+                return log_files.read(place, NAME, 1 << 10).decode("utf-8", "replace").strip()
         except OSError:
             return ""
 
@@ -95,35 +85,35 @@ class LogCopies:
     def fetch(self, key: str, name: str, storage: Storage) -> Refreshed:
         """As `refresh`, and nothing is compiled."""
         notes: list[str] = []
-        listed = {DIRECTORY: {}, **_list(storage)}
-        owners = {prefix: _owner(prefix, key) for prefix in listed}
+        listed = {DIRECTORY: {}, **list_logs(storage)}
+        owners = {prefix: owner_of(prefix, key) for prefix in listed}
         for prefix, logs in listed.items():
             owner = owners[prefix]
             called = f"cache {owner[:8]}" if prefix.startswith(CACHES) else name if owner == key else ""
             with self._told(), self._opened(owner, create=True) as place:
-                if called and _peek(place, NAME) != called.encode():
-                    _write(place, NAME, called.encode())
-                here = _names(place)
-                for log in _wanted(logs, here, notes):
+                if called and log_files.peek(place, NAME) != called.encode():
+                    log_files.write(place, NAME, called.encode())
+                here = log_files.names(place)
+                for log in choose(logs, here, notes):
                     with contextlib.suppress(RemoteMissing):  # a base took its place meanwhile
-                        tail = _bring(storage, prefix, log, place)
+                        tail = bring(storage, prefix, log, place)
                         begin = f"begin=={log.removeprefix('end==')}"
                         if begin in logs and begin not in here and not is_whole(tail):
-                            _bring(storage, prefix, begin, place)  # that was no end
+                            bring(storage, prefix, begin, place)  # that was no end
                 if called and storage.can_list:  # of copies only their own remote knows which there are
                     for gone in here.keys() - logs.keys():
-                        _remove(place, gone)
+                        log_files.remove(place, gone)
         return Refreshed(tuple(dict.fromkeys(owners.values())), tuple(notes))
 
     def is_behind(self, key: str, storage: Storage) -> bool:
         """Whether a remote has logs that are not here: one listing. Raises `RemoteError`."""
-        for prefix, logs in _list(storage).items():
+        for prefix, logs in list_logs(storage).items():
             try:
-                with self._opened(_owner(prefix, key)) as place:
-                    here = _names(place)
+                with self._opened(owner_of(prefix, key)) as place:
+                    here = log_files.names(place)
             except OSError:
                 return True
-            if _wanted(logs, here, []):
+            if choose(logs, here, []):
                 return True
         return False
 
@@ -131,46 +121,46 @@ class LogCopies:
         """Bytes of the logs that there are copies of."""
         try:
             with self._opened(key) as place:
-                return sum(_names(place).values())
+                return sum(log_files.names(place).values())
         except OSError:
             return 0
 
     def add(self, key: str, log: str, data: bytes) -> None:
         """Keep a copy of a log that the remote has. Raises `CacheUnusable`."""
         with self._told(), self._opened(key, create=True) as place:
-            _write(place, log, data)
+            log_files.write(place, log, data)
 
     def forget(self, key: str, logs: Iterable[str]) -> None:
         """Remove the copies of logs that the remote has no more. Raises `CacheUnusable`."""
         with self._told(), self._opened(key, create=True) as place:
             for log in logs:
-                _remove(place, log)
+                log_files.remove(place, log)
 
     def add_own(self, key: str, log: str, data: bytes) -> None:
         """Keep a log that its remote did not take. Raises `CacheUnusable`."""
         with self._told(), self._opened(key, OWN, create=True) as place:
-            if len(_names(place)) < MOST_LOGS:
-                _write(place, log, data)
+            if len(log_files.names(place)) < MOST_LOGS:
+                log_files.write(place, log, data)
 
     def own(self, key: str) -> dict[str, bytes]:
         """The logs that their remote has not taken yet."""
         try:
             with self._opened(key, OWN) as place:
-                return {name: _read(place, name, LARGEST) for name in _names(place)}
+                return {name: log_files.read(place, name, LARGEST) for name in log_files.names(place)}
         except OSError:
             return {}
 
     def drop_own(self, key: str, log: str) -> None:
         """The remote has it now. Raises `CacheUnusable`."""
         with self._told(), self._opened(key, OWN, create=True) as place:
-            _remove(place, log)
+            log_files.remove(place, log)
 
     def logs(self, key: str) -> Iterator[Log]:
         """All logs of a remote that there are copies of, read."""
         for below in ((key,), (key, OWN)):
             try:
                 with self._opened(*below) as place:
-                    for text in _names(place):
+                    for text in log_files.names(place):
                         name = LogName.parse(text)
                         if name is not None:
                             yield _read_log(place, name)
@@ -195,7 +185,7 @@ class LogCopies:
         data = compile_holdings(self.settle(key), wanted)
         try:
             with self._opened(key) as place:
-                _write(place, COMPILED, data)
+                log_files.write(place, COMPILED, data)
         except OSError:
             return None
         return self.open(key)
@@ -204,7 +194,7 @@ class LogCopies:
         """What was compiled last, without a look at the logs; None where there is nothing whole."""
         try:
             with self._opened(key) as place:
-                descriptor = _open(place, COMPILED)
+                descriptor = log_files.open_file(place, COMPILED)
                 try:
                     return Compiled.open(descriptor)
                 finally:
@@ -226,7 +216,7 @@ class LogCopies:
         parts = []
         for below in ((key,), (key, OWN)):
             with contextlib.suppress(OSError), self._opened(*below) as place:
-                parts += [f"{name} {size}" for name, size in sorted(_names(place).items())]
+                parts += [f"{name} {size}" for name, size in sorted(log_files.names(place).items())]
         return xxhash.xxh3_64_intdigest("\n".join(parts).encode()) if parts else None
 
     @contextmanager
@@ -258,111 +248,8 @@ class LogCopies:
             ) from None
 
 
-def _list(storage: Storage) -> dict[str, dict[str, int]]:
-    """The logs on a remote and their lengths, by the directories that they lie in. Raises `RemoteError`."""
-    found: dict[str, dict[str, int]] = {}
-    if storage.can_list:
-        with contextlib.suppress(RemoteAbsent, RemoteMissing):
-            for listed, size, _ in storage.list("META/"):
-                directory, _, name = listed.rpartition("/")
-                prefix = f"{directory}/"
-                if not _PLACE.fullmatch(prefix) or LogName.parse(name) is None:
-                    continue
-                if prefix in found or len(found) < MOST_REMOTES:
-                    found.setdefault(prefix, {})[name] = size
-    return found
-
-
-def _owner(prefix: str, key: str) -> str:
-    """Whose logs lie in a directory of the remote `key`."""
-    return key if prefix == DIRECTORY else prefix.split("/")[-2]
-
-
-def _wanted(logs: Mapping[str, int], here: Mapping[str, int], notes: list[str]) -> Sequence[str]:
-    """Those that are to be read: new, of a bearable size, and no plans of what has ended."""
-    wanted: list[str] = []
-    total = 0
-    for log, size in sorted(logs.items(), reverse=True):  # ends before their begins
-        if here.get(log) == size or (log.startswith("begin==") and f"end=={log[7:]}" in logs):
-            continue
-        total += max(size, 0)
-        if size > LARGEST or total > MOST_BYTES or len(wanted) >= MOST_LOGS:
-            notes.append(f"{log} is left out: there are too many logs, or too large ones")
-            continue
-        wanted.append(log)
-    return wanted
-
-
-def _bring(storage: Storage, prefix: str, log: str, place: int) -> bytes:
-    """Copy a log of a remote's into a directory; what it ends with. Raises `RemoteError`, `OSError`."""
-    tail = b""
-
-    def parts() -> Iterator[bytes]:
-        nonlocal tail
-        total = 0
-        with storage.read(Address(prefix + log)) as body:
-            for part in body:
-                total += len(part)
-                if total > LARGEST:
-                    raise RemoteCorrupt(f"the log {log} is longer than any may be")
-                tail = (tail + part)[-LAST_LINE:]
-                yield part
-
-    _write(place, log, parts())
-    return tail
-
-
-def _names(place: int) -> dict[str, int]:
-    """The logs in a directory, and their lengths. Raises `OSError`."""
-    with os.scandir(place) as entries:
-        return {
-            entry.name: entry.stat(follow_symlinks=False).st_size
-            for entry in entries
-            if LogName.parse(entry.name) and entry.is_file(follow_symlinks=False)
-        }
-
-
 def _read_log(place: int, name: LogName) -> Log:
     try:
-        return read_log(name, _read(place, str(name), LARGEST))
+        return read_log(name, log_files.read(place, str(name), LARGEST))
     except OSError as error:
         return Log(name, fault=f"it cannot be read: {error.strerror}")
-
-
-def _open(place: int, name: str) -> int:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(name)
-    return descriptor
-
-
-def _read(place: int, name: str, limit: int) -> bytes:
-    with open(_open(place, name), "rb") as file:
-        return file.read(limit)
-
-
-def _peek(place: int, name: str) -> bytes:
-    with contextlib.suppress(OSError):
-        return _read(place, name, 1 << 10)
-    return b""
-
-
-def _write(place: int, name: str, data: bytes | Iterable[bytes]) -> None:
-    """A file whole or not at all. Raises `OSError`, and what iterating raises."""
-    temporary = f".{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o644, dir_fd=place)
-    try:
-        with open(descriptor, "wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-        os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=place)
-        raise
-
-
-def _remove(place: int, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=place)

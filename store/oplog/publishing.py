@@ -18,9 +18,9 @@ from store.errors import CacheUnusable
 from store.keeping.scrub import list_objects
 from store.layouts import object_path
 from store.oplog.changes import GONE, Mark, begin_changes, read_changes
-from store.oplog.copies import CACHES
 from store.oplog.identities import cache_key, new_transaction
 from store.oplog.logs import Kind, Log, LogName, Record, format_oid, write_log
+from store.oplog.remote_logs import CACHES
 from store.oplog.transactions import Writer, keep_only, put_log
 from store.remotes.storage import WritableStorage
 

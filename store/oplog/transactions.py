@@ -23,9 +23,10 @@ from typing import Final
 
 from store.errors import CacheUnusable, RemoteDenied, RemoteError
 from store.oplog.compiled import Compiled
-from store.oplog.copies import COPIES, LogCopies
+from store.oplog.copies import LogCopies
 from store.oplog.identities import new_transaction
 from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, write_log
+from store.oplog.remote_logs import COPIES
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.remotes.storage import CHUNK_BYTES, WritableStorage

@@ -12,12 +12,13 @@ import pytest
 from store.errors import CacheUnusable
 from store.layouts import object_path
 from store.oid import MD5, MD5_DOS2UNIX, Oid
-from store.oplog import copies, hints, identities
+from store.oplog import hints, identities, remote_logs
 from store.oplog.compiled import Compiled, Damaged
-from store.oplog.copies import COPIES, LogCopies
+from store.oplog.copies import LogCopies
 from store.oplog.hints import Hints
 from store.oplog.identities import find_access, find_project, remote_key
 from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, format_oid, write_log
+from store.oplog.remote_logs import COPIES
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -147,7 +148,7 @@ def test_a_refresh_follows_the_remote(tmp_path: Path, monkeypatch: pytest.Monkey
     made.refresh(KEY, "far", storage)
     known.load(now=True)
     assert [known.has(KEY, oid) for oid in oids[:2]] == [False, True]
-    monkeypatch.setattr(copies, "LARGEST", 100)
+    monkeypatch.setattr(remote_logs, "LARGEST", 100)
     many = LogCopies(tmp_path / "other")
     notes = many.refresh(KEY, "far", storage).notes
     assert any("left out" in note for note in notes) and not list(many.logs(KEY))
