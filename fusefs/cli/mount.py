@@ -18,7 +18,7 @@ from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, st
 from fusefs.logs import check_log, default_log, name_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountpoint import claim_mountpoint, forbid_overlap
-from fusefs.native.choice import NATIVE, Choice, choose
+from fusefs.native.choice import FUSE, NATIVE, Choice, choose
 from fusefs.native.layers import mount_session
 from fusefs.order_file import Order, read_order
 from fusefs.plan import MountPlan
@@ -74,13 +74,24 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
     choice = choose(dataset, options)
     plan = make_plan(request, dataset, place, options, log, choice)
+    try:
+        _mount(plan, choice, options)
+    except MountFailed as error:
+        if choice.mode != NATIVE or options.mode == NATIVE:
+            raise
+        instead = Choice(FUSE, why_fuse=str(error))  # a try does not show everything
+        _mount(settle_plan(plan, instead), instead, options)
+
+
+def _mount(plan: MountPlan, choice: Choice, options: MountOptions) -> None:
+    """Mount, and have it served. Raises `MountFailed`; then nothing is left mounted."""
     with held_back() as let_go:
-        mounted = make_mount(place, target, options, choice)
+        mounted = make_mount(plan.mountpoint, plan.target, options, choice)
         try:
             let_go()
             _serve(Launch(plan, mounted, verbose=options.verbose, read_ahead=options.read_ahead), options)
         except BaseException:
-            _unmount_after_failure(mounted, place)
+            _unmount_after_failure(mounted, plan.mountpoint)
             raise
 
 

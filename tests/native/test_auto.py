@@ -130,11 +130,24 @@ def test_a_cache_on_fuse(automatic: Mounter, cache: Cache) -> None:
     mount.umount()
 
 
-def test_a_kernel_without_the_calls(automatic: Mounter, cache: Cache) -> None:
-    """A number that no system call has gets the same answer from this one."""
+FROM_THE_START = """
+from fusefs.native import mount_api
+mount_api._FSOPEN = 9999
+"""
+IN_THE_END = """
+import sys
+if "fusefs.native.attach" in sys.orig_argv:
+    from fusefs.native import mount_api
+    mount_api._MOVE_MOUNT = 9999
+"""
+"""A number that no system call has gets the same answer as one that an older kernel does not have."""
+
+
+@pytest.mark.parametrize("lacking", [FROM_THE_START, IN_THE_END], ids=["the first", "the last"])
+def test_a_kernel_without_the_calls(automatic: Mounter, cache: Cache, lacking: str) -> None:
     older = automatic.home / "older"
     older.mkdir()
-    (older / "sitecustomize.py").write_text("from fusefs.native import mount_api\nmount_api._FSOPEN = 9999\n")
+    (older / "sitecustomize.py").write_text(lacking)
     oid, place = cache.put_dataset(FILES), automatic.new_mountpoint()
 
     def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -146,11 +159,20 @@ def test_a_kernel_without_the_calls(automatic: Mounter, cache: Cache) -> None:
 
     refused = run("mount", "--mode", "native", "--cache", cache.root, oid, place)
     reason = "Function not implemented"
-    assert (refused.returncode, refused.stderr) == (1, f"fusefs: native mode is not possible: {reason}\n")
+    assert refused.returncode == 1
+    if lacking is FROM_THE_START:
+        assert refused.stderr == f"fusefs: native mode is not possible: {reason}\n"
+    else:
+        reason = f"cannot mount on {place}: {reason}"
+        assert refused.stderr.startswith("fusefs: ") and refused.stderr.endswith(f"{reason}\n")
+        assert refused.stderr.count("\n") == 1
+    assert not os.path.ismount(place)
     assert run("mount", "--cache", cache.root, oid, place).returncode == 0
     try:
         status: dict[str, Any] = json.loads((place / ".fusefs" / "status").read_text())
+        reason = status["why_fuse"] if lacking is IN_THE_END else reason
         assert (status["mode"], status["why_fuse"]) == ("fuse", reason)
+        assert "Function not implemented" in reason
         assert f"mode fuse ({reason})" in run("status", place).stdout
         assert tree_of(place) == FILES
     finally:
