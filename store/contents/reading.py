@@ -21,6 +21,7 @@ from typing import Final
 
 import xxhash
 
+from store.contents.archives import side_by_side
 from store.contents.finding import REMEMBERED, Finder, InParts, Location, Whole, read_whole
 from store.contents.index import Piece
 from store.contents.lookup import InArchive
@@ -38,6 +39,9 @@ FIRST_SECONDS: Final = 2.0
 """For so long readers wait for what the very first one is told."""
 SEEN_SECONDS: Final = 30.0
 """An archive that was seen is believed to be there for so long."""
+PART_SEEN_SECONDS: Final = 300.0
+"""The same of a part: of a large content there may be more than can be asked for at a time."""
+MOST_SEEN: Final = 100_000
 _MOST_ARCHIVES: Final = 64
 """Whose members' ends are kept."""
 
@@ -53,7 +57,7 @@ class Contents:
         self._pieces = KeptPieces()
         self._guard = threading.Lock()
         self._ends: OrderedDict[str, array[int]] = OrderedDict()
-        self._seen: dict[str, float] = {}
+        self._seen: dict[ContentName, float] = {}
         self._aside: OrderedDict[Oid, None] = OrderedDict()
         self._first = threading.Lock()
         self._has_answered = threading.Event()
@@ -113,25 +117,35 @@ class Contents:
         return location.size if location.size >= 0 else self.confirm(oid, location)
 
     def confirm(self, oid: Oid, location: Location) -> int:
-        """Length in bytes of what is there now. Raises `RemoteError`."""
+        """Length in bytes of what is there now, all of it. Raises `RemoteError`."""
         name = ContentName.of(oid)
         if isinstance(location, Whole):
             return self._finder.at_depths(name, WHOLE, self._storage.size)
-        if isinstance(location, InParts):
+        if isinstance(location, InArchive):
+            archive = location.archive
+            self._see(ContentName.of_archive(archive.name), ARCHIVE, archive.size, SEEN_SECONDS)
+        else:
             self._finder.at_depths(name, PARTS_INDEX, self._storage.size)
-            return location.size
-        archive = location.archive
-        if time.monotonic() - self._seen.get(archive.name, -SEEN_SECONDS) >= SEEN_SECONDS:
-            place = ContentName.of_archive(archive.name)
-            size = self._finder.at_depths(place, ARCHIVE, self._storage.size)
-            if size != archive.size:
-                raise RemoteCorrupt(
-                    f"{self._name}: archive {archive.name} has {size} bytes, and not {archive.size}"
-                )
-            if len(self._seen) > REMEMBERED:
-                self._seen.clear()
-            self._seen[archive.name] = time.monotonic()
+            pieces = list(self._finder.parts_of(oid).pieces())
+            side_by_side(
+                lambda piece: self._see(
+                    ContentName.of_part(piece.part), WHOLE, piece.length, PART_SEEN_SECONDS
+                ),
+                pieces,
+            )
         return location.size
+
+    def _see(self, name: ContentName, file: str, size: int, seconds: float) -> None:
+        """Ask for a file that has this length, unless it was seen so lately. Raises `RemoteError`."""
+        if time.monotonic() - self._seen.get(name, -seconds) < seconds:
+            return
+        found = self._finder.at_depths(name, file, self._storage.size)
+        if found != size:
+            raise RemoteCorrupt(f"{self._name}: {name.key(file)} has {found} bytes, and not {size}")
+        with self._guard:
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen[name] = time.monotonic()
 
     @contextmanager
     def read(

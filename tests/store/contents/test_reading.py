@@ -390,7 +390,7 @@ def test_what_is_about_to_be_evicted_is_asked_for(tmp_path: Path, remote: Conten
     few = list(SMALL.values())[:5]
     archive = remote.put_archive(few)
     remote.put_whole(MIDDLE)
-    remote.put_parts(LARGE)
+    pieces = remote.put_parts(LARGE)
 
     async def main() -> None:
         async with reading(tmp_path, remote.root) as (reader, (storage,)):
@@ -401,9 +401,10 @@ def test_what_is_about_to_be_evicted_is_asked_for(tmp_path: Path, remote: Conten
             assert len(storage.of("size", ARCHIVE)) == 1
             remote.place(ContentName.of_archive(archive.name), ARCHIVE).unlink()
             remote.place(ContentName.of(oid_of(MIDDLE)), WHOLE).unlink()
+            remote.place(ContentName.of_part(pieces[7].part), WHOLE).unlink()
             assert there.contents is not None
-            there.contents._seen.clear()  # as after half a minute
-            for data in (*few, MIDDLE):
+            there.contents._seen.clear()  # as after some minutes
+            for data in (*few, MIDDLE, LARGE):
                 with pytest.raises(RemoteMissing):
                     await ask(there.confirm, oid_of(data))
 
