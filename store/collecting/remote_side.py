@@ -143,6 +143,8 @@ class RemoteCollection:
             item.oid for item, listed in unnamed if format_oid(item.oid) not in keys.get(listed.key, ())
         ]
         if strays:
+            if logs_there(journal, self._crew) != logs:  # they came meanwhile, and so did what tells of them
+                raise refuse(remote.name, "others are working on it just now")
             raise refuse_strays(remote.name, strays)
         young = {item.oid for item, listed in unnamed if not 0 < listed.modified <= since}
         staying = itertools.chain((oid for oid in young if oid.is_tree), contents.staying_manifests())
