@@ -27,7 +27,7 @@ from store.collecting.content_side import UNLOGGED, YOUNG, ContentGarbage
 from store.collecting.kept import Kept, Manifests
 from store.collecting.plan import STAGES, Amount, Outcome, Plan, Thing, amount_of, in_order
 from store.collecting.refusals import check_logs, check_readable, refuse, refuse_strays
-from store.errors import LockTimeout, RemoteDenied, RemoteError, StoreError
+from store.errors import InputError, LockTimeout, RemoteDenied, RemoteError, StoreError
 from store.oplog.giving_way import logs_there
 from store.oplog.holdings import Holdings
 from store.oplog.listing import list_objects
@@ -143,12 +143,15 @@ class RemoteCollection:
             item.oid for item, listed in unnamed if format_oid(item.oid) not in keys.get(listed.key, ())
         ]
         if strays:
-            if logs_there(journal, self._crew) != logs:  # they came meanwhile, and so did what tells of them
-                raise refuse(remote.name, "others are working on it just now")
+            self._check_calm()
             raise refuse_strays(remote.name, strays)
         young = {item.oid for item, listed in unnamed if not 0 < listed.modified <= since}
         staying = itertools.chain((oid for oid in young if oid.is_tree), contents.staying_manifests())
-        members = self._manifests.members(staying)
+        try:
+            members = self._manifests.members(staying)
+        except InputError:
+            self._check_calm()
+            raise
         verdict = contents.judge(members)
         stays = [item for item, _ in unnamed if item.oid in young or item.oid in members]
         garbage = [item for item, _ in unnamed if item.oid not in young and item.oid not in members]
@@ -176,6 +179,11 @@ class RemoteCollection:
             if not self._patience.run(lambda: journal.copies.is_behind(journal.key, journal.storage)):
                 return frozenset(logs)
         raise refuse(self._remote.name, "others are working on it just now")
+
+    def _check_calm(self) -> None:
+        """What was found may be of a push that began meanwhile. Raises `InputError`."""
+        if logs_there(self._journal, self._crew) != self._seen.logs:
+            raise refuse(self._remote.name, "others are working on it just now")
 
     def _list(self, held: Holdings) -> list[tuple[Item, Listed]]:
         found = []

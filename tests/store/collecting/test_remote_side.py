@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -361,3 +362,45 @@ def test_a_remote_may_go_away_anywhere(tmp_path: Path) -> None:
         collect(user, new)
         assert user.objects() == user.known() == names(new, NEW)
     assert number > 10
+
+
+def test_pushes_and_collections_at_once(user: User, other: User) -> None:
+    """In whatever order their steps come: each either ends or says that somebody else is at it."""
+    chance = random.Random(7)
+    kept = user.add(NEW)
+    user.push(kept)
+    contents = [bytes([number]) * (100 + number) for number in range(9)]
+    failures: list[BaseException] = []
+
+    def push() -> None:
+        for _ in range(3):
+            files = {str(number): data for number, data in enumerate(chance.sample(contents, 4))}
+            assert not other.push(other.add(files)).tally.failures
+
+    def collect_often() -> None:
+        for _ in range(6):
+            try:
+                collect(user, kept)
+            except Interfered:
+                continue
+            except InputError as error:
+                assert "has begun" in str(error) or "others are working" in str(error)
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    for _ in range(6):
+        threads = [threading.Thread(target=guarded, args=[work]) for work in (push, collect_often)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        there = user.objects()  # and no manifest names what is gone
+        assert there >= names(kept, NEW)
+        report = user.check()
+        assert (report.findings, report.strays, report.running) == ([], [], [])
+        assert user.known() == there
