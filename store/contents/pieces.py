@@ -22,12 +22,10 @@ from store.remotes.storage import CHUNK_BYTES
 AHEAD: Final = 4
 """Pieces that a body asks for at a time, its own included."""
 ASKERS: Final = 32
-"""Threads of a process that ask ahead. Where none is left, a body asks for one piece after the other."""
+"""Threads that ask one remote ahead. Where none is left, a body asks for one piece after the other."""
 KEPT_BYTES: Final = 16 << 20
 WAIT_SECONDS: Final = 60.0
 """For a request of another thread, which ends by itself within the storage's limits."""
-
-_askers = threading.BoundedSemaphore(ASKERS)
 
 
 Bring = Callable[[Piece], bytes]
@@ -78,11 +76,11 @@ class _Asked:
         finally:
             self.ready.set()
 
-    def ask_aside(self, bring: Bring) -> None:
+    def ask_aside(self, bring: Bring, askers: threading.Semaphore) -> None:
         try:
             self.ask(bring)
         finally:
-            _askers.release()
+            askers.release()
 
     def take(self) -> bytes:
         if not self.ready.wait(WAIT_SECONDS):
@@ -98,12 +96,22 @@ class PiecesBody:
     validator: Final = ""
     """What is named by its hash has one state only."""
 
-    def __init__(self, size: int, offset: int, length: int, pieces: Sequence[Piece], bring: Bring) -> None:
+    def __init__(
+        self,
+        size: int,
+        offset: int,
+        length: int,
+        pieces: Sequence[Piece],
+        bring: Bring,
+        askers: threading.Semaphore,
+    ) -> None:
+        """`askers` bounds the threads of all bodies that share it."""
         self.size = size
         self.length = length
         self._offset = offset
         self._pieces = pieces
         self._bring = bring
+        self._askers = askers
 
     def __iter__(self) -> Iterator[bytes]:
         end = self._offset + self.length
@@ -121,9 +129,9 @@ class PiecesBody:
 
     def _ask(self, piece: Piece, *, first: bool) -> _Asked:
         asked = _Asked(piece)
-        if first or not _askers.acquire(blocking=False):
+        if first or not self._askers.acquire(blocking=False):
             asked.ask(self._bring)
         else:
             # A daemon thread: a command that is ended does not wait for a server that stalls.
-            threading.Thread(target=asked.ask_aside, args=(self._bring,), daemon=True).start()
+            threading.Thread(target=asked.ask_aside, args=(self._bring, self._askers), daemon=True).start()
         return asked

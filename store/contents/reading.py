@@ -27,7 +27,7 @@ from store.contents.index import Piece
 from store.contents.lookup import InArchive
 from store.contents.members import MemberBody, bring_run, ends_of
 from store.contents.names import ARCHIVE, PARTS_INDEX, WHOLE, ContentName
-from store.contents.pieces import KeptPieces, PiecesBody
+from store.contents.pieces import ASKERS, KeptPieces, PiecesBody
 from store.contents.windows import Brought, Run, Windows
 from store.errors import RemoteCorrupt, RemoteMissing
 from store.oid import Oid
@@ -55,6 +55,7 @@ class Contents:
         self._finder = Finder(name, storage)
         self._windows = Windows()
         self._pieces = KeptPieces()
+        self._askers = threading.BoundedSemaphore(ASKERS)
         self._guard = threading.Lock()
         self._ends: OrderedDict[str, array[int]] = OrderedDict()
         self._seen: dict[ContentName, float] = {}
@@ -185,7 +186,9 @@ class Contents:
         def bring(piece: Piece) -> bytes:
             return self._bring(oid, piece)
 
-        return PiecesBody(index.size, offset, length, pieces, lambda piece: self._pieces.get(piece, bring))
+        return PiecesBody(
+            index.size, offset, length, pieces, lambda piece: self._pieces.get(piece, bring), self._askers
+        )
 
     def _bring(self, oid: Oid, piece: Piece) -> bytes:
         name = ContentName.of_part(piece.part)
