@@ -1,4 +1,4 @@
-"""Any range of a content in parts is the bytes of that range, from the pieces that it touches and no others."""
+"""Any range of a content in parts is the bytes of that range, from the pieces that it touches and no more."""
 
 from __future__ import annotations
 
