@@ -206,7 +206,9 @@ class Tree:
 
     def oid(self, row: int) -> Oid:
         """The oid of a file's content."""
-        return Oid.from_bytes(self.digest_of(row), self.algorithm(row))
+        algorithm = self.algorithm(row)
+        start = row * self.digest_width
+        return Oid(self.digest[start : start + DIGEST_BYTES[algorithm]].hex(), algorithm=algorithm)
 
 
 def _read_header(mapped: mmap.mmap, path: Path) -> dict[str, Any]:

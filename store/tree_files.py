@@ -116,7 +116,8 @@ class TreeFiles:
                 opened = await self._settle(row, oid)
         except StoreError as error:
             raise self._explain(row, error) from None
-        self._sizes.learn(row, opened.size, How.STAT)
+        if opened.size != self.sizes[row]:
+            self._sizes.learn(row, opened.size, How.STAT)
         return opened
 
     async def is_as_long_as_told(self, row: int) -> bool:
