@@ -84,8 +84,8 @@ class ObjectWriter:
             prefix = self._prefix(staged.oid[:2])
             os.rename(staged.name, staged.oid[2:], src_dir_fd=self.room.fd, dst_dir_fd=prefix)
             self._dirty.add(prefix)
-            new.append((Oid.parse(staged.oid, self._algorithm), staged.size))
-        note_changes(self._root, new)
+            new.append(staged)
+        note_changes(self._root, ((Oid.parse(one.oid, self._algorithm), one.size) for one in new))
         return len(new)
 
     def settle(self) -> None:
