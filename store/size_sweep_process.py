@@ -89,7 +89,6 @@ def _say_so() -> None:
 
 def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.nice(_NICE)
     gc.disable()  # there are many objects, and no cycles among them
     path, number, index, *roots = sys.argv[1:]
     tree = Tree.open(Path(path))
@@ -98,6 +97,7 @@ def main() -> None:
     caches = CacheChain(*[LocalCache(Path(root)) for root in roots])
     sweep = _Sweep(tree, caches, SizeIndex(Path(index)), Hints(Path(roots[0])))
     sweep.fill(memoryview(mmap.mmap(sys.stdin.fileno(), tree.rows * ROW_BYTES)))
+    os.nice(_NICE)  # no listing waits for that
     sweep.remember()
 
 
