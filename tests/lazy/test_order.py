@@ -136,6 +136,7 @@ def test_the_order_of_a_file(
     assert "2 paths of --order are not in" in mount.umount()
 
 
+@pytest.mark.modes("fuse")  # opens are seen a moment later in native mode
 def test_no_more_is_ahead_than_a_share_of_the_budget(
     mounter: Mounter, far: Far, order: list[str], tmp_path: Path
 ) -> None:

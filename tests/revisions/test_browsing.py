@@ -79,6 +79,7 @@ def test_names_with_their_slashes(mounter: Mounter, versions: Project) -> None:
         assert all(entry.is_dir() for entry in entries)
 
 
+@pytest.mark.modes("fuse")  # names of revisions are links in native mode
 def test_a_version_beside_itself(mounter: Mounter, versions: Project) -> None:
     """A version may stand in several places: each has directories of its own, files are the same."""
     mount = mounter.mount("data@v1", cwd=versions.root)
@@ -102,6 +103,7 @@ def test_a_version_beside_itself(mounter: Mounter, versions: Project) -> None:
             assert found.result() == ONE
 
 
+@pytest.mark.modes("fuse")  # likewise
 def test_a_listing_takes_no_name_away(mounter: Mounter, versions: Project) -> None:
     """Whoever works in a revision keeps his directory's name when the revisions are listed."""
     revs = mounter.mount("data@v2", cwd=versions.root).path / ".fusefs" / "revs"
