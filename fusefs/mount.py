@@ -164,7 +164,9 @@ class Mount:
 
     async def _do_again(self, kind: str, values: Mapping[str, Any]) -> None:
         """What the journal tells of. Raises `StoreError`, OSError and LookupError."""
-        if kind == "version":
+        if kind == "pins":
+            self._pinner.note_former(values)
+        elif kind == "version":
             self._versions.open_again(values)
         elif kind == "place":
             self._versions.stand_again(values)
@@ -342,13 +344,14 @@ async def serve(
     async with open_engine(settings, open_remote) as engine:
         repository = hold_repository(plan.repo)
         background = engine.nursery
-        pinner = Pinner(engine.caches, engine.threads, wanted=plan.pin)
+        pinner = Pinner(engine.caches, engine.threads, succession.journal, wanted=plan.pin)
         relay = Relay(fuse_fd)
         mount = Mount(plan, relay.descriptor, engine, pinner, succession)
         if succession.restarts:
             if mount.native is not None:
                 mount.native.attacher = attacher
             relay.agreed = await mount.show_again()
+            await pinner.take_over()
         else:
             await mount.show_first()
         endpoint = _listen(mount, plan, succession)

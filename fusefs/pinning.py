@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from fusefs.journal import Journal
 from fusefs.status import PinStatus
 from store.cache_chain import CacheChain
 from store.errors import CacheUnusable, StoreError
@@ -54,7 +55,9 @@ class _Outcome:
 class Pinner:
     """The pins of one mount, in every cache that it reads. `chain` is taught to look for them."""
 
-    def __init__(self, chain: CacheChain, threads: Threads, *, wanted: bool) -> None:
+    def __init__(self, chain: CacheChain, threads: Threads, journal: Journal, *, wanted: bool) -> None:
+        self._journal = journal
+        self._former: dict[Path, str] = {}
         self._chain = chain
         self._threads = threads
         self._wanted = wanted
@@ -85,6 +88,16 @@ class Pinner:
         else:
             state = "partial" if self._objects else "refused"
         return PinStatus(state, self._objects, self._reason or None)
+
+    def note_former(self, values: Mapping[str, str]) -> None:
+        """What the journal says of the pins of a daemon before us: they are ours now."""
+        self._former[Path(values["cache"])] = values["name"]
+
+    async def take_over(self) -> None:
+        """Hold what a daemon before us has held. To be called before anything is read."""
+        for home in await self._make_homes() if self._former else ():
+            if isinstance(home, Pins):
+                self._objects += await self._threads.on_disk(home.count)
 
     async def run(self) -> None:
         """Pin until cancelled. What is wrong with it stands in the status and the log; nothing is raised."""
@@ -134,12 +147,14 @@ class Pinner:
         for root in [cache.root for cache in self._chain.caches if cache.root not in own]:
             if root not in self._homes and root.is_dir():
                 try:
-                    home = await self._threads.on_disk(Pins.make, root, discard=Pins.remove)
+                    former = self._former.get(root, "")
+                    home = await self._threads.on_disk(Pins.make, root, former, discard=Pins.remove)
                 except CacheUnusable as error:
                     self._homes[root] = str(error)
                 else:
                     self._homes[root] = home
                     self._chain.add(LocalCache(home.root))
+                    self._journal.append("pins", cache=str(root), name=home.root.name)
         return list(self._homes.values())
 
     def _note(self, outcome: _Outcome) -> None:

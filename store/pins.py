@@ -79,14 +79,15 @@ class Pins:
         self._removed = False
 
     @classmethod
-    def make(cls, cache: Path) -> Self:
-        """An empty directory of pins in a cache that is there. Raises `CacheUnusable` with a phrase."""
+    def make(cls, cache: Path, former: str = "") -> Self:
+        """A directory of pins in a cache that is there: an empty one, or `former`, whose owner has died, with
+        what it holds. Raises `CacheUnusable` with a phrase."""
         try:
             source = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.ExitStack() as stack:
                 stack.callback(os.close, source)
                 of_cache = Ownership.of_directory(source, shared_with_group=False)
-                home, lock, name = _make_home(source, of_cache)
+                home, lock, name = _make_home(source, of_cache, former)
                 stack.callback(os.close, home)
                 stack.callback(os.close, lock)
                 private = replace(of_cache, directory_mode=0o700)
@@ -95,6 +96,10 @@ class Pins:
         except OSError as error:
             raise CacheUnusable(explain(error)) from None
         return cls(cache.joinpath(*HOME, name), home, lock, source, private)
+
+    def count(self) -> int:
+        """How many objects are held."""
+        return sum(len(names) for _, _, names in os.walk(self.root))
 
     def pin(self, digests: Sequence[str], algorithm: str) -> Pinned:
         """Link files' objects, given by their hex digits. Those that are linked already stay so."""
@@ -206,8 +211,9 @@ def _open_home(cache: Path) -> Iterator[int]:
         os.close(here)
 
 
-def _make_home(cache: int, ownership: Ownership) -> tuple[int, int, str]:
-    """The directory of all pins, a new lock in it that is held, and the name that goes with it."""
+def _make_home(cache: int, ownership: Ownership, former: str) -> tuple[int, int, str]:
+    """The directory of all pins, a lock in it that is held, and the name that goes with it: `former`, if that
+    is there and nobody's, or a new one."""
     for attempt in range(1, _ATTEMPTS + 1):
         here = os.dup(cache)
         try:
@@ -215,6 +221,9 @@ def _make_home(cache: int, ownership: Ownership) -> tuple[int, int, str]:
                 below = ownership.open_directory(part, here, create=True)
                 os.close(here)
                 here = below
+            if former:
+                with contextlib.suppress(OSError):
+                    return here, _take(here, former, 0), former
             name = f"{os.getpid()}-{secrets.token_hex(8)}"
             lock = _take(here, name, os.O_CREAT | os.O_EXCL)
             if ownership.changes_owner:

@@ -102,6 +102,22 @@ def test_readers_get_an_error_when_daemon_after_daemon_dies(
     mount.await_end()
 
 
+def test_pins_are_taken_over(mounter: Mounter) -> None:
+    """What is gone from the cache and held by pins alone is read on, with the next daemon, too."""
+    cache = Cache(mounter.home / "objects")
+    mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root)
+    until(lambda: mount.status()["pins"]["state"] == "complete")
+    pins = mount.status()["pins"]
+    for data in FILES.values():
+        cache.remove(md5(data))
+    kill(mount)
+    until(lambda: mount.status()["pins"]["state"] == "complete")
+    assert mount.status()["pins"] == pins
+    assert {path: read(mount.path / path) for path in FILES} == FILES
+    mount.umount()
+    assert not (cache.root / "fusefs/pins").exists()
+
+
 def test_without_its_supervisor_a_daemon_goes_on(mounter: Mounter, mount: Mount) -> None:
     os.kill(mount.status()["supervisor"], signal.SIGKILL)
     until(lambda: mount.status()["supervisor"] is None)
