@@ -28,7 +28,7 @@ ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 MOST_RESTARTS: Final = 3
 RESTART_WINDOW: Final = 60.0
-"""Seconds in which so many daemons may die, and no more."""
+"""Seconds in which so many daemons that served may die, and no more; and so many in a row that never did."""
 SERVING_SECONDS: Final = 30.0
 """How long another daemon may take until it serves."""
 MESSAGE_BYTES: Final = 1 << 16
@@ -111,7 +111,8 @@ class Supervisor:
     def _may_go_on(self) -> bool:
         """May another daemon take the place of the one that died now? Counts it."""
         now = time.monotonic()
-        self._restarts = [at for at in self._restarts if now - at < RESTART_WINDOW]
+        if self._is_serving:  # else it is the same trouble still, however long it takes
+            self._restarts = [at for at in self._restarts if now - at < RESTART_WINDOW]
         if len(self._restarts) >= MOST_RESTARTS or not (self._is_serving or self._count):
             return False
         self._restarts.append(now)

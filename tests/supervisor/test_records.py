@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from fusefs.handles import SLOTS, Handles
 from fusefs.journal import Journal
 from fusefs.relay import Agreement
+from fusefs.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -64,6 +66,27 @@ def test_handles_are_found_again_and_never_given_twice(memory: int) -> None:
     for handle in (files[0], files[2], another):
         second.give_back(handle)
     assert (second.files, Handles(memory).files) == (0, 0)
+
+
+def dies(supervisor: Supervisor, *, after: float, serving: bool, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether another daemon comes for one that dies so many seconds later."""
+    now = time.monotonic() + after
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    supervisor._is_serving = serving
+    return supervisor._may_go_on()
+
+
+def test_how_often_another_daemon_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seldom = Supervisor({"fuse-fd": "-1"}, "/nowhere")
+    assert all(dies(seldom, after=25, serving=True, monkeypatch=monkeypatch) for _ in range(20))
+    often = Supervisor({"fuse-fd": "-1"}, "/nowhere")
+    came = [dies(often, after=15, serving=True, monkeypatch=monkeypatch) for _ in range(4)]
+    assert came == [True, True, True, False]
+    never = Supervisor({"fuse-fd": "-1"}, "/nowhere")
+    came = [dies(never, after=500, serving=not place, monkeypatch=monkeypatch) for place in range(4)]
+    assert came == [True, True, True, False]
+    unborn = Supervisor({"fuse-fd": "-1"}, "/nowhere")
+    assert not dies(unborn, after=0, serving=False, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(
