@@ -39,7 +39,7 @@ VERSIONS = {
     "v3": {"three": b"3", "sub/a": b"a333", "sub/deep/b": filler(9000, 3)},
 }
 KILLS = 3
-STEPS = 20
+STEPS = 14
 
 
 @pytest.fixture
