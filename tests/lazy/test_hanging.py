@@ -65,7 +65,13 @@ def test_a_mount_ends_while_what_is_read_ahead_hangs(mounter: Mounter, tmp_path:
     files = {"large": filler(24 << 20, 7), **FILES}
     with raw_server(reset) as server:
         sound = objects(files)
-        server.choose = lambda head: sound(head) if "bytes=0-" in head else server.stall()
+
+        def answer(head: str) -> Script:
+            if "bytes=0-" in head:
+                return sound(head)
+            return say("404 Not Found") if "/contents/" in head else server.stall()
+
+        server.choose = answer
         project = new_project(tmp_path / "project", files, server.url)
         ahead = project.mount(mounter)
         with open(ahead.path / "large", "rb", buffering=0) as file:
