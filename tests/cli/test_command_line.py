@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,14 @@ def test_native_mode_is_refused(fusefs: Fusefs) -> None:
 
 def test_nothing_is_mounted(fusefs: Fusefs) -> None:
     # In a mount namespace of its own, without the mounts that this machine may have.
-    script = 'umount --all --lazy --types fuse.fusefs || true; "$@" status; "$@" list --json'
+    forget = (
+        "import subprocess; from fusefs.mountinfo import read_mounts\n"
+        "for mount in reversed([mount for mount in read_mounts() if mount.is_ours]):\n"
+        "    subprocess.run(['umount', '--lazy', mount.mountpoint])"
+    )
+    script = 'forget=$1; shift; "$0" -c "$forget"; "$@" status; "$@" list --json'
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-ec", script, "sh", *fusefs.command()],
+        ["unshare", "--mount", "sh", "-ec", script, sys.executable, forget, *fusefs.command()],
         env=fusefs.environment,
         capture_output=True,
         text=True,
