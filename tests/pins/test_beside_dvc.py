@@ -19,7 +19,7 @@ from tests.pins.test_pins import settled
 
 pytestmark = pytest.mark.fuse
 
-ROUNDS = 2
+ROUNDS = 1
 FILES: Files = {f"{number % 4}/{number}": filler(20_000 + number, number) for number in range(40)}
 CHANGED: Files = FILES | {
     f"{number % 4}/{number}": filler(100 + number, 100 + number) for number in range(20)

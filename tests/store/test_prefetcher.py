@@ -416,7 +416,7 @@ def test_epochs_follow_each_other(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Whatever is read, hinted and refused, in whatever order: bounds hold, and all is closed in the end."""
     count = 60
