@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -79,7 +80,10 @@ def test_the_daemon_has_nothing_of_the_caller(mount: Callable[..., int], tmp_pat
     os.close(held)
     assert os.getsid(pid) == int(status_of(pid, "PPid")) != os.getsid(0)
     assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
-    targets = {int(fd.name): str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    targets = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            targets[int(fd.name)] = str(fd.readlink())
     assert {targets[fd] for fd in (0, 1, 2)} == {"/dev/null"}
     assert str(tmp_path) not in targets.values()
     assert sum(target == "/dev/fuse" for target in targets.values()) == 1
