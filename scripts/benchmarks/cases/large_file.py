@@ -1,4 +1,4 @@
-"""One large file: from its beginning to its end, and 4 kB at random places."""
+"""One large file in fuse mode: from its beginning to its end, and 4 kB at random places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TARGETS = (
 
 
 def compare_large_file(workshop: Workshop, scale: Scale) -> Results:
-    """fusefs, with its read-ahead and with the kernel's, against the same file on the disk."""
+    """With our read-ahead and with the kernel's, against the same file on the disk."""
     results = Results(f"one file of {scale.large_bytes >> 20} MiB", "disk", TARGETS)
     repository = make_repository(workshop, "large")
     original = repository / "data" / "large.bin"
@@ -44,7 +44,7 @@ def compare_large_file(workshop: Workshop, scale: Scale) -> Results:
 def _measure_mounted(
     workshop: Workshop, scale: Scale, results: Results, system: str, target: Path, number: int
 ) -> None:
-    flags = ("--read-ahead", KERNEL_DEFAULT) if system == DEFAULT else ()
+    flags = ("--mode", "fuse", *(("--read-ahead", KERNEL_DEFAULT) if system == DEFAULT else ()))
     with mounted_fusefs(workshop, target, *flags) as mountpoint:
         kibibytes = int(read_ahead_of(mountpoint).read_text())
         if system == RAISED and kibibytes <= 128:

@@ -14,7 +14,8 @@ from benchmarks.scale import Scale
 from benchmarks.workshop import Workshop, drop_caches
 
 READERS = (1, 4)
-SYSTEMS = ("disk", "fusefs", "rclone mount")
+IN_FUSE = "fusefs, fuse mode"
+SYSTEMS = ("disk", "fusefs", IN_FUSE, "rclone mount")
 
 
 def _name(readers: int, which: str) -> str:
@@ -22,7 +23,7 @@ def _name(readers: int, which: str) -> str:
 
 
 TARGETS = tuple(
-    Target(_name(readers, which), factor, than="rclone mount")
+    Target(_name(readers, which), factor, than="rclone mount", system=IN_FUSE)
     for readers in READERS
     for which, factor in (("first pass", 2), ("second pass", 6))
 )
@@ -32,6 +33,7 @@ def compare_small_files(workshop: Workshop, scale: Scale) -> Results:
     """fusefs, the same files on the disk, `rclone mount` and `DVCFileSystem`."""
     results = Results(f"{scale.small_files} files of {scale.small_bytes} bytes", "disk", TARGETS)
     results.notes += [
+        "fusefs: in the mode that this machine allows",
         "first pass: a fresh mount, of which the kernel knows neither names nor pages; the bytes are in the",
         " page cache, as are the disk's names; second pass: again; cold: nothing is in memory",
         "rclone mount: a local directory, --read-only, its defaults otherwise (no VFS cache)",
@@ -74,8 +76,9 @@ class _SmallFiles:
         data = self._repository / "data"
         if system == "disk":
             yield data
-        elif system == "fusefs":
-            with mounted_fusefs(self._workshop, self._repository / "data.dvc") as mountpoint:
+        elif system in ("fusefs", IN_FUSE):
+            mode = "fuse" if system == IN_FUSE else "auto"
+            with mounted_fusefs(self._workshop, self._repository / "data.dvc", "--mode", mode) as mountpoint:
                 yield mountpoint
         else:
             with mounted_rclone(self._workshop, data) as mountpoint:
