@@ -1,4 +1,4 @@
-"""A manifest of a million entries in fuse mode: how soon it is mounted and listed, and what its daemon holds."""
+"""A manifest of a million entries in fuse mode: how soon it is mounted and listed, and its daemon's memory."""
 
 from __future__ import annotations
 
