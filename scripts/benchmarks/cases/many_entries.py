@@ -1,4 +1,4 @@
-"""A manifest of a million entries in fuse mode: how soon it is mounted and listed, and its daemon's memory."""
+"""A million entries in fuse mode: how soon a mount has them and lists them, and what its daemon holds."""
 
 from __future__ import annotations
 
