@@ -5,7 +5,7 @@ here looks inside a FUSE mount, whose daemon may be dead or hung. Format: proc_p
 """
 
 # Paths are text as the kernel gave it; Path would fold what must stay.
-# ruff: noqa: PTH109, PTH115, PTH118, PTH120
+# ruff: noqa: PTH109, PTH115, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def kind_below(path: str, mounts: Sequence[Mount]) -> str:
     """The type of the file system that a directory lies on; empty where mountinfo does not tell. It is looked
     at."""
     try:
-        device = os.stat(path).st_dev  # noqa: PTH116
+        device = os.stat(path).st_dev
     except OSError:
         return ""
     return next((mount.fstype for mount in mounts if mount.st_dev == device), "")

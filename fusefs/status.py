@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from store.metrics import Making
+
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 
 
@@ -67,21 +69,6 @@ class RemoteStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class MakingStatus:
-    """What a mount makes of videos and images; see `store.metrics.Making`."""
-
-    limit: int
-    workers: int
-    busy: int
-    waiting: int
-    made: int
-    found: int
-    failed: int
-    kept: int
-    kept_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Status:
     """A mount's state at one moment. `None` is not known (yet)."""
 
@@ -122,7 +109,7 @@ class Status:
     """The address where Prometheus' text is served, too."""
     limits: LimitsStatus | None = None
     prefetch: PrefetchStatus | None = None
-    making: MakingStatus | None = None
+    making: Making | None = None
     """`None` until a view is looked into that has something to be made."""
     why_fuse: str | None = None
     """Why it is not in native mode, which was preferred; `None` where nothing is to be said."""

@@ -12,7 +12,7 @@ import trio
 
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
-from fusefs.status import LimitsStatus, MakingStatus, PrefetchStatus, RemoteStatus, Status, resident_bytes
+from fusefs.status import LimitsStatus, PrefetchStatus, RemoteStatus, Status, resident_bytes
 from fusefs.succession import Succession
 from fusefs.tree_space import TreeSpace
 from store.content_store import Counters
@@ -104,7 +104,7 @@ class StatusReporter:
             metrics=self.metrics_address or None,
             limits=LimitsStatus(plan.cache, plan.cache_size or None, plan.cache_free or None),
             prefetch=self._describe_prefetch(),
-            making=self._describe_making(),
+            making=self._metrics.making(),
             view=plan.view or None,
         )
 
@@ -113,10 +113,6 @@ class StatusReporter:
         if prefetcher is None:
             return PrefetchStatus(order="none", ahead=0, fetching=0, fetched=0, hits=0)
         return PrefetchStatus(**asdict(prefetcher.report()))
-
-    def _describe_making(self) -> MakingStatus | None:
-        making = self._metrics.making()
-        return None if making is None else MakingStatus(**asdict(making))
 
     def _remotes(self) -> tuple[RemoteStatus, ...]:
         figures = {name: remote.figures() for name, remote in self._metrics.remotes().items()}

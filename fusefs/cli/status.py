@@ -14,9 +14,10 @@ from fusefs import mountinfo
 from fusefs.cli.status_missing import tell_missing
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
-from fusefs.status import MakingStatus, PinStatus, PrefetchStatus, RemoteStatus, Status
+from fusefs.status import PinStatus, PrefetchStatus, RemoteStatus, Status
 from fusefs.survey import Found, State, survey
 from store.errors import InputError
+from store.metrics import Making
 
 WATCH_SECONDS: Final = 2.0
 CLEAR: Final = "\x1b[H\x1b[2J"
@@ -171,7 +172,7 @@ def _prefetch(prefetch: PrefetchStatus) -> str:
     )
 
 
-def _making(making: MakingStatus) -> str:
+def _making(making: Making) -> str:
     found = f", {_count(making.found)} came from remotes" if making.found else ""
     failed = f", {_count(making.failed)} failed" if making.failed else ""
     return (

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from store.collecting.asking import find_gone
@@ -221,7 +222,7 @@ class RemoteCollection:
             self._crew.run([lambda: self._check_alone(begin)])
             self._attempted += some
             keys = [thing.path for thing in some]
-            self._crew.run([lambda keys=keys: self._patience.run(lambda: storage.delete(keys))])  # type: ignore[misc]
+            self._crew.run([partial(self._patience.run, partial(storage.delete, keys))])
         self._settle(self._crew, outcome)
         left = outcome.left.get(STILL_THERE, 0)
         if left:

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-OPERATIONS = "open write pread preadv rename replace unlink rmdir mkdir link fsync fchmod".split()  # noqa: SIM905
+OPERATIONS = (
+    *("open", "write", "pread", "preadv", "rename", "replace"),
+    *("unlink", "rmdir", "mkdir", "link", "fsync", "fchmod"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def _count(stop: int) -> None:
 
 
 def _serve(orders: IO[str]) -> None:
-    from fusefs.cli import backup, main, restore  # noqa: F401
+    from fusefs.cli import backup, main, restore  # noqa: F401  # once, and not in every child
 
     for line in orders:
         order = json.loads(line)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.store.media.videos import Videos
 
 pytestmark = pytest.mark.fuse
@@ -35,10 +34,13 @@ def test_what_is_made_is_told(mounter: Mounter, videos: Videos) -> None:
     assert (frames / "png/good.mp4/000000.png").read_bytes()
     with pytest.raises(OSError):
         (frames / "png/half.mp4/000000.png").read_bytes()
-    until = time.monotonic() + SECONDS
-    while (found := figures(mount))["kept_products"] < 2 or found["makers_busy"]:
-        assert time.monotonic() < until, found
-        time.sleep(0.05)
+
+    def is_settled() -> bool:
+        found = figures(mount)
+        return found["kept_products"] == 2 and not found["makers_busy"]
+
+    until(is_settled, lambda: str(figures(mount)))
+    found = figures(mount)
     assert found["made_products"] == found["kept_products"] == 2  # an index, and a chunk of frames
     assert found["failed_products"] == 1
     assert found["found_products"] == found["makers_waiting"] == 0

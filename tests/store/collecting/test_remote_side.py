@@ -34,7 +34,7 @@ from store.pushing import asking
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from tests.mount.datasets import filler, md5
-from tests.store.oplog.remotes import Counted, User, dies
+from tests.store.oplog.remotes import Counted, User, dies, names
 
 OLD = {f"dir{number % 2}/{number}": filler(500 + 17 * number, number) for number in range(4)}
 NEW = {**OLD, "dir0/0": b"changed", "more": b"more"}
@@ -57,8 +57,11 @@ def other(tmp_path: Path) -> User:
     return User(tmp_path / "other", RemoteSpec("afar", str(tmp_path / "remote")), access="b" * 16)
 
 
-def names(oid: Oid, files: dict[str, bytes]) -> set[str]:
-    return {str(oid), *map(md5, files.values())}
+def copied(made: User, home: Path) -> User:
+    """The same user with a remote and a cache of his own."""
+    shutil.copytree(made.root, home / "remote")
+    shutil.copytree(made.cache, home / "cache")
+    return User(home, RemoteSpec("far", str(home / "remote")))
 
 
 def nobody(oids: Sequence[Oid]) -> dict[Oid, bytes | StoreError]:
@@ -321,10 +324,7 @@ def test_it_may_die_anywhere(tmp_path: Path) -> None:
     number, died = 0, True
     while died:
         number += 1
-        home = tmp_path / str(number)
-        shutil.copytree(made.root, home / "remote")
-        shutil.copytree(made.cache, home / "cache")
-        user = User(home, RemoteSpec("far", str(home / "remote")))
+        user = copied(made, tmp_path / str(number))
         died = dies(lambda tell, user=user: collect(user, new, storage=user.storage(tell)), number)  # type: ignore[misc]
         there = user.objects()
         assert there >= names(new, NEW)
@@ -343,10 +343,7 @@ def test_a_remote_may_go_away_anywhere(tmp_path: Path) -> None:
     number, failed = 0, True
     while failed:
         number += 1
-        home = tmp_path / str(number)
-        shutil.copytree(made.root, home / "remote")
-        shutil.copytree(made.cache, home / "cache")
-        user = User(home, RemoteSpec("far", str(home / "remote")))
+        user = copied(made, tmp_path / str(number))
         count, failed = itertools.count(1), False
 
         def tell(call: str, count: Iterator[int] = count, number: int = number) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,3 +196,8 @@ def dies(work: Callable[[Callable[[str], object]], object], number: int) -> bool
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, DIED)
     return code == DIED
+
+
+def names(oid: Oid, files: Mapping[str, bytes]) -> set[str]:
+    """The digests of a version: its manifest's and its files'."""
+    return {str(oid), *map(md5, files.values())}

@@ -14,7 +14,7 @@ from store.pushing import asking
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from tests.mount.datasets import filler, md5
-from tests.store.oplog.remotes import User, dies
+from tests.store.oplog.remotes import User, dies, names
 
 FILES = {f"dir{number % 2}/{number}": filler(500 + 17 * number, number) for number in range(4)}
 
@@ -32,10 +32,6 @@ def user(tmp_path: Path) -> User:
 @pytest.fixture
 def other(tmp_path: Path) -> User:
     return User(tmp_path / "other", RemoteSpec("afar", str(tmp_path / "remote")), access="b" * 16)
-
-
-def names(oid: Oid, files: dict[str, bytes]) -> set[str]:
-    return {str(oid), *map(md5, files.values())}
 
 
 def test_a_push_begins_before_it_asks_and_ends_when_all_is_there(user: User) -> None:
