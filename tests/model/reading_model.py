@@ -84,7 +84,7 @@ class Model:
 
     def __post_init__(self) -> None:
         self.seen = dict.fromkeys(self.files, Seen.SURELY if self.image else Seen.NEVER)
-        self.listed = False
+        self._may_have_seen()
 
     def step(self) -> None:
         """One random operation. Raises AssertionError where the mount answers what it must not."""
@@ -233,8 +233,6 @@ class Model:
             here = {entry.name: (entry.is_dir(), entry.is_file()) for entry in entries}
         with os.scandir(self.plain / path) as entries:
             assert here == {entry.name: (entry.is_dir(), entry.is_file()) for entry in entries}
-        self.listed = True
-        self._may_have_seen()
 
     def look_for_nothing(self) -> None:
         path = self._any_path()
@@ -254,9 +252,6 @@ class Model:
                 assert error.errno == code, error
             else:
                 raise AssertionError(f"{root / wrong} was found")
-        # On the way the last good name is looked up, and its size may be seen.
-        if self.seen[path] is Seen.NEVER and md5(self.files[path]) in self.there:
-            self.seen[path] = Seen.PERHAPS
 
     def ask_cached(self) -> None:
         path = self._any_path()
@@ -314,8 +309,7 @@ class Model:
             place.unlink()
         self.cache.put(next(data for data in self.files.values() if md5(data) == oid))
         self.there.add(oid)
-        if self.listed:
-            self._may_have_seen()
+        self._may_have_seen()
 
     # Choices and checks
 
@@ -344,7 +338,7 @@ class Model:
         assert got == expected, f"{path} at {offset}+{length}: {len(got)} bytes, {len(expected)} expected"
 
     def _may_have_seen(self) -> None:
-        """Whoever lists asks for the sizes of what comes next as well, and may still be asking."""
+        """A mount looks for all sizes by itself, whenever it comes to that."""
         for path, data in self.files.items():
             if md5(data) in self.there and self.seen[path] is Seen.NEVER:
                 self.seen[path] = Seen.PERHAPS
