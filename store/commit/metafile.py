@@ -7,11 +7,12 @@ and keys of an existing file. Used by `version`; `compose_metafile` is pure.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import posixpath
 import secrets
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ from store.errors import InputError, MetafileInvalid
 from store.oid import MD5, Oid
 
 SUFFIX: Final = ".dvc"
+_WRITTEN: Final = os.O_WRONLY | os.O_CLOEXEC
+_ATTEMPTS: Final = 16
+"""To take a name that others want, too."""
 _VALUE_KEYS: Final = (
     "md5", "size", "nfiles", "isexec", "hash", "etag", "checksum", "version_id", "files", "cloud",
 )  # fmt: skip
@@ -105,32 +109,73 @@ def read_metafile(path: Path) -> bytes | None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one step: the old file or the new one, after a crash too.
 
-    A new file belongs to the directory's owner where root writes it. Raises `InputError`.
+    A new file belongs to the directory's owner where root writes it. What becomes of it has no name while it
+    is written; one that takes the place of another has a second one for a moment, which the next writer
+    removes where we were killed in it. Raises `InputError`.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        directory = path.parent.stat()
-        old = path.stat() if path.exists() else None
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with open(fd, "wb") as file:
-                owner = old or directory
+            old = path.stat() if path.exists() else None
+            with _nameless(directory, path.name) as (fd, temporary):
+                owner = old or os.fstat(directory)
                 if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
                     os.fchown(fd, owner.st_uid, owner.st_gid)
                 if old:
                     os.fchmod(fd, old.st_mode & 0o777)
-                file.write(data)
-                file.flush()
+                with open(fd, "wb", closefd=False) as file:
+                    file.write(data)
                 os.fsync(fd)
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
+                if temporary:
+                    os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+                else:
+                    _give_name(fd, directory, path.name)
+            os.fsync(directory)
         finally:
-            os.close(parent)
+            os.close(directory)
     except OSError as error:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _nameless(directory: int, name: str) -> Iterator[tuple[int, str]]:
+    """A new file without a name, to be written; where a file system has none such, its temporary name."""
+    temporary = ""
+    try:
+        fd = os.open(".", _WRITTEN | os.O_TMPFILE, 0o666, dir_fd=directory)
+    except OSError:
+        temporary = f".{secrets.token_hex(8)}.tmp"
+        fd = os.open(temporary, _WRITTEN | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=directory)
+    try:
+        yield fd, temporary
+    except BaseException:
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _give_name(fd: int, directory: int, name: str) -> None:
+    """Have a nameless file take a name, and the place of what has it. Raises `OSError`."""
+    source = f"/proc/self/fd/{fd}"
+    temporary = f".{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}.tmp"
+    with contextlib.suppress(FileNotFoundError):  # of one who was killed between the two steps below
+        os.unlink(temporary, dir_fd=directory)
+    try:
+        os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
+    except FileExistsError:
+        # Two who write at once take the name from each other; whoever comes last finds nothing to rename, for
+        # the other has renamed his file, and then his own is asked for once more.
+        for attempt in range(_ATTEMPTS):
+            try:
+                os.link(source, temporary, dst_dir_fd=directory, follow_symlinks=True)
+                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except (FileExistsError, FileNotFoundError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=directory)
+            else:
+                return
