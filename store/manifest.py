@@ -46,15 +46,28 @@ def parse_manifest(data: bytes, name: str) -> list[Entry]:
 
     Raises `ManifestInvalid`, which names the entry that is wrong, counted from 1.
     """
+    entries = decode_manifest(data, name)
+    check_entries(entries, name)
+    return entries
+
+
+def decode_manifest(data: bytes, name: str) -> list[Entry]:
+    """The entries as they stand there, whatever their paths, digests and sizes are.
+
+    Raises `ManifestInvalid` for what is no list of entries.
+    """
     try:
-        entries = _decoder.decode(data)
+        return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        entries = _parse_slowly(data, name)
+        return _parse_slowly(data, name)
+
+
+def check_entries(entries: Iterable[Entry], name: str) -> None:
+    """Raises `ManifestInvalid`, which names the entry that is wrong, counted from 1."""
     for number, entry in enumerate(entries, 1):
         fault = _fault(entry)
         if fault:
             raise ManifestInvalid(f"manifest {name}: entry {number}: {fault}")
-    return entries
 
 
 def _parse_slowly(data: bytes, name: str) -> list[Entry]:

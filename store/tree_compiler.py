@@ -123,15 +123,39 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
                 size.append(leaf.size)
                 flags.append(leaf.flags)
         members.of[directory] = []
-    blob, digest = b"".join(names), bytearray(b"".join(digests))
-    _digest_directories(blob, name_end, digest, width, flags, first, count, [row for row, _ in directories])
+    rows = [row for row, _ in directories]
+    digest = bytearray(b"".join(digests))
+    return complete_image(
+        name, b"".join(names), name_end, parent, first, count, digest, size, flags, rows, width=width
+    )
+
+
+def complete_image(
+    name: str,
+    names: bytes,
+    name_end: array[int],
+    parent: array[int],
+    first: array[int],
+    count: array[int],
+    digest: bytearray,
+    size: array[int],
+    flags: bytearray,
+    directories: list[int],
+    *,
+    width: int = NARROWEST,
+) -> TreeImage:
+    """The image of these columns; the digests of the `directories`, in rows' order, are yet to be made.
+
+    Raises `ManifestInvalid` for sizes whose sum no file system can have.
+    """
+    _digest_directories(names, name_end, digest, width, flags, first, count, directories)
     unknown = size.count(UNKNOWN)
     total = sum(size) + unknown
     if total > SIZE_MAX:
         raise ManifestInvalid(f"manifest {name}: its files have more bytes together than can be told")
     columns = {
         "name_end": name_end.tobytes(),
-        "names": blob,
+        "names": names,
         "parent": parent.tobytes(),
         "first": first.tobytes(),
         "count": count.tobytes(),
@@ -139,8 +163,7 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
         "size": size.tobytes(),
         "flags": bytes(flags),
     }
-    files = len(flags) - len(directories)
-    return TreeImage(len(flags), files, width, total, unknown, columns)
+    return TreeImage(len(flags), len(flags) - len(directories), width, total, unknown, columns)
 
 
 def _gather(leaves: list[Leaf]) -> _Members:

@@ -22,13 +22,15 @@ from store.errors import NotTracked, ObjectMissing, Offline, RemoteError
 from store.git.files import GitEntry
 from store.git.trees import Mode
 from store.layering import Layer, lay_over
-from store.manifest import Entry, check_manifest, parse_manifest
+from store.manifest import Entry, check_entries, check_manifest, decode_manifest
 from store.oid import DIGEST_BYTES, GIT_SHA1, GIT_SHA256, MD5, Oid
 from store.tree import DIRECTORY, UNKNOWN
 from store.tree_cache import TreeCache
-from store.tree_compiler import Leaf, compile_tree, leaf_flags
+from store.tree_compiler import Leaf, TreeImage, compile_tree, leaf_flags
 
 SHA1_DIGITS: Final = 2 * DIGEST_BYTES[GIT_SHA1]
+MANY: Final = 1 << 16
+"""Entries of a manifest that are looked at all at once, and not one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,35 @@ def obtain_tree(version: Version, materials: Materials, trees: TreeCache, name: 
     key = version.key
     if not trees.has(key):
         with _without_collector():
-            layers = [Layer(part.path, _leaves(part, materials, name)) for part in version.parts]
-            leaves = layers[0].leaves if len(layers) == 1 else lay_over(layers)
-            image = compile_tree(_select(leaves, version.inside, name), name)
+            image = _compile(version, materials, name)
         trees.put(key, image)
     return trees.path(key)
+
+
+def _compile(version: Version, materials: Materials, name: str) -> TreeImage:
+    match version.parts:
+        case (Part(path="", oid=Oid(is_tree=True) as oid),) if not version.inside:
+            entries = _read_manifest(oid, materials, name)
+            image = _compile_many(entries, oid, name)
+            if image is None:
+                check_entries(entries, str(oid))
+                image = compile_tree(_entry_leaves("", entries, oid), name)
+            return image
+    layers = [Layer(part.path, _leaves(part, materials, name)) for part in version.parts]
+    leaves = layers[0].leaves if len(layers) == 1 else lay_over(layers)
+    return compile_tree(_select(leaves, version.inside, name), name)
+
+
+def _compile_many(entries: Sequence[Entry], oid: Oid, name: str) -> TreeImage | None:
+    """The tree of a large manifest; None where it is not large, or something is wrong with an entry."""
+    if len(entries) < MANY:
+        return None
+    # Imported here: numpy takes longer to import than a small tree to compile.
+    from store.listing import list_files
+    from store.listing_compiler import compile_listing
+
+    listing = list_files(entries)
+    return compile_listing(listing, name, *_flags_of(oid)) if listing is not None else None
 
 
 def keep_tree(oid: Oid, entries: Sequence[Entry], trees: TreeCache) -> Path:
@@ -119,7 +145,7 @@ def keep_tree(oid: Oid, entries: Sequence[Entry], trees: TreeCache) -> Path:
     version = Version((Part("", oid),))
     with _without_collector():
         known = [Entry(entry.relpath, entry.md5, entry.size) for entry in entries]
-        image = compile_tree(_entry_leaves("", known, oid), str(oid))
+        image = _compile_many(known, oid, str(oid)) or compile_tree(_entry_leaves("", known, oid), str(oid))
     return trees.put(version.key, image)
 
 
@@ -127,26 +153,28 @@ def _leaves(part: Part | GitPart, materials: Materials, name: str) -> list[Leaf]
     if isinstance(part, GitPart):
         return _git_leaves(part, materials.list_git(part))
     if part.oid.is_tree:
-        return _entry_leaves(part.path, _read_manifest(part.oid, materials, name), part.oid)
+        entries = _read_manifest(part.oid, materials, name)
+        check_entries(entries, str(part.oid))
+        return _entry_leaves(part.path, entries, part.oid)
     flags = leaf_flags(executable=part.isexec, algorithm=part.oid.algorithm)
     size = UNKNOWN if part.size is None else part.size
     return [Leaf(os.fsencode(part.path), part.oid.raw, size, flags)]
 
 
 def _read_manifest(oid: Oid, materials: Materials, name: str) -> list[Entry]:
+    """The manifest's entries, which are yet to be checked."""
     try:
         data = materials.read_manifest(oid)
     except (ObjectMissing, Offline, RemoteError) as error:
         raise type(error)(f"{name}: its manifest is missing: {error}") from None
     check_manifest(data, oid)
-    return parse_manifest(data, str(oid))
+    return decode_manifest(data, str(oid))
 
 
 def _entry_leaves(place: str, entries: Sequence[Entry], oid: Oid) -> list[Leaf]:
     """The leaves of a directory; entries are hashed with the algorithm of their manifest."""
     prefix = os.fsencode(place) + b"/" if place else b""
-    plain = leaf_flags(algorithm=oid.algorithm)
-    executable = leaf_flags(executable=True, algorithm=oid.algorithm)
+    plain, executable = _flags_of(oid)
     leaves = [
         Leaf(
             prefix + entry.relpath.encode("utf-8", "surrogateescape"),
@@ -159,6 +187,11 @@ def _entry_leaves(place: str, entries: Sequence[Entry], oid: Oid) -> list[Leaf]:
     if not leaves and prefix:
         leaves.append(Leaf(prefix[:-1], flags=DIRECTORY))
     return leaves
+
+
+def _flags_of(oid: Oid) -> tuple[int, int]:
+    """The flags of a manifest's plain files, and of its executable ones."""
+    return leaf_flags(algorithm=oid.algorithm), leaf_flags(executable=True, algorithm=oid.algorithm)
 
 
 def _git_leaves(part: GitPart, entries: Iterable[GitEntry]) -> list[Leaf]:
