@@ -19,14 +19,13 @@ from store.erofs.layout import (
     INODE_BYTES,
     PLAIN,
     SLOT,
-    USER,
     Attribute,
     inode_format,
     round_up,
     xattr_bytes,
     xattr_count,
 )
-from store.erofs.look import Look
+from store.erofs.look import USER, Look
 from store.oid import ALGORITHMS, DIGEST_BYTES
 from store.tree import ALGORITHM_SHIFT, EXECUTABLE, Tree
 

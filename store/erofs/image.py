@@ -33,7 +33,6 @@ from store.erofs.layout import (
     INODE_BYTES,
     PLAIN,
     SLOT,
-    USER,
     Attribute,
     inode_format,
     round_up,
@@ -41,7 +40,7 @@ from store.erofs.layout import (
     xattr_bytes,
     xattr_count,
 )
-from store.erofs.look import Look
+from store.erofs.look import USER, Look
 from store.erofs.shelf import trailer
 from store.errors import StoreError
 from store.layouts import OBJECT_ROOTS

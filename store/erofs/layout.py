@@ -29,10 +29,6 @@ PLAIN: Final = 0
 INLINE: Final = 2
 """Where data lie: in blocks of their own, or right behind the inode and its attributes."""
 
-USER: Final = 1
-TRUSTED: Final = 4
-"""Name spaces of extended attributes."""
-
 DIRENT: Final = np.dtype([("nid", "<u8"), ("name", "<u2"), ("kind", "u1"), ("reserved", "u1")])
 INODE: Final = np.dtype(
     [

@@ -1,10 +1,16 @@
-"""`Look`: what an image shows that does not follow from content."""
+"""`Look`: what an image shows that does not follow from content.
+
+A daemon that has no image imports this, so it imports nothing large.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from store.erofs.layout import TRUSTED, USER
+USER: Final = 1
+TRUSTED: Final = 4
+"""Name spaces of extended attributes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import store.version
 from store.errors import ManifestInvalid
+from store.git.files import GitEntry
 from store.listing import list_files
 from store.listing_compiler import compile_listing
 from store.manifest import SIZE_MAX, Entry, check_entries, manifest_oid, serialize_manifest
@@ -18,7 +20,7 @@ from store.oid import MD5, Oid
 from store.tree import UNKNOWN
 from store.tree_cache import TreeCache
 from store.tree_compiler import Leaf, TreeImage, compile_tree, leaf_flags
-from store.version import Materials, Part, Version, obtain_tree
+from store.version import GitPart, Materials, Part, Version, obtain_tree
 
 PLAIN, EXECUTABLE = leaf_flags(algorithm=MD5), leaf_flags(executable=True, algorithm=MD5)
 
@@ -104,6 +106,9 @@ class OneManifest(Materials):
 
     def read_manifest(self, oid: Oid) -> bytes:
         return self._data
+
+    def list_git(self, part: GitPart) -> Iterable[GitEntry]:
+        raise NotImplementedError
 
 
 def test_a_large_manifest_is_compiled_at_once_and_faults_are_named(
