@@ -9,7 +9,6 @@ Callers: `store.version`. Pure.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,19 +62,20 @@ def compile_listing(listing: Listing, name: str, plain: int, executable: int) ->
     return complete_image(
         name,
         names,
-        _as_array(name_end),
-        _as_array(np.concatenate(([0], rows.parent))),
-        _as_array(first),
-        _as_array(count),
+        _narrow(name_end),
+        _narrow(np.concatenate(([0], rows.parent))),
+        _narrow(first),
+        _narrow(count),
         bytearray(digest),
-        array("q", size.tobytes()),
-        bytearray(flags),
+        size.data,
+        flags.tobytes(),
         directories,
+        NARROWEST,
     )
 
 
-def _as_array(column: NDArray[np.int64]) -> array[int]:
-    return array("I", column.astype(np.uint32).tobytes())
+def _narrow(column: NDArray[np.int64]) -> memoryview:
+    return column.astype(np.uint32).data
 
 
 def _find_rows(listing: Listing) -> _Rows | None:
@@ -118,17 +118,31 @@ def _find_shared(listing: Listing, order: NDArray[np.int64]) -> NDArray[np.int64
 
     None unless each comes behind the one before it, and is not below it.
     """
-    starts, _ = _begin(listing)
-    lengths = (listing.stops[listing.last] - starts)[order]
-    starts = starts[order]
     words: NDArray[np.uint64] = np.ndarray(len(listing.text) - _WORD + 1, ">u8", listing.text, strides=(1,))
+    starts, _ = _begin(listing)
+    starts, ends = starts[order], listing.stops[listing.last[order]]
     shared = np.zeros(len(order), np.int64)
-    left = np.arange(1, len(order))
+    for begin in range(0, len(order), _ROWS_AT_ONCE):
+        here = slice(begin, begin + _ROWS_AT_ONCE + 1)
+        if not _compare(words, starts[here], ends[here] - starts[here], shared[here]):
+            return None
+    return shared
+
+
+def _compare(
+    words: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    shared: NDArray[np.int64],
+) -> bool:
+    """Fill in `shared`, but for the first path; False where `_find_shared` is None."""
+    shortest = np.minimum(lengths[1:], lengths[:-1])
+    left = np.arange(1, len(starts))
     at = 0
     while len(left):
         mine, former = words[starts[left] + at], words[starts[left - 1] + at]
         if (mine < former).any():
-            return None
+            return False
         differs = mine != former
         told, changed = left[differs], (mine ^ former)[differs]
         equal = np.zeros(len(told), np.int64)
@@ -138,11 +152,9 @@ def _find_shared(listing: Listing, order: NDArray[np.int64]) -> NDArray[np.int64
         left = left[~differs]
         at += _WORD
         # Equal up to the end of one of them: that one is there twice, or is a directory as well.
-        if (shared[told] > np.minimum(lengths[told], lengths[told - 1])).any():
-            return None
-        if (at > np.minimum(lengths[left], lengths[left - 1])).any():
-            return None
-    return shared
+        if (shared[told] > shortest[told - 1]).any() or (at > shortest[left - 1]).any():
+            return False
+    return True
 
 
 def _sort(listing: Listing) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -55,7 +55,7 @@ class TreeImage:
     digest_width: int
     bytes_known: int
     sizes_unknown: int
-    columns: dict[str, bytes]
+    columns: dict[str, memoryview]
 
 
 class _Members:
@@ -123,45 +123,53 @@ def compile_tree(leaves: Iterable[Leaf], name: str) -> TreeImage:
                 size.append(leaf.size)
                 flags.append(leaf.flags)
         members.of[directory] = []
-    rows = [row for row, _ in directories]
-    digest = bytearray(b"".join(digests))
     return complete_image(
-        name, b"".join(names), name_end, parent, first, count, digest, size, flags, rows, width=width
+        name,
+        b"".join(names),
+        memoryview(name_end),
+        memoryview(parent),
+        memoryview(first),
+        memoryview(count),
+        bytearray(b"".join(digests)),
+        memoryview(size),
+        bytes(flags),
+        [row for row, _ in directories],
+        width,
     )
 
 
 def complete_image(
     name: str,
     names: bytes,
-    name_end: array[int],
-    parent: array[int],
-    first: array[int],
-    count: array[int],
+    name_end: memoryview,
+    parent: memoryview,
+    first: memoryview,
+    count: memoryview,
     digest: bytearray,
-    size: array[int],
-    flags: bytearray,
-    directories: list[int],
-    *,
-    width: int = NARROWEST,
+    size: memoryview,
+    flags: bytes,
+    directories: Sequence[int],
+    width: int,
 ) -> TreeImage:
     """The image of these columns; the digests of the `directories`, in rows' order, are yet to be made.
 
     Raises `ManifestInvalid` for sizes whose sum no file system can have.
     """
     _digest_directories(names, name_end, digest, width, flags, first, count, directories)
-    unknown = size.count(UNKNOWN)
-    total = sum(size) + unknown
+    sizes = size.tolist()
+    unknown = sizes.count(UNKNOWN)
+    total = sum(sizes) + unknown
     if total > SIZE_MAX:
         raise ManifestInvalid(f"manifest {name}: its files have more bytes together than can be told")
     columns = {
-        "name_end": name_end.tobytes(),
-        "names": names,
-        "parent": parent.tobytes(),
-        "first": first.tobytes(),
-        "count": count.tobytes(),
-        "digest": bytes(digest),
-        "size": size.tobytes(),
-        "flags": bytes(flags),
+        "name_end": name_end.cast("B"),
+        "names": memoryview(names),
+        "parent": parent.cast("B"),
+        "first": first.cast("B"),
+        "count": count.cast("B"),
+        "digest": memoryview(digest).toreadonly(),
+        "size": size.cast("B"),
+        "flags": memoryview(flags),
     }
     return TreeImage(len(flags), len(flags) - len(directories), width, total, unknown, columns)
 
@@ -203,13 +211,13 @@ def _complain(
 
 def _digest_directories(
     names: bytes,
-    name_end: array[int],
+    name_end: memoryview,
     digest: bytearray,
     width: int,
-    flags: bytearray,
-    first: array[int],
-    count: array[int],
-    rows: list[int],
+    flags: bytes,
+    first: memoryview,
+    count: memoryview,
+    rows: Sequence[int],
 ) -> None:
     """Give every directory a digest of what is below it, so that equal subtrees are seen to be equal.
 
@@ -243,7 +251,8 @@ def write_tree(image: TreeImage, path: Path) -> None:
         with open(descriptor, "wb") as file:
             file.write((preamble + header).ljust(start, b"\0"))
             for column in image.columns.values():
-                file.write(column.ljust(-(-len(column) // ALIGNMENT) * ALIGNMENT, b"\0"))
+                file.write(column)
+                file.write(bytes(-len(column) % ALIGNMENT))
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

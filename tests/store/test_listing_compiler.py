@@ -69,7 +69,7 @@ def compile_at_once(entries: list[Entry]) -> TreeImage | None:
         return None
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.builds(entry, good_paths, st.none() | st.integers(0, 9), isexec=st.booleans()), min_size=1)
 )
@@ -84,7 +84,7 @@ def test_what_is_right_is_compiled_alike(entries: list[Entry]) -> None:
     assert compile_at_once(entries) == compile_one_by_one(entries)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.builds(Entry, paths, digests, sizes), max_size=3),
     st.lists(st.builds(entry, good_paths), min_size=1),
