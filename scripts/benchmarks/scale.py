@@ -34,6 +34,8 @@ class Scale:
     shared_bytes: int
     """Of a large object that many readers want at once."""
     pushed_files: int
+    pushed_sample: int
+    """Files that are pushed in DVC's layout, where each costs as much as any other."""
     pushed_bytes: int
     """Of each file that is pushed to a server."""
     edits: int
@@ -65,6 +67,7 @@ FULL: Final = Scale(
     lazy_readers=64,
     shared_bytes=64 << 20,
     pushed_files=50_000,
+    pushed_sample=5_000,
     pushed_bytes=4_096,
     edits=100,
     video_frames=3_000,
@@ -92,6 +95,7 @@ QUICK: Final = Scale(
     lazy_readers=8,
     shared_bytes=8 << 20,
     pushed_files=100,
+    pushed_sample=100,
     pushed_bytes=400,
     edits=1,
     video_frames=60,

@@ -18,9 +18,11 @@ from store.contents.chunking import chunks
 
 MILLISECONDS = 20
 DVC, CONTENT = "layout dvc", "layout content"
-PUSH, REQUESTS = "push", "requests of a push"
-READ, ASKED = "first read, in the order of the listing", "requests of that read"
+PUSH, REQUESTS = "push", "requests of a push, for 1 000 files"
+READ, ASKED = "first read, in the order of the listing", "requests of that read, for 1 000 files"
 AGAIN, CUTTING = "pushed again", "cutting, a core"
+NAMES = {DVC: "sample", CONTENT: "data"}
+"""What is pushed."""
 LARGEST_EDIT = 100
 """Bytes."""
 TARGETS = (
@@ -54,13 +56,16 @@ def compare_push(workshop: Workshop, scale: Scale) -> Results:
     results.notes += [
         f"moto's S3 server, which serves some hundred requests a second itself; {MILLISECONDS} ms away:",
         " every request waits so long in a proxy",
+        f"{DVC}: {scale.pushed_sample} of the files are pushed and {_read_files(scale, DVC)} read; each",
+        " costs requests of its own, so a rate and the requests for a thousand need no more",
         "first read: mounted before the clock starts, nothing in any cache, one reader",
     ]
     repository = workshop.directory("repository")
     initialize_repository(workshop, repository)
-    write_files(repository / "data", scale.pushed_files, scale.pushed_bytes)
+    for system in (DVC, CONTENT):
+        write_files(repository / NAMES[system], _pushed_files(scale, system), scale.pushed_bytes)
+        workshop.run("fusefs", "commit", NAMES[system], cwd=repository)
     write_large_file(repository / "large.bin", scale.large_bytes)
-    workshop.run("fusefs", "commit", "data", cwd=repository)
     workshop.run("fusefs", "commit", "large.bin", cwd=repository)
     with serving_s3(workshop) as near, further_away(workshop, near, MILLISECONDS) as far:
         (repository / ".dvc/config").write_text(CONFIG.format(bucket=BUCKET, endpoint=far.endpoint))
@@ -81,27 +86,35 @@ def _push(workshop: Workshop, repository: Path, target: str, system: str) -> dic
     return told
 
 
+def _pushed_files(scale: Scale, system: str) -> int:
+    return scale.pushed_sample if system == DVC else scale.pushed_files
+
+
+def _read_files(scale: Scale, system: str) -> int:
+    return min(scale.dvc_files, scale.pushed_sample) if system == DVC else scale.pushed_files
+
+
 def _push_small(
     workshop: Workshop, scale: Scale, results: Results, repository: Path, server: WritableServer, system: str
 ) -> None:
+    files = _pushed_files(scale, system)
     server.requests(forget=True)
     start = time.monotonic()
-    told = _push(workshop, repository, "data", system)
+    told = _push(workshop, repository, NAMES[system], system)
     seconds = time.monotonic() - start
-    if told["pushed"] != scale.pushed_files + 1:
+    if told["pushed"] != files + 1:
         raise BenchError(f"{told['pushed']} objects were pushed")
-    results.add(PUSH, "files/s", system, scale.pushed_files / seconds)
-    results.add(REQUESTS, "requests", system, server.requests())
+    results.add(PUSH, "files/s", system, files / seconds)
+    results.add(REQUESTS, "requests", system, server.requests() / files * 1000)
     forget_everything(workshop)  # with the manifest, so that mounting asks for it
     cache = workshop.directory("empty")
-    files = sorted((repository / "data").rglob("*.bin"))
-    with mounted_fusefs(workshop, "data", "--cache", cache, cwd=repository) as mountpoint:
-        paths = [mountpoint / file.relative_to(repository / "data") for file in files]
-        reading = check(
-            workshop.read(workshop.write_list(paths, None)), scale.pushed_files * scale.pushed_bytes
-        )
+    folder = repository / NAMES[system]
+    wanted = sorted(folder.rglob("*.bin"))[: _read_files(scale, system)]
+    with mounted_fusefs(workshop, NAMES[system], "--cache", cache, cwd=repository) as mountpoint:
+        paths = [mountpoint / file.relative_to(folder) for file in wanted]
+        reading = check(workshop.read(workshop.write_list(paths, None)), len(wanted) * scale.pushed_bytes)
     results.add(READ, "files/s", system, reading.files / reading.seconds)
-    results.add(ASKED, "requests", system, server.requests())
+    results.add(ASKED, "requests", system, server.requests() / reading.files * 1000)
 
 
 def _push_edits(
