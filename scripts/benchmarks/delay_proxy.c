@@ -4,6 +4,8 @@
  *
  * Prints the port that it listens on (127.0.0.1) and serves until it is killed. A request goes on after so many
  * milliseconds; the rest of it, and what comes back, goes on at once: a longer way, not a narrower one.
+ * For each line on standard input it prints how many requests had no answer yet at once, at most, since the line
+ * before.
  * One thread and epoll; a direction that cannot be written is not read, so nothing piles up.
  */
 #define _GNU_SOURCE
@@ -43,6 +45,7 @@ struct connection {
 static int epoll;
 static long long delay;
 static struct connection *first_waiting, *last_waiting, *dead;
+static int asking, most; /* requests without an answer: now, and at most */
 
 static long long now(void)
 {
@@ -51,11 +54,20 @@ static long long now(void)
     return time.tv_sec * 1000000000ll + time.tv_nsec;
 }
 
+static void ask(struct connection *c, int is_asking)
+{
+    asking += is_asking - c->asking;
+    c->asking = is_asking;
+    if (asking > most)
+        most = asking;
+}
+
 static void end(struct connection *c)
 {
     if (c->dead)
         return;
     c->dead = 1;
+    ask(c, 0);
     close(c->client.fd);
     close(c->server.fd);
     c->next_dead = dead;
@@ -128,7 +140,7 @@ static void fill(struct side *s)
     if (s->delayed && got > 0 && delay && !s->of->asking)
         wait_for(s->of);
     if (got > 0)
-        s->of->asking = s->delayed;
+        ask(s->of, s->delayed);
     flush(s);
 }
 
@@ -193,6 +205,20 @@ static void greet(int listener, struct sockaddr_in upstream)
     }
 }
 
+static void tell_most(void)
+{
+    char said[64];
+    ssize_t got = read(STDIN_FILENO, said, sizeof said);
+    if (got <= 0)
+        epoll_ctl(epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
+    for (ssize_t i = 0; i < got; i++)
+        if (said[i] == '\n') {
+            printf("%d\n", most);
+            most = asking;
+        }
+    fflush(stdout);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3)
@@ -209,12 +235,18 @@ int main(int argc, char **argv)
         err(1, "listen");
     struct epoll_event event = {EPOLLIN, {.ptr = NULL}}, events[EVENTS];
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
+    event.data.ptr = &most;
+    epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event); /* refused for what is no pipe, and not needed there */
     printf("%d\n", ntohs(here.sin_port));
     fflush(stdout);
     for (;;) {
         int count = epoll_wait(epoll, events, EVENTS, release());
         for (int i = 0; i < count; i++) {
             struct side *s = events[i].data.ptr;
+            if ((void *)s == &most) {
+                tell_most();
+                continue;
+            }
             if (!s) {
                 greet(listener, upstream);
                 continue;

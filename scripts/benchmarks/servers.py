@@ -212,15 +212,40 @@ def serving(workshop: Workshop, root: Path, *, logged: bool = False) -> Iterator
         yield Server(root, port, log)
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A longer way to a server."""
+
+    port: int
+    _process: subprocess.Popen[str]
+
+    def leading_to(self, server: S) -> S:
+        """The server at the end of the way, which must be the one that the way was made to."""
+        return replace(server, port=self.port)
+
+    def most_at_once(self) -> int:
+        """How many requests were on the way or at the server at once, at most, since this was last asked."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # it was made with pipes
+        self._process.stdin.write("most\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@contextmanager
+def way_to(workshop: Workshop, port: int, milliseconds: float) -> Iterator[Way]:
+    """A proxy that lets every request wait for so long."""
+    command = [str(workshop.compile("delay_proxy.c")), str(port), str(milliseconds)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with workshop.at_exit(lambda: _end(process)):
+        assert process.stdout is not None  # it was made with pipes
+        yield Way(int(process.stdout.readline()), process)
+
+
 @contextmanager
 def further_away(workshop: Workshop, server: S, milliseconds: float) -> Iterator[S]:
     """The server behind a proxy that lets every request wait for so long."""
-    program = workshop.compile("delay_proxy.c")
-    command = [str(program), str(server.port), str(milliseconds)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    with workshop.at_exit(lambda: _end(process)):
-        assert process.stdout is not None  # it was made with a pipe
-        yield replace(server, port=int(process.stdout.readline()))
+    with way_to(workshop, server.port, milliseconds) as way:
+        yield way.leading_to(server)
 
 
 @contextmanager
@@ -251,8 +276,9 @@ def _end(process: subprocess.Popen[Any]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def _free_port() -> int:

@@ -13,8 +13,10 @@ from benchmarks.cases.lazy_epochs import compare_lazy_epochs
 from benchmarks.cases.lazy_large import compare_lazy_large
 from benchmarks.cases.lazy_many import measure_lazy_many
 from benchmarks.cases.lazy_small import compare_lazy_small
+from benchmarks.cases.loader import compare_loader
 from benchmarks.cases.many_entries import measure_many_entries
 from benchmarks.cases.materialize import measure_materialize
+from benchmarks.cases.miss import compare_miss
 from benchmarks.cases.native import compare_native
 from benchmarks.cases.native_names import compare_native_names
 from benchmarks.cases.push import compare_push
@@ -33,6 +35,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "large-file": compare_large_file,
     "native": compare_native,
     "native-names": compare_native_names,
+    "loader": compare_loader,
     "many-entries": measure_many_entries,
     "commit": compare_commit,
     "backup": compare_backup,
@@ -45,6 +48,7 @@ CASES: Final[dict[str, Callable[[Workshop, Scale], Results]]] = {
     "push": compare_push,
     "remote-logs": measure_remote_logs,
     "lazy-small": compare_lazy_small,
+    "miss": compare_miss,
     "lazy-large": compare_lazy_large,
     "lazy-many": measure_lazy_many,
     "lazy-epochs": compare_lazy_epochs,
