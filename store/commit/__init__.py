@@ -6,6 +6,7 @@ locks      two writers of one project
 scan       what the folder holds
 state      which of it is known
 pipeline   threads and batches
+ahead      files that are read next
 staging    one file: hash, clone, link or copy
 publish    from the temporary room into the cache
 room       that temporary directory

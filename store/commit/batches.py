@@ -1,5 +1,8 @@
 """`Batches`: staged files are made durable and published together, while the next ones are staged.
 
+A batch is what was staged while the one before was being published. So the disk has work from the beginning,
+a fast one leaves little to wait for in the end, and a slow one is asked for fewer syncs.
+
 Belongs to one thread; another one publishes, a batch at a time. So there are at most two batches.
 """
 
@@ -7,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Final, Protocol
 
 from store.commit.publish import Staged
+
+_LEAST: Final = 16
+"""The part of the largest batch that is worth a sync."""
 
 
 class Publishing(Protocol):
@@ -19,7 +25,7 @@ class Publishing(Protocol):
 
 
 class Batches:
-    """Batches of so many files, or so many bytes. To be closed before the writer is."""
+    """Batches of so many files, or so many bytes, at most. To be closed before the writer is."""
 
     def __init__(self, writer: Publishing, files: int, size: int) -> None:
         self._writer = writer
@@ -35,7 +41,8 @@ class Batches:
         """Raises what `ObjectWriter.publish` does, for an earlier batch."""
         self._batch.append(staged)
         self._bytes += staged.size
-        if len(self._batch) >= self._most_files or self._bytes >= self._most_bytes:
+        is_idle = self._running is None or self._running.done()
+        if self._is_worth(_LEAST if is_idle else 1):
             self._publish()
 
     def finish(self) -> int:
@@ -48,6 +55,9 @@ class Batches:
     def close(self) -> None:
         """Publish no more; when this returns nothing is being published."""
         self._publisher.shutdown(cancel_futures=True)
+
+    def _is_worth(self, part: int) -> bool:
+        return len(self._batch) >= self._most_files // part or self._bytes >= self._most_bytes // part
 
     def _publish(self) -> None:
         self._collect()

@@ -22,6 +22,8 @@ from store.commit.staging import Hashed, Link, Meter, Stager
 _SLICE_FILES: Final = 128
 _SLICE_BYTES: Final = 16 << 20
 _SLICES_PER_WORKER: Final = 3
+_AHEAD_FILES: Final = 64
+"""That all workers together have open before it is their turn."""
 _BATCH_FILES: Final = 8192
 _BATCH_BYTES: Final = 512 << 20
 _TICK_SECONDS: Final = 0.2
@@ -35,7 +37,7 @@ def store_files(
     Raises what `Stager.stage` and `ObjectWriter.publish` raise; by then no thread is at work any more.
     """
     meter = Meter()
-    stager = Stager(source, writer, link, meter)
+    stager = Stager(source, writer, link, meter, max(1, _AHEAD_FILES // jobs))
     batches = Batches(writer, _BATCH_FILES, _BATCH_BYTES)
     hashed: list[Hashed] = []
     progress.begin(len(files), sum(found.size for found in files))

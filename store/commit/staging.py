@@ -16,11 +16,13 @@ import os
 import stat
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from store.commit.ahead import Source, open_ahead
 from store.commit.publish import ObjectWriter
 from store.commit.scan import Found
 from store.errors import ChangedMeanwhile, InputError
@@ -69,13 +71,15 @@ class Meter:
 class Stager:
     """Stages files of the folder (or the one file) `source` for one cache."""
 
-    def __init__(self, source: Path, writer: ObjectWriter, link: Link, meter: Meter) -> None:
+    def __init__(self, source: Path, writer: ObjectWriter, link: Link, meter: Meter, ahead: int) -> None:
+        """`ahead`: so many files each call of `stage` may have open before it is their turn."""
         self._source = os.fspath(source)
         self._writer = writer
         self._room = writer.room
         self._can_link = link == "hardlink"
         self._can_reflink = link == "reflink"
         self._meter = meter
+        self._ahead = ahead
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
@@ -89,13 +93,15 @@ class Stager:
         `OSError` for the cache.
         """
         buffer = memoryview(bytearray(BLOCK))
-        return [self._stage_one(found, f"{label}-{i}", buffer) for i, found in enumerate(files)]
+        # A clone is hashed itself, and shares no memory with the file that it was made of.
+        sources = open_ahead(self._source, files, self._ahead, lambda: not self._can_reflink)
+        with closing(sources):
+            return [self._stage_one(opened, f"{label}-{i}", buffer) for i, opened in enumerate(sources)]
 
-    def _stage_one(self, found: Found, name: str, buffer: memoryview) -> Hashed:
-        self._check_cancelled()
-        path = f"{self._source}/{found.relpath}" if found.relpath else self._source
-        source = _open_source(path, found)
+    def _stage_one(self, opened: Source, name: str, buffer: memoryview) -> Hashed:
+        found, path, source = opened
         try:
+            self._check_cancelled()
             before = os.fstat(source)
             if not stat.S_ISREG(before.st_mode):
                 raise _changed(path)
@@ -199,19 +205,6 @@ class Stager:
 def new_md5(data: bytes | memoryview = b"") -> hashlib._Hash:
     """A fresh hash: the content's name, no protection against forgers."""
     return hashlib.md5(data, usedforsecurity=False)
-
-
-def _open_source(path: str, found: Found) -> int:
-    # A FIFO that took the file's place must not make us wait, a link not lead elsewhere.
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
-        return os.open(path, flags if found.is_symlink else flags | os.O_NOFOLLOW)
-    except PermissionError as error:
-        raise InputError(f"cannot read {path!r}: {error.strerror}") from None
-    except OSError as error:
-        raise ChangedMeanwhile(
-            f"{path!r} changed while it was being committed ({error.strerror}); nothing was recorded"
-        ) from None
 
 
 def _read(source: int, path: str, buffer: memoryview) -> int:

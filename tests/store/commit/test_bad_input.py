@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from store.commit import Committed, Progress, staging
+from store.commit import Committed, Progress, ahead, staging
 from store.errors import CacheUnusable, ChangedMeanwhile, InputError, MetafileInvalid, StoreError
 
 Commit = Callable[..., Committed]
@@ -214,15 +214,15 @@ def test_a_file_that_changes_meanwhile(
 def test_a_fifo_in_the_place_of_a_file_does_not_make_us_wait(
     folder: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = staging._open_source
+    real = ahead._open
 
-    def swap_first(path: str, found: staging.Found) -> int:
+    def swap_first(path: str, found: ahead.Found) -> int:
         if path.endswith("a.txt"):
             Path(path).unlink()
             os.mkfifo(path)
         return real(path, found)
 
-    monkeypatch.setattr(staging, "_open_source", swap_first)
+    monkeypatch.setattr(ahead, "_open", swap_first)
     assert "a.txt" in refused(folder, ChangedMeanwhile)
 
 
