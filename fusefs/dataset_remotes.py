@@ -129,10 +129,9 @@ class DatasetRemotes:
 
     def read(self, oid: Oid, specs: Sequence[RemoteSpec]) -> bytes:
         """A manifest that no cache has. Raises `ObjectMissing`, `Offline`, `RemoteError`."""
-        failure = self._bring([oid], specs).get(oid)
-        if failure is not None:
-            raise failure
-        return self.brought.pop(oid, b"") or self._cache.read(oid)
+        if not specs:
+            raise _missing(oid)
+        return self._manifests.bring_one(oid, specs)
 
     def find(self, candidates: Sequence[Oid], specs: Sequence[RemoteSpec]) -> Oid | None:
         """The first of these objects that a remote has; None for none. Raises `Offline`, `RemoteError`."""
@@ -154,9 +153,7 @@ class DatasetRemotes:
 
     def _bring(self, oids: Sequence[Oid], specs: Sequence[RemoteSpec]) -> dict[Oid, StoreError]:
         if not specs:
-            return {
-                oid: ObjectMissing(f"its manifest {oid} is missing; `dvc fetch` brings it") for oid in oids
-            }
+            return {oid: _missing(oid) for oid in oids}
         failures: dict[Oid, StoreError] = {}
         for oid, found in self._manifests.bring(oids, specs).items():
             if isinstance(found, StoreError):
@@ -182,6 +179,10 @@ class DatasetRemotes:
             owned = [top] if top is not None else None
             self._homes[key] = self._all.of_revision(hop.files, hop.commit[:10], root, top, owned)
         return self._homes[key]
+
+
+def _missing(oid: Oid) -> ObjectMissing:
+    return ObjectMissing(f"its manifest {oid} is missing; `dvc fetch` brings it")
 
 
 def _tell(line: str) -> None:

@@ -10,6 +10,7 @@ waits for others of its own. They end with the process, and all that they wait f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -75,9 +76,12 @@ class RemoteManifests:
         """How often in a row a remote did not answer, whoever asked."""
         self._lock = threading.Lock()
         self._told = False
+        self._publishing: list[threading.Thread] = []
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Wait for what is on its way into the cache, and let go of connections."""
+        for thread in self._publishing:
+            thread.join(DEADLINE)
         with self._lock:
             for remote in self._opened.values():
                 remote.storage.close()
@@ -86,6 +90,14 @@ class RemoteManifests:
 
     def bring(self, oids: Sequence[Oid], specs: Sequence[RemoteSpec]) -> Mapping[Oid, bytes | StoreError]:
         """Each manifest's bytes, or why it cannot be had."""
+        return self._bring_all(oids, specs, self._bring)
+
+    def _bring_all(
+        self,
+        oids: Sequence[Oid],
+        specs: Sequence[RemoteSpec],
+        bring: Callable[[Oid, Sequence[RemoteSpec]], bytes],
+    ) -> dict[Oid, bytes | StoreError]:
         results: dict[Oid, bytes | StoreError] = {}
         waiting: SimpleQueue[Oid] = SimpleQueue()
         arrived: SimpleQueue[tuple[Oid, bytes | StoreError]] = SimpleQueue()
@@ -100,7 +112,7 @@ class RemoteManifests:
                 except Empty:
                     return
                 try:
-                    arrived.put((oid, self._bring(oid, specs)))
+                    arrived.put((oid, bring(oid, specs)))
                 except StoreError as error:
                     arrived.put((oid, error))
                 except BaseException as error:  # whoever waits must not wait for ever
@@ -117,6 +129,20 @@ class RemoteManifests:
             else:
                 results[oid] = result
         return results
+
+    def bring_one(self, oid: Oid, specs: Sequence[RemoteSpec]) -> bytes:
+        """One manifest's bytes, before they are in the cache, which they are, if they can be, after `close`.
+
+        Raises `StoreError`.
+        """
+        result = self._bring_all([oid], specs, self._fetch)[oid]
+        if isinstance(result, StoreError):
+            raise result
+        # To write down a large one takes as long as to fetch it, and to compile it.
+        thread = threading.Thread(target=self._publish, args=(oid, result), name="manifest", daemon=True)
+        thread.start()
+        self._publishing.append(thread)
+        return result
 
     def find(self, candidates: Sequence[Oid], specs: Sequence[RemoteSpec]) -> Oid | None:
         """The first of these objects that a remote has; None where all say that they do not.
@@ -138,9 +164,12 @@ class RemoteManifests:
             self._tell(f"waiting for {what} from {', '.join(spec.name for spec in specs)}")
 
     def _bring(self, oid: Oid, specs: Sequence[RemoteSpec]) -> bytes:
-        data = self._ask(oid, specs, lambda remote: _download(remote, oid))
+        data = self._fetch(oid, specs)
         self._publish(oid, data)
         return data
+
+    def _fetch(self, oid: Oid, specs: Sequence[RemoteSpec]) -> bytes:
+        return self._ask(oid, specs, lambda remote: _download(remote, oid))
 
     def _ask(self, oid: Oid, specs: Sequence[RemoteSpec], work: Callable[[Remote], T]) -> T:
         """What the first remote says that has the object.
@@ -238,15 +267,19 @@ def _download(remote: Remote, oid: Oid) -> bytes:
     deadline = time.monotonic() + DEADLINE
     parts: list[bytes] = []
     total = 0
+    hashed = hashlib.md5(usedforsecurity=False)  # while more of it comes
     with remote.read(oid) as body:
         for part in body:
             parts.append(part)
+            hashed.update(part)
             total += len(part)
             if total > SIZE_LIMIT:
                 raise RemoteCorrupt(f"{remote.name}: the manifest {oid} has more than {SIZE_LIMIT >> 30} GiB")
             if time.monotonic() > deadline:
                 raise RemoteSlow(f"{remote.name}: the manifest {oid} did not arrive within {DEADLINE:.0f} s")
     data = b"".join(parts)
+    if hashed.hexdigest() == oid.digest:
+        return data
     try:
         check_manifest(data, oid)
     except ObjectCorrupt:

@@ -31,6 +31,8 @@ from store.tree_compiler import Leaf, TreeImage, compile_tree, leaf_flags
 SHA1_DIGITS: Final = 2 * DIGEST_BYTES[GIT_SHA1]
 MANY: Final = 1 << 16
 """Entries of a manifest that are looked at all at once, and not one by one."""
+LARGE_BYTES: Final = 1 << 22
+"""A manifest that is hashed and parsed at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,17 @@ def _read_manifest(oid: Oid, materials: Materials, name: str) -> list[Entry]:
         data = materials.read_manifest(oid)
     except (ObjectMissing, Offline, RemoteError) as error:
         raise type(error)(f"{name}: its manifest is missing: {error}") from None
-    check_manifest(data, oid)
-    return decode_manifest(data, str(oid))
+    if len(data) < LARGE_BYTES:
+        check_manifest(data, oid)
+        return decode_manifest(data, str(oid))
+    from concurrent.futures import ThreadPoolExecutor  # here, for few need it
+
+    with ThreadPoolExecutor(1) as beside:  # hashing and parsing take the same time, and a core each
+        proof = beside.submit(check_manifest, data, oid)
+        try:
+            return decode_manifest(data, str(oid))
+        finally:
+            proof.result()  # what is not what it should be is not blamed for what is in it
 
 
 def _entry_leaves(place: str, entries: Sequence[Entry], oid: Oid) -> list[Leaf]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import store.version
-from store.errors import ManifestInvalid
+from store.errors import ManifestInvalid, ObjectCorrupt
 from store.git.files import GitEntry
 from store.listing import list_files
 from store.listing_compiler import compile_listing
@@ -123,6 +124,7 @@ def test_a_large_manifest_is_compiled_at_once_and_faults_are_named(
     listed = [f"{number % 7}-{number % 3}/{number:04}" for number in range(500)]
     slowly = compile_it(listed)
     monkeypatch.setattr(store.version, "MANY", 400)
+    monkeypatch.setattr(store.version, "LARGE_BYTES", 400)
     with monkeypatch.context() as without:
         without.setattr(store.version, "compile_tree", None)  # it is not asked
         assert compile_it(listed) == slowly
@@ -130,3 +132,13 @@ def test_a_large_manifest_is_compiled_at_once_and_faults_are_named(
         compile_it([*listed, "../x"])
     with pytest.raises(ManifestInvalid, match="'0-0' is both a file and a directory"):
         compile_it([*listed, "0-0"])
+
+
+@pytest.mark.parametrize("large", [0, 1 << 20])
+def test_another_manifest_is_not_blamed_for_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(store.version, "LARGE_BYTES", large)
+    version = Version((Part("", manifest_oid(b"[]")),))
+    with pytest.raises(ObjectCorrupt, match="does not have the content that its name promises"):
+        obtain_tree(version, OneManifest(b"[1"), TreeCache(tmp_path), "m")

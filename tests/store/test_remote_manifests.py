@@ -16,12 +16,14 @@ from store.dvc.remote_url import SCHEMES
 from store.errors import (
     ObjectMissing,
     Offline,
+    RemoteCorrupt,
     RemoteDenied,
     RemoteMissing,
     RemoteSlow,
     RemoteUnreachable,
     StoreError,
 )
+from store.fetching.arrivals import Arrivals
 from store.layouts import object_path
 from store.manifest import manifest_oid, serialize_manifest
 from store.oid import Oid
@@ -88,6 +90,32 @@ def test_many_are_brought_and_kept(tmp_path: Path) -> None:
     assert found == dict(zip(OIDS, DATA, strict=True))
     assert len(web.asked) == len(OIDS)
     assert all((tmp_path / object_path(oid)).read_bytes() == found[oid] for oid in OIDS)
+
+
+def test_one_is_had_before_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_it = Event()
+    admit = Arrivals.admit
+
+    def admit_later(self: Arrivals, *arrival: Any) -> None:
+        assert has_it.wait(30)
+        admit(self, *arrival)
+
+    monkeypatch.setattr(Arrivals, "admit", admit_later)
+    bringing = manifests(tmp_path, {"web": Fake()})
+    assert bringing.bring_one(OIDS[0], [WEB]) == DATA[0]
+    place = tmp_path / object_path(OIDS[0])
+    assert not place.exists()
+    has_it.set()
+    bringing.close()
+    assert place.read_bytes() == DATA[0]
+
+
+def test_one_that_is_another_is_refused(tmp_path: Path) -> None:
+    bringing = manifests(tmp_path, {"web": Fake(content={object_path(OIDS[0]): DATA[1]})})
+    with pytest.raises(RemoteCorrupt, match="is something else"):
+        bringing.bring_one(OIDS[0], [WEB])
+    bringing.close()
+    assert not (tmp_path / object_path(OIDS[0])).exists()
 
 
 def test_the_next_one_is_asked_for_what_one_lacks(tmp_path: Path) -> None:
