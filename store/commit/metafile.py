@@ -26,8 +26,6 @@ from store.oid import MD5, Oid
 
 SUFFIX: Final = ".dvc"
 _WRITTEN: Final = os.O_WRONLY | os.O_CLOEXEC
-_ATTEMPTS: Final = 16
-"""To take a name that others want, too."""
 _VALUE_KEYS: Final = (
     "md5", "size", "nfiles", "isexec", "hash", "etag", "checksum", "version_id", "files", "cloud",
 )  # fmt: skip
@@ -117,19 +115,12 @@ def replace_file(path: Path, data: bytes) -> None:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             old = path.stat() if path.exists() else None
-            with _nameless(directory, path.name) as (fd, temporary):
-                owner = old or os.fstat(directory)
-                if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
-                    os.fchown(fd, owner.st_uid, owner.st_gid)
-                if old:
-                    os.fchmod(fd, old.st_mode & 0o777)
-                with open(fd, "wb", closefd=False) as file:
-                    file.write(data)
-                os.fsync(fd)
-                if temporary:
-                    os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-                else:
-                    _give_name(fd, directory, path.name)
+            try:
+                _replace(directory, path.name, old, data, nameless=True)
+            except (FileExistsError, FileNotFoundError):
+                # Of two who write at once one takes the second name from the other, whose file is then lost:
+                # what was nameless, got a name and lost it cannot get another.
+                _replace(directory, path.name, old, data, nameless=False)
             os.fsync(directory)
         finally:
             os.close(directory)
@@ -137,13 +128,30 @@ def replace_file(path: Path, data: bytes) -> None:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
+def _replace(directory: int, name: str, old: os.stat_result | None, data: bytes, *, nameless: bool) -> None:
+    with _new_file(directory, nameless=nameless) as (fd, temporary):
+        owner = old or os.fstat(directory)
+        if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        if old:
+            os.fchmod(fd, old.st_mode & 0o777)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(fd)
+        if temporary:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            _give_name(fd, directory, name)
+
+
 @contextlib.contextmanager
-def _nameless(directory: int, name: str) -> Iterator[tuple[int, str]]:
-    """A new file without a name, to be written; where a file system has none such, its temporary name."""
-    temporary = ""
-    try:
-        fd = os.open(".", _WRITTEN | os.O_TMPFILE, 0o666, dir_fd=directory)
-    except OSError:
+def _new_file(directory: int, *, nameless: bool) -> Iterator[tuple[int, str]]:
+    """A new file, to be written, and its temporary name: none where it is to be `nameless`, and can be."""
+    temporary, fd = "", -1
+    if nameless:
+        with contextlib.suppress(OSError):
+            fd = os.open(".", _WRITTEN | os.O_TMPFILE, 0o666, dir_fd=directory)
+    if fd < 0:
         temporary = f".{secrets.token_hex(8)}.tmp"
         fd = os.open(temporary, _WRITTEN | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=directory)
     try:
@@ -158,7 +166,8 @@ def _nameless(directory: int, name: str) -> Iterator[tuple[int, str]]:
 
 
 def _give_name(fd: int, directory: int, name: str) -> None:
-    """Have a nameless file take a name, and the place of what has it. Raises `OSError`."""
+    """Have a nameless file take a name, and the place of what has it. Raises `OSError`; `FileExistsError` and
+    `FileNotFoundError` where somebody else does so at the same time, and the file is lost."""
     source = f"/proc/self/fd/{fd}"
     temporary = f".{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}.tmp"
     with contextlib.suppress(FileNotFoundError):  # of one who was killed between the two steps below
@@ -166,16 +175,5 @@ def _give_name(fd: int, directory: int, name: str) -> None:
     try:
         os.link(source, name, dst_dir_fd=directory, follow_symlinks=True)
     except FileExistsError:
-        # Two who write at once take the name from each other; whoever comes last finds nothing to rename, for
-        # the other has renamed his file, and then his own is asked for once more.
-        for attempt in range(_ATTEMPTS):
-            try:
-                os.link(source, temporary, dst_dir_fd=directory, follow_symlinks=True)
-                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-            except (FileExistsError, FileNotFoundError):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=directory)
-            else:
-                return
+        os.link(source, temporary, dst_dir_fd=directory, follow_symlinks=True)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
