@@ -23,7 +23,7 @@ from store.dvc.project import Kind, Project, find_project
 from store.dvc.remotes import add_remote, settle_remotes
 from store.errors import InputError
 from store.git.commit import Commit
-from store.git.reach import all_commits, is_shallow, list_work_trees, tips
+from store.git.reach import all_commits, first_parents, is_shallow, list_work_trees, tips
 from store.git.repository import Repository
 from store.remotes.spec import RemoteSpec
 
@@ -44,10 +44,15 @@ class Wish:
     commits: bool = False
     """All that any reference leads to."""
     revs: tuple[str, ...] = ()
+    num: int = 1
+    """Of each branch and of `revs`, so many commits, first parents."""
+    since: float | None = None
+    """All commits from then on, in seconds since the epoch by the committers' clocks."""
 
     @property
     def needs_history(self) -> bool:
-        return self.branches or self.tags or self.experiments or self.commits
+        chosen = self.branches or self.tags or self.experiments or self.commits
+        return chosen or self.num > 1 or self.since is not None
 
 
 @dataclass(slots=True)
@@ -158,13 +163,20 @@ def _commits(repository: Repository, heads: Sequence[str], wish: Wish) -> Iterat
                 yield repository.commit(oid)
 
     yield from new(heads)
-    yield from new([repository.resolve(rev).oid for rev in wish.revs])
-    spaces = (_BRANCHES * wish.branches, _TAGS * wish.tags, _EXPERIMENTS * wish.experiments)
-    chosen = [space for some in spaces for space in some]
+    roots = [repository.resolve(rev).oid for rev in wish.revs]
+    if wish.branches:
+        roots += [commit.oid for commit in tips(repository, _BRANCHES)]
+    for root in dict.fromkeys(roots):
+        yield from new([root] if wish.num == 1 else first_parents(repository, root, wish.num))
+    chosen = (*_TAGS * wish.tags, *_EXPERIMENTS * wish.experiments)
     if chosen:
         yield from new([commit.oid for commit in tips(repository, chosen)])
     if wish.commits:
         yield from new(all_commits(repository, heads))
+    elif wish.since is not None:
+        for oid in all_commits(repository, heads):
+            if repository.commit(oid).time >= wish.since:
+                yield from new([oid])
 
 
 def check_whose(cache: Path, scope: Scope) -> None:

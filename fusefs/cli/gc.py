@@ -6,11 +6,12 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from fusefs.cli import print_error
-from fusefs.cli.gc_report import Report
+from fusefs.cli.gc_report import Report, Ticker
 from fusefs.cli.target_flags import add_trust_flag
 from fusefs.collecting import Scope, Wish, check_whose, keep_claimed, open_scope
 from fusefs.interruption import Interrupted, interruptible
@@ -45,6 +46,7 @@ be kept.
 examples:
   fusefs gc --all-branches --all-tags            # the plan for the cache
   fusefs gc --all-commits --yes
+  fusefs gc --all-branches --num 3 --date 2024-12-31
   fusefs gc --remote backup -aT --grace 30d --yes
   fusefs gc --remote backup -A --project ../other --json
 """
@@ -74,6 +76,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--all-experiments", action="store_true", help="keep all experiments of DVC's")
     parser.add_argument(
         "--rev", metavar="REV", action="append", default=[], help="keep this revision; may be repeated"
+    )
+    parser.add_argument(
+        "-n",
+        "--num",
+        metavar="N",
+        type=argument_type(_parse_count),
+        default=1,
+        help="with --rev and --all-branches: keep so many commits of each, first parents (default: 1)",
+    )
+    parser.add_argument(
+        "--date",
+        metavar="YYYY-MM-DD",
+        type=argument_type(_parse_date),
+        help="keep all commits since that day, which any reference leads to",
     )
     parser.add_argument(
         "-p",
@@ -119,6 +135,20 @@ def parse_duration(text: str) -> float:
     return float(int(match[1]) * _SECONDS[match[2]])
 
 
+def _parse_count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:10]) < 1 << 31:
+        raise ValueError(f"{text!r} is no number of commits")
+    return int(text)
+
+
+def _parse_date(text: str) -> float:
+    """When a day begins here, in seconds since the epoch. Raises `ValueError`."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").astimezone().timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no day such as 2024-12-31") from None
+
+
 def _parse_digits(text: str) -> str:
     match = _DIGITS.fullmatch(text)
     if match is None:
@@ -134,9 +164,14 @@ def run(options: argparse.Namespace) -> int:
         options.all_experiments,
         options.all_commits,
         tuple(options.rev),
+        options.num,
+        options.date,
     )
+    if options.num > 1 and not (options.rev or options.all_branches):
+        print_error("--num counts from --rev or --all-branches")
+        return 2
     if options.remote and options.yes and not (options.workspace or wish.revs or wish.needs_history):
-        print_error("say which revisions a remote is to keep: -w, -a, -T, -A or --rev")
+        print_error("say which revisions a remote is to keep: -w, -a, -T, -A, --date or --rev")
         return 2
     if options.remote and options.unpushed:
         print_error("--unpushed is for the cache; of a remote nothing is known to be elsewhere")
@@ -158,7 +193,9 @@ def _collect_cache(options: argparse.Namespace, scope: Scope, wish: Wish) -> int
     cache = options.cache.resolve() if options.cache else project.cache_dir
     if options.unpushed:
         check_whose(cache, scope)
+    ticker = Ticker(options)
     with ExitStack() as stack:
+        stack.callback(ticker.clear)
         if options.yes:
             stack.enter_context(scope.locked())
         scope.read(wish)
@@ -173,8 +210,10 @@ def _collect_cache(options: argparse.Namespace, scope: Scope, wish: Wish) -> int
             list(remotes.values()),
             grace=options.grace,
             unpushed=options.unpushed,
+            tick=ticker,
+            progress=ticker.progress,
         )
-        report = Report(options, scope, f"cache {cache}", work.plan())
+        report = Report(options, scope, f"cache {cache}", work.plan(), ticker)
         scope.notes += work.notes
         report.run(work.collect)
     return 0
@@ -188,7 +227,9 @@ def _collect_remote(options: argparse.Namespace, scope: Scope, wish: Wish) -> in
         raise InputError(
             f"the remote {spec.name} leads to the cache {cache}: collect garbage there, without --remote"
         )
+    ticker = Ticker(options)
     with ExitStack() as stack:
+        stack.callback(ticker.clear)
         scope.read(wish)
         specs: list[RemoteSpec] = []
         for one in (spec, *scope.remotes(trust=options.trust)):
@@ -205,8 +246,10 @@ def _collect_remote(options: argparse.Namespace, scope: Scope, wish: Wish) -> in
             manifests,
             projects=frozenset([*scope.identities, *options.without]),
             grace=options.grace,
+            tick=ticker,
+            progress=ticker.progress,
         )
-        report = Report(options, scope, f"remote {spec.name}", work.plan())
+        report = Report(options, scope, f"remote {spec.name}", work.plan(), ticker)
         try:
             report.run(work.collect)
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -11,21 +13,25 @@ from fusefs.cli import print_error
 from fusefs.cli.commit import format_size
 from fusefs.collecting import Scope
 from fusefs.logs import escape
-from store.collecting.plan import Amount, Outcome, Plan, amount_of, by_kind
+from store.collecting.plan import Amount, Outcome, Plan, Progress, amount_of, by_kind
 
 
 class Report:
     """A plan, what came of it, and how that is told."""
 
-    def __init__(self, options: argparse.Namespace, scope: Scope, place: str, plan: Plan) -> None:
+    def __init__(
+        self, options: argparse.Namespace, scope: Scope, place: str, plan: Plan, ticker: Ticker
+    ) -> None:
         self._options = options
         self._scope = scope
         self._place = place
         self._plan = plan
         self._outcome = Outcome()
+        self._ticker = ticker
 
     def run(self, collect: Callable[[Plan, Outcome], None]) -> None:
         """Print the plan, and do it if that is wished. Raises what `collect` raises, when all is told."""
+        self._ticker.clear()
         for note in self._scope.notes:
             print_error(f"warning: {note}")
         if not self._options.json:
@@ -35,6 +41,7 @@ class Report:
             if self._options.yes:
                 collect(self._plan, self._outcome)
         finally:
+            self._ticker.clear()
             if self._options.json:
                 print(json.dumps(self._describe()), flush=True)
             elif self._options.yes:
@@ -84,6 +91,34 @@ class Report:
         }
 
 
+class Ticker:
+    """A line on the terminal that tells people how far a collection is; to be called now and then."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.progress = Progress()
+        self._is_shown = not options.json and sys.stderr.isatty()
+        self._said = 0.0
+
+    def __call__(self) -> None:
+        if self._is_shown and time.monotonic() - self._said >= _SHOWN_SECONDS:
+            self._said = time.monotonic()
+            print(f"\r{escape(describe(self.progress))}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away, before something else is printed."""
+        if self._said:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._said = 0.0
+
+
+def describe(progress: Progress) -> str:
+    """How far a collection is."""
+    if not progress.total:
+        return f"{progress.phase}: {progress.done}" if progress.done else progress.phase
+    return f"{progress.phase}: {progress.done} of {progress.total}"
+
+
+_SHOWN_SECONDS: Final = 0.2
 _REASONS: Final = {
     "young": "younger than --grace, or named by what is",
     "unpushed": "that no remote is known to have; --unpushed deletes it, too",

@@ -19,7 +19,7 @@ from typing import Final
 
 from store.collecting.asking import find_lacking
 from store.collecting.kept import Kept, Manifests
-from store.collecting.plan import Outcome, Plan, Thing, amount_of, in_order
+from store.collecting.plan import Outcome, Plan, Progress, Thing, amount_of, in_order
 from store.errors import LockTimeout, RemoteError
 from store.keeping.cache_locks import EVICTING, sole
 from store.keeping.deleting import Fate, delete_file, fate_of, open_root
@@ -56,9 +56,13 @@ class CacheCollection:
         grace: float,
         unpushed: bool = False,
         tick: Callable[[], object] = lambda: None,
+        progress: Progress | None = None,
     ) -> None:
         """`remotes` may be believed that they have an object: none of them leads to the cache. `grace` is in
-        seconds. With `unpushed` also what none of them has may go."""
+        seconds. With `unpushed` also what none of them has may go. `tick` is called a few times a second, to
+        show `progress`."""
+        self._tick = tick
+        self._progress = progress or Progress()
         self.notes: list[str] = []
         """A line for each remote that could not be asked."""
         self._cache = cache
@@ -71,18 +75,20 @@ class CacheCollection:
 
     def plan(self) -> Plan:
         """Look at everything. Raises `InputError` for a young manifest that cannot be read."""
-        there = [Item(oid, size) for oid, size in list_objects(self._cache)]
+        there = list(self._list())
         unnamed = [item for item in there if item.oid not in self._kept]
         kept = amount_of(item for item in there if item.oid in self._kept)
         young = {item.oid for item in self._young(unnamed)}
         held = self._manifests.members(oid for oid in young if oid.is_tree)
         stays: dict[str, list[Item]] = {}
         free: list[Item] = []
+        self._progress.begin("looking at what is not named", len(unnamed))
         with _opened(self._cache) if unnamed else nullcontext(-1) as root:
             for item in unnamed:
                 if item.oid in young or item.oid in held:
                     stays.setdefault(YOUNG, []).append(item)
                     continue
+                self._step()
                 fate = fate_of(root, object_path(item.oid), item.size)
                 if fate is Fate.FREE:
                     free.append(item)
@@ -99,6 +105,9 @@ class CacheCollection:
         """Delete. `outcome` is filled as it goes on. Raises `LockTimeout`, `OSError`."""
         with closing(Ledger(self._cache, create=False)) as ledger:
             for start in range(0, len(plan.garbage), BATCH):
+                self._progress.begin("deleting", len(plan.garbage))
+                self._progress.done = start
+                self._tick()
                 things = plan.garbage[start : start + BATCH]
                 some = [Item(thing.oid, thing.size) for thing in things if thing.oid is not None]
                 lacking = frozenset() if self._unpushed else self._find_unpushed(some)
@@ -129,12 +138,24 @@ class CacheCollection:
                         if status is not None and status.st_ctime > since:
                             yield item
 
+    def _list(self) -> Iterator[Item]:
+        self._progress.begin("listing the cache")
+        for oid, size in list_objects(self._cache):
+            self._step()
+            yield Item(oid, size)
+
+    def _step(self) -> None:
+        self._progress.done += 1
+        if self._progress.done % _LOOKED_AT == 0:
+            self._tick()
+
     def _find_unpushed(self, items: Sequence[Item]) -> frozenset[Oid]:
         """Those that no remote says that it has in the same length."""
         left = list(items)
         for remote in self._remotes:
             if not left:
                 break
+            self._progress.begin(f"asking {remote.name}")
             try:
                 lacking = find_lacking(remote, left, self._crew)
                 left = [item for item in left if item.oid in lacking]

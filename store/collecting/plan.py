@@ -79,6 +79,19 @@ def in_order(things: Iterable[Thing]) -> list[Thing]:
 
 
 @dataclass(slots=True)
+class Progress:
+    """How far a collection has come. One thread writes it, another one shows it."""
+
+    phase: str = "looking"
+    done: int = 0
+    total: int = 0
+    """0 where that is not known."""
+
+    def begin(self, phase: str, total: int = 0) -> None:
+        self.phase, self.done, self.total = phase, 0, total
+
+
+@dataclass(slots=True)
 class Outcome:
     """What became of a plan."""
 

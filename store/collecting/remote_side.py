@@ -26,7 +26,7 @@ from typing import Final
 from store.collecting.asking import find_gone
 from store.collecting.content_side import UNLOGGED, YOUNG, ContentGarbage
 from store.collecting.kept import Kept, Manifests
-from store.collecting.plan import STAGES, Amount, Outcome, Plan, Thing, amount_of, in_order
+from store.collecting.plan import STAGES, Amount, Outcome, Plan, Progress, Thing, amount_of, in_order
 from store.collecting.refusals import check_logs, check_readable, refuse, refuse_strays
 from store.errors import InputError, LockTimeout, RemoteDenied, RemoteError, StoreError
 from store.oplog.giving_way import logs_there
@@ -78,9 +78,12 @@ class RemoteCollection:
         projects: frozenset[str],
         grace: float,
         tick: Callable[[], object] = lambda: None,
+        progress: Progress | None = None,
     ) -> None:
         """`projects` are those whose revisions `kept` comes from. `grace` is in seconds, by the storage's
-        clock. `manifests` asks the remote itself for what no cache has."""
+        clock. `manifests` asks the remote itself for what no cache has. `tick` is called a few times a
+        second, to show `progress`."""
+        self._progress = progress or Progress()
         self._remote = remote
         self._journal = journal
         self._kept = kept
@@ -108,6 +111,7 @@ class RemoteCollection:
             begin = self._begin(transaction, plan.garbage)
             try:
                 self._crew.run([lambda: self._check_alone(begin)])
+                self._progress.begin("deleting", len(plan.garbage))
                 for kinds in STAGES:
                     self._delete([one for one in plan.garbage if one.kind in kinds], begin, outcome)
             except (Interfered, RemoteDenied):
@@ -138,6 +142,7 @@ class RemoteCollection:
         there = self._patience.run(lambda: self._list(held))
         since = time.time() - self._grace
         contents = ContentGarbage(remote.storage, self._kept, keys.__contains__, since, Crew(lambda: None))
+        self._progress.begin("listing content directories")
         self._patience.run(contents.list_all)
         unnamed = [(item, listed) for item, listed in there if item.oid not in self._kept]
         strays = [
@@ -153,6 +158,7 @@ class RemoteCollection:
         except InputError:
             self._check_calm()
             raise
+        self._progress.begin("reading the indexes of content directories")
         verdict = contents.judge(members)
         stays = [item for item, _ in unnamed if item.oid in young or item.oid in members]
         garbage = [item for item, _ in unnamed if item.oid not in young and item.oid not in members]
@@ -188,8 +194,10 @@ class RemoteCollection:
 
     def _list(self, held: Holdings) -> list[tuple[Item, Listed]]:
         found = []
+        self._progress.begin(f"listing {self._remote.name}")
         for oid, listed in list_objects(self._remote.storage, (*held.there, *held.unsure)):
             self._crew.check()
+            self._progress.done += 1
             found.append((Item(oid, listed.size), listed))
         return found
 
@@ -223,6 +231,7 @@ class RemoteCollection:
             self._attempted += some
             keys = [thing.path for thing in some]
             self._crew.run([partial(self._patience.run, partial(storage.delete, keys))])
+            self._progress.done += len(some)
         self._settle(self._crew, outcome)
         left = outcome.left.get(STILL_THERE, 0)
         if left:

@@ -62,6 +62,17 @@ def all_commits(repository: Repository, heads: Sequence[str]) -> list[str]:
     return [line for line in done.lines() if is_oid(line)]
 
 
+def first_parents(repository: Repository, commit: str, count: int) -> list[str]:
+    """A commit and those before it, `count` in all or as many as there are; of a merge the first parent.
+
+    Raises `RepositoryUnusable`."""
+    arguments = ["rev-list", "--first-parent", f"--max-count={count}"]
+    done = command.run(arguments, directory=repository.git_dir, git_dir=repository.git_dir, operands=[commit])
+    if done.status != 0:
+        raise RepositoryUnusable(f"the history of {repository.git_dir} cannot be read: {done.complaint}")
+    return [line for line in done.lines() if is_oid(line)]
+
+
 def tips(repository: Repository, spaces: Iterable[str]) -> list[Commit]:
     """The commits that the references below `spaces` lead to; those to trees and files lead to none.
 

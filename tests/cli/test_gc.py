@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fusefs import collecting
+from fusefs.cli.gc_report import Ticker
 from store.collecting import cache_side
 from store.keeping.cache_locks import keep_away_eviction
 from tests.cli.conftest import V1, V2, V3, Command, Done, Project, run_tool
@@ -119,6 +121,46 @@ def test_revisions_that_are_kept(place: Place, words: tuple[str, ...], kept: set
             place.project.git("tag", "--delete", tag)
     place.gc("--yes", "--unpushed", *words)
     assert place.cached() == set().union(*(NAMED[name] for name in kept))
+
+
+def test_some_commits_of_each_branch_or_since_a_day(place: Place) -> None:
+    git = place.project.git
+    git("branch", "old", "v2")
+    for tag in ("v1", "v2"):
+        git("tag", "--delete", tag)
+
+    def kept(*words: str) -> int:
+        told = place.gc("--json", "--unpushed", *words).json
+        return int(told["garbage"]["kinds"]["manifests"]["objects"])
+
+    # The first of them is two commits before the branch: a note stands between.
+    assert [kept("-a", "--num", count) for count in ("1", "2", "3")] == [1, 1, 0]
+    assert kept("--rev", "old", "-n", "99") == 0
+    assert [kept("--date", "2000-01-01"), kept("--date", "2999-12-31")] == [0, 2]
+    done = place.gc("--num", "2", status=2)
+    assert "--rev or --all-branches" in done.stderr
+    for words in (("--num", "0"), ("--date", "tomorrow"), ("--date", "2024-13-01")):
+        with pytest.raises(SystemExit, match="2"):
+            place.gc("-a", *words)
+
+
+def test_a_terminal_is_told_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    ticker = Ticker(Namespace(json=False))
+    ticker.clear()
+    assert capsys.readouterr().err == ""
+    ticker.progress.begin("deleting", 7)
+    ticker.progress.done = 3
+    ticker()
+    ticker()  # too soon
+    assert capsys.readouterr().err == "\rdeleting: 3 of 7\x1b[K"
+    ticker.clear()
+    assert capsys.readouterr().err == "\r\x1b[K"
+    silent = Ticker(Namespace(json=True))
+    silent()
+    assert capsys.readouterr().err == ""
 
 
 def test_other_work_trees_are_kept_detached_or_gone(place: Place, tmp_path: Path) -> None:
