@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, Final
 
 from fusefs.cli import print_error
@@ -35,6 +36,8 @@ goes on where it ended. A directory's manifest is put when all of its files are 
 
 --layout content puts small files into archives and large ones in parts that versions share: fewer requests,
 and a small change moves little. fusefs reads both layouts, also on one remote; `dvc pull` reads its own only.
+What the remote has in DVC's layout is not sent again, and read from there; with --in-both it is, so that all
+of the version lies in content directories. --layout dvc sends what lies only there, too: `dvc pull` needs it.
 
 examples:
   fusefs push data
@@ -44,7 +47,8 @@ examples:
 """
 
 
-LAYOUTS: Final[dict[str, type[Push | ContentPush]]] = {"dvc": Push, "content": ContentPush}
+Kind = Callable[..., Push | ContentPush]
+LAYOUTS: Final[dict[str, Kind]] = {"dvc": Push, "content": ContentPush}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -71,12 +75,20 @@ def add_parser(subparsers: Any) -> None:
         default="dvc",
         help="how it lies there: as `dvc pull` finds it, or in content directories (default: dvc)",
     )
+    parser.add_argument(
+        "--in-both",
+        action="store_true",
+        help="with --layout content: put there also what the remote has in DVC's layout",
+    )
     parser.add_argument("--json", action="store_true", help="print one object about it")
 
 
 def run(options: argparse.Namespace) -> int:
     """Push; 0 when all is there. Raises `StoreError` for everything foreseen."""
     started = time.monotonic()
+    if options.in_both and options.layout != "content":
+        print_error("--in-both is for --layout content")
+        return 2
     request = Request(
         options.target,
         cache=options.cache,
@@ -94,7 +106,8 @@ def run(options: argparse.Namespace) -> int:
     status = 0
     try:
         with interruptible():
-            outcome.push(options.layout, options.jobs, TerminalProgress() if watched else None)
+            made = partial(ContentPush, in_both=True) if options.in_both else LAYOUTS[options.layout]
+            outcome.push(made, options.jobs, TerminalProgress() if watched else None)
     except Interrupted as interrupted:
         outcome.interrupted = True
         status = interrupted.status
@@ -126,18 +139,16 @@ class Outcome:
         self._writer = writer_of_dataset(dataset)
         self._tallies: list[Tally] = []
 
-    def push(self, layout: str, jobs: int, progress: TerminalProgress | None) -> None:
+    def push(self, kind: Kind, jobs: int, progress: TerminalProgress | None) -> None:
         """Push to one remote after another. What was put stays, whatever ends it."""
         caches = CacheChain(*[LocalCache(root) for root in self._dataset.caches])
         with closing(caches):
             for errand in self._plan.errands:
                 with self._shown(progress) as tick:
-                    self._push_one(caches, errand, LAYOUTS[layout], jobs, tick)
+                    self._push_one(caches, errand, kind, jobs, tick)
         publish_changes(self._dataset)
 
-    def _push_one(
-        self, caches: CacheChain, errand: Errand, kind: type[Push | ContentPush], jobs: int, tick: Any
-    ) -> None:
+    def _push_one(self, caches: CacheChain, errand: Errand, kind: Kind, jobs: int, tick: Any) -> None:
         remote = open_remote(errand.remote)
         with closing(remote.storage):
             journal = open_journal(errand.remote, remote.storage, self._dataset.cache, self._writer)

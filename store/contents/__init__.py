@@ -32,7 +32,8 @@ little-endian (`store.contents.index`, `store.contents.catalogue`):
     catalogue    kind "catalogue", algorithm, digest (the manifest's);
                  archives (SHA-256, 32 bytes each), whole (digests) with whole_sizes (u64),
                  parts (digests) with part_sizes (u64)
-                 All that the manifest names is whole, in parts, or a member of one of these archives.
+                 All that the manifest names is whole, in parts, a member of one of these archives, or
+                 an object in DVC's place, where it was before a push.
 
 So whoever mounts a version asks for its manifest, its catalogue and the indexes of its archives, and knows
 where each byte is, and each size. A single content that no catalogue tells of is looked for as `whole` and

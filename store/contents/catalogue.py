@@ -36,11 +36,17 @@ class Catalogue:
 
     manifest: Oid
     archives: tuple[str, ...]
-    """Their SHA-256s in hex, each once. What the two below do not have is a member of one of them."""
+    """Their SHA-256s in hex, each once. What the two below do not have is a member of one of them, or lies in
+    DVC's place."""
     whole: Mapping[bytes, int]
     """Raw digest → length in bytes."""
     parts: Mapping[bytes, int]
     """Of contents in parts, the same."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Does it tell of nothing?"""
+        return not (self.archives or self.whole or self.parts)
 
     def to_bytes(self) -> bytes:
         """The file's bytes; equal ones for equal catalogues."""

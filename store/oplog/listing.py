@@ -26,14 +26,14 @@ def list_objects(storage: Storage, known: Iterable[Key]) -> Iterator[tuple[Oid, 
         for place in _PLACES[algorithm]:
             try:
                 for listed in storage.list(place):
-                    oid = _object_at(listed.key, algorithm)
+                    oid = object_at(listed.key, algorithm)
                     if oid is not None:
                         yield oid, listed
             except RemoteMissing:
                 continue  # a remote that has nothing there may say so
 
 
-def _object_at(path: str, algorithm: str) -> Oid | None:
+def object_at(path: str, algorithm: str) -> Oid | None:
     """The object that lies at a key; None for a key that no object has."""
     root = OBJECT_ROOTS[algorithm]
     below = path.removeprefix(f"{root}/") if root else path

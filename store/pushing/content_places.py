@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from store.contents.catalogue import Catalogue
 from store.contents.names import ARCHIVE, PARTS_INDEX, WHOLE, ContentName
+from store.layouts import object_path
 from store.oid import Oid
+
+PLAIN: Final = "plain"
+"""Where a content is that lies in DVC's place."""
 
 
 @dataclass(slots=True)
@@ -15,9 +20,11 @@ class Places:
     """Where contents are on the remote."""
 
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Algorithm → digest → `WHOLE`, `PARTS_INDEX`, or the name of an archive."""
+    """Algorithm → digest → `WHOLE`, `PARTS_INDEX`, `PLAIN`, or the name of an archive."""
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     """Their lengths in bytes."""
+    plain_manifests: set[Oid] = field(default_factory=set)
+    """That lie in DVC's place."""
 
     def note(self, oid: Oid, where: str, size: int) -> None:
         self.kept.setdefault(oid.algorithm, {})[oid.digest] = where
@@ -30,12 +37,14 @@ class Places:
     def key(self, oid: Oid) -> str:
         """The key of what has the content, for logs."""
         where = self.find(oid.algorithm, oid.digest)
+        if where == PLAIN:
+            return object_path(oid)
         if where in (WHOLE, PARTS_INDEX):
             return ContentName.of(oid).key(where)
         return ContentName.of_archive(where).key(ARCHIVE)
 
     def catalogue(self, manifest: Oid, named: Iterable[str]) -> Catalogue:
-        """Of a manifest that names contents whose places are known."""
+        """Of a manifest that names contents whose places are known; it says nothing of those in DVC's."""
         kept, sizes = self.kept.get(manifest.algorithm, {}), self.sizes.get(manifest.algorithm, {})
         archives: set[str] = set()
         found: dict[str, dict[bytes, int]] = {WHOLE: {}, PARTS_INDEX: {}}
@@ -43,6 +52,6 @@ class Places:
             where = kept[digest]
             if where in found:
                 found[where][bytes.fromhex(digest)] = sizes[digest]
-            else:
+            elif where != PLAIN:
                 archives.add(where)
         return Catalogue(manifest, tuple(archives), found[WHOLE], found[PARTS_INDEX])

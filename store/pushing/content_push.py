@@ -1,11 +1,11 @@
 """`ContentPush`: what versions are made of, from caches to one remote, in content directories
 (`store.contents`).
 
-What the remote lacks is put: large contents in parts, of which versions share what did not change; small
-ones by the thousand in archives; others whole. Whatever is there is complete: an index comes behind what it
-names, and a manifest with its catalogue behind everything, so a push that was interrupted goes on where it
-ended, and two pushes of the same do each other no harm. Every content is held against its hash before its
-last byte goes.
+What the remote lacks in both layouts is put: large contents in parts, of which versions share what did not
+change; small ones by the thousand in archives; others whole. Whatever is there is complete: an index comes
+behind what it names, and a manifest with its catalogue behind everything, so a push that was interrupted goes
+on where it ended, and two pushes of the same do each other no harm. Every content is held against its hash
+before its last byte goes.
 
 Caller: `fusefs push --layout content`. Blocking; the caller's thread watches, others work.
 """
@@ -19,6 +19,7 @@ from functools import partial
 
 from store.cache_chain import CacheChain
 from store.contents.archiving import SMALL_BYTES
+from store.contents.catalogue import Catalogue
 from store.contents.chunking import SMALLEST
 from store.contents.index import MOST_PIECES, encode_parts
 from store.contents.names import (
@@ -30,6 +31,7 @@ from store.contents.names import (
     ContentName,
 )
 from store.errors import RemoteAbsent, RemoteMissing, StoreError
+from store.layouts import object_path
 from store.oid import Oid
 from store.pushing.content_loads import Cut, Group, Part, batches_of, groups_of
 from store.pushing.content_places import Places
@@ -56,14 +58,17 @@ class ContentPush:
         log: Log | None = None,
         jobs: int = JOBS,
         tick: Callable[[], object] = lambda: None,
+        in_both: bool = False,
     ) -> None:
-        """As `Push`."""
+        """As `Push`. With `in_both` also what lies on the remote in DVC's layout is put; else it stays what
+        is read, and nothing of it is sent again."""
         self._caches = caches
+        self._in_both = in_both
         self._storage = remote.storage
         self._told = told or {}
         self._log = log
         self._sender = Sender(remote.storage, jobs, tick)
-        self._survey = ContentSurvey(remote.storage, self._sender)
+        self._survey = ContentSurvey(remote, self._sender)
         self._lock = threading.Lock()
 
     @property
@@ -79,7 +84,7 @@ class ContentPush:
         if self._log is not None:
             items = _items(versions)
             sender.crew.run([partial(self._log.begin, items, lambda oid: ContentName.of(oid).key(WHOLE))])
-        places = self._survey.find(versions.lengths, versions.manifests)
+        places = self._survey.find(versions.lengths, versions.manifests, in_both=self._in_both)
         lacking = self._note_found(versions, places)
         sender.tally.lacking += len(lacking)
         sender.tally.lacking_bytes += sum(max(item.size, 0) for item in lacking)
@@ -223,29 +228,34 @@ class ContentPush:
 
     def _put_manifests(self, manifests: Mapping[Oid, bytes], places: Places) -> None:
         """Those of which all is there, and what tells where."""
-        ready = []
+        ready: dict[Oid, Catalogue] = {}
         for oid, data in manifests.items():
-            lost = next(
-                (digest for digest in named(oid, data) if not places.find(oid.algorithm, digest)), None
-            )
+            names = named(oid, data)
+            lost = next((digest for digest in names if not places.find(oid.algorithm, digest)), None)
             if lost is None:
-                ready.append(Item(oid, len(data)))
+                ready[oid] = places.catalogue(oid, names)
             else:
                 self._sender.fail(oid, stays_here(oid, Oid(lost, algorithm=oid.algorithm)))
+        here = {oid: manifests[oid] for oid in ready}
         self._sender.put_all(
-            ready,
-            lambda item: self._put_manifest(item, manifests[item.oid], places),
+            [Item(oid, len(data)) for oid, data in here.items()],
+            lambda item: self._put_manifest(
+                item, here[item.oid], ready[item.oid], item.oid in places.plain_manifests
+            ),
             lambda item, error: self._sender.fail(item.oid, error),
         )
 
-    def _put_manifest(self, item: Item, data: bytes, places: Places) -> None:
+    def _put_manifest(self, item: Item, data: bytes, catalogue: Catalogue, is_plain: bool) -> None:
         name = ContentName.of(item.oid)
-        catalogue = places.catalogue(item.oid, named(item.oid, data)).to_bytes()
-        if self._survey.read(name, CATALOGUE) != catalogue:
-            self._sender.patience.run(lambda: self._sender.put_bytes(name.key(CATALOGUE), catalogue))
-        key = name.key(WHOLE)
+        if not (is_plain and catalogue.is_empty):
+            written = catalogue.to_bytes()
+            if self._survey.read(name, CATALOGUE) != written:
+                self._sender.patience.run(lambda: self._sender.put_bytes(name.key(CATALOGUE), written))
+        key = object_path(item.oid) if is_plain else name.key(WHOLE)
         try:
-            is_there = self._sender.patience.run(lambda: self._storage.size(Address(key))) == len(data)
+            is_there = is_plain or self._sender.patience.run(lambda: self._storage.size(Address(key))) == len(
+                data
+            )
         except (RemoteMissing, RemoteAbsent):
             is_there = False
         if is_there:

@@ -1,8 +1,8 @@
 """What a remote has of contents, in content directories: whole, in parts, or in archives (`store.contents`).
 
-Small contents are looked for in the indexes of all archives, others by their directories. An archive or a
-part counts when it is there in its length, not because something names it. Blocking; by the threads of a
-`Crew`.
+Small contents are looked for in the indexes of all archives, others by their directories, what is in none of
+them in DVC's layout. An archive or a part counts when it is there in its length, not because something names
+it. Blocking; by the threads of a `Crew`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from store.contents.names import (
 )
 from store.contents.sealing import DIGEST_BYTES, LARGEST, values
 from store.errors import ObjectCorrupt, RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteMissing
+from store.layouts import OBJECT_ROOTS
 from store.oid import Oid
+from store.oplog.listing import object_at
 from store.pushing.asking import Patience
-from store.pushing.content_places import Places
+from store.pushing.content_places import PLAIN, Places
 from store.pushing.crew import Crew
-from store.pushing.lacking import NOT_HERE, Survey, Wanted, directories
+from store.pushing.lacking import NOT_HERE, Directory, ObjectShelves, Shelves, Survey, Wanted, directories
 from store.pushing.sending import Sender
+from store.remotes.remote import Remote
 from store.remotes.storage import Address, Storage
 
 WHOLE_BYTES: Final = 4 << 20
@@ -110,18 +113,49 @@ class PartShelves:
         return _ask(self._storage, ContentName(wanted.kind, wanted.name), WHOLE)
 
 
+class PlainShelves(ObjectShelves):
+    """Objects in DVC's layout; there may be none at all, so all are listed first. What was found is kept."""
+
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(remote)
+        self._storage = remote.storage
+        self.sizes: dict[tuple[str, str], int] = {}
+
+    def list(self, kind: str, prefix: str) -> Iterator[tuple[str, int]]:
+        for name, size in super().list(kind, prefix):
+            self.sizes[kind, name] = size
+            yield name, size
+
+    def list_all(self, kind: str) -> Iterator[tuple[str, int]] | None:
+        root = OBJECT_ROOTS[kind]
+        return self._list_below(kind, f"{root}/") if root else None  # of DVC 2 all lies among everything
+
+    def size(self, wanted: Wanted) -> int:
+        size = self.sizes[wanted.kind, wanted.name] = super().size(wanted)
+        return size
+
+    def _list_below(self, kind: str, place: str) -> Iterator[tuple[str, int]]:
+        for listed in self._storage.list(place):
+            oid = object_at(listed.key, kind)
+            if oid is not None:
+                self.sizes[kind, str(oid)] = listed.size
+                yield str(oid), listed.size
+
+
 class ContentSurvey:
     """Looks through one remote."""
 
-    def __init__(self, storage: Storage, sender: Sender) -> None:
-        self._storage = storage
+    def __init__(self, remote: Remote, sender: Sender) -> None:
+        self._remote = remote
+        self._storage: Storage = remote.storage
         self._crew: Crew = sender.crew
         self._patience: Patience = sender.patience
         self._jobs = sender.jobs
         self._lock = threading.Lock()
 
-    def find(self, wanted: Lengths, manifests: Iterable[Oid]) -> Places:
-        """Where contents are. `manifests` are those whose catalogues tell, where nothing can be listed.
+    def find(self, wanted: Lengths, manifests: Mapping[Oid, bytes], *, in_both: bool = False) -> Places:
+        """Where contents are. `manifests` are those whose catalogues tell, where nothing can be listed. With
+        `in_both` what lies in DVC's layout is not there.
 
         Raises `RemoteError`, `Stopped`.
         """
@@ -146,6 +180,8 @@ class ContentSurvey:
                 elif (algorithm, digest) in shelves.in_parts:
                     in_parts.append((oid, size))
         self._find_in_parts(in_parts, places)
+        if not in_both:
+            self._find_plain(wanted, manifests, places)
         return places
 
     def lacking_parts(self, pieces: Iterable[Piece]) -> set[str]:
@@ -167,7 +203,26 @@ class ContentSurvey:
                 return None
         return None
 
-    def _survey(self, shelves: ContentShelves | PartShelves) -> Survey:
+    def _find_plain(self, wanted: Lengths, manifests: Mapping[Oid, bytes], places: Places) -> None:
+        """What is left, and manifests, in DVC's layout."""
+        left: list[Directory] = []
+        for algorithm, lengths in sorted(wanted.items()):
+            named = {d: size for d, size in lengths.items() if not places.find(algorithm, d)}
+            named |= {str(oid): len(data) for oid, data in manifests.items() if oid.algorithm == algorithm}
+            left += directories(algorithm, named.items())
+        shelves = PlainShelves(self._remote)
+        lacking = {(one.kind, one.name) for one in self._survey(shelves).find(left)}
+        for directory in left:
+            for algorithm, name, _ in directory.wanted():
+                size = shelves.sizes.get((algorithm, name))
+                if size is not None and (algorithm, name) not in lacking:
+                    oid = Oid.parse(name, algorithm)
+                    if oid.is_tree:
+                        places.plain_manifests.add(oid)
+                    else:
+                        places.note(oid, PLAIN, size)
+
+    def _survey(self, shelves: Shelves) -> Survey:
         return Survey(shelves, self._crew, self._patience, self._jobs)
 
     def _find_in_parts(self, contents: list[tuple[Oid, int]], places: Places) -> None:

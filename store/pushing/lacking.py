@@ -84,7 +84,7 @@ class ObjectShelves:
         for oid, size in self._remote.list_sizes(kind, prefix):
             yield str(oid), size
 
-    def list_all(self, kind: str) -> None:
+    def list_all(self, kind: str) -> Iterator[tuple[str, int]] | None:
         return None
 
     def size(self, wanted: Wanted) -> int:
