@@ -293,6 +293,9 @@ def _describe(name: str, report: Report) -> dict[str, Any]:
             for one in report.findings
         ],
         "strays": [str(oid) for oid in report.strays],
+        "stray_files": [
+            {"path": one.path, "bytes": one.size, "said": one.said} for one in report.stray_files
+        ],
         "adopted": report.adopted,
         "corrected": report.corrected,
         "ended": report.ended,
@@ -308,7 +311,9 @@ def _show(name: str, report: Report) -> None:
         print(escape(f"{one.oid}  {one.what}: {one.said}{mended}"))
     for oid in report.strays[:LISTED]:
         print(f"{oid}  in no log")
-    left = max(len(report.findings) - LISTED, 0) + max(len(report.strays) - LISTED, 0)
+    for stray in report.stray_files[:LISTED]:
+        print(escape(f"{stray.path}  {stray.said}"))
+    left = sum(max(len(some) - LISTED, 0) for some in (report.findings, report.strays, report.stray_files))
     if left:
         print(f"… and {left} more; --json names all")
     parts = [f"{name}: {report.objects} objects ({format_size(report.bytes)})", f"{report.known} in the logs"]
@@ -318,6 +323,7 @@ def _show(name: str, report: Report) -> None:
     numbers = {
         "mended": repaired,
         "in no log": len(report.strays),
+        "stray files of content directories": len(report.stray_files),
         "adopted": report.adopted,
         "of another size than logged": report.corrected,
         "hashed": report.hashed,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from store.contents.names import CATALOGUE, WHOLE, parse_key
 from store.errors import (
     CacheUnusable,
     RemoteDenied,
@@ -26,7 +27,7 @@ from store.errors import (
 )
 from store.layouts import object_path
 from store.oid import Oid
-from store.oplog.content_files import is_content
+from store.oplog.content_files import IN_NO_LOG, NO_INDEX, is_content
 from store.oplog.holdings import Holdings, Key, Open, base_records
 from store.oplog.identities import new_transaction
 from store.oplog.inspection import JOBS, Inspection
@@ -87,17 +88,21 @@ class Check:
         lost = [k for k in missing if not (is_content(k) and k[1] in elsewhere)]
         doubted = [k for k, size in there.items() if before.there.get(k, UNKNOWN) not in (UNKNOWN, size)]
         damaged = self._inspection.find_damaged(list(there) if self._wishes.deep else doubted)
+        catalogues = self._inspection.find_lost_catalogues(there, deep=self._wishes.deep)
         report.corrected = sum(key not in damaged for key in doubted)
         self._note(lost, "lost", "it is not there")
         self._note(damaged, "damaged", "its bytes are others than its name says")
+        report.findings += catalogues
         still_open = {one.begin.name.transaction for one in after.open}
         opened = [one for one in before.open if one.begin.name.transaction in still_open]
         ended = self._end_dead(opened, there, {log.name for log in logs if log.fault})
+        adopted = self._find_stray_files(after)
         repaired = self._repair(before) if self._wishes.repair and report.findings else {}
         base = {k: size for k, size in there.items() if k in known and k not in damaged}
         if self._wishes.adopt:
             base.update((k, there[k]) for k in strays if k not in damaged)
-            report.adopted, report.strays = len(report.strays), []
+            base.update(adopted)
+            report.adopted, report.strays = len(report.strays) + len(adopted), []
         open_findings = sum(not finding.mended for finding in report.findings)
         if open_findings and not self._wishes.forget:
             report.notes.append("no base is written as long as objects are lost or damaged")
@@ -116,10 +121,21 @@ class Check:
         self._crew.run([work])
 
     def _note(self, keys: Iterable[Key], what: What, said: str) -> None:
-        for _, name in sorted(keys):
+        for path, name in sorted(keys):
             oid = parse_oid(name)
             if oid is not None:
-                self.report.findings.append(Finding(oid, what, said))
+                self.report.findings.append(Finding(oid, what, said, path))
+
+    def _find_stray_files(self, after: Holdings) -> dict[Key, int]:
+        """Note what of content directories is in no log; what logs are to tell of it from now on."""
+        known = {*after.there, *after.unsure}
+        strays, adopted = self._inspection.find_strays(known, adopt=self._wishes.adopt)
+        if self.report.running:
+            # A begin does not know yet which archives and parts there will be.
+            strays = [one for one in strays if one.said not in (IN_NO_LOG, NO_INDEX)]
+            adopted = {}
+        self.report.stray_files = strays
+        return adopted
 
     def _end_dead(
         self, opened: Sequence[Open], there: dict[Key, int], torn: Collection[LogName]
@@ -151,32 +167,73 @@ class Check:
         """Mend what was found; what is there in the end."""
         journal = self._journal
         mended: dict[Key, int] = {}
-        findings = {_key(finding.oid): finding for finding in self.report.findings}
+        by_path: dict[str, list[Finding]] = {}
+        catalogues: list[Finding] = []
+        for finding in self.report.findings:
+            if _is_catalogue(finding.path):
+                catalogues.append(finding)
+            else:
+                by_path.setdefault(finding.path, []).append(finding)
         with journal.running() as transaction:
-            planned = [Record("PUT", path, name) for path, name in findings]
-            journal.begin(transaction, before.latest, planned)
+            found = [finding for some in by_path.values() for finding in some]
+            keys = {key for one in found for key in (_key(one), _plain_key(one.oid))}
+            journal.begin(transaction, before.latest, [Record("PUT", *key) for key in sorted(keys)])
 
-            def mend(key: Key) -> None:
-                finding = findings[key]
-                try:
-                    source, size = self._mender.mend(finding.oid, self._remote, self._patience, self._crew)
-                except (CacheUnusable, RemoteError) as error:
-                    finding.said = f"{finding.said}; {error}"
-                    if not isinstance(error, RemoteMissing):
-                        raise
-                    return
-                if source:
-                    finding.mended = source
-                    with self._lock:
-                        mended[key] = size
+            def mend(findings: Sequence[Finding]) -> None:
+                put = self._mend_content(findings, before)
+                if put is None:
+                    put = {}
+                    for finding in findings:
+                        put.update(self._mend_object(finding))
+                with self._lock:
+                    mended.update(put)
+
+            def mend_catalogue(finding: Finding) -> None:
+                finding.mended, put = self._mender.mend_catalogue(finding.oid, self._remote)
+                with self._lock:
+                    mended.update(put)
 
             try:
-                self._crew.each(list(findings), mend, JOBS)
+                self._crew.each(list(by_path.values()), mend, JOBS)
+                # They tell where all is by now.
+                self._crew.each(catalogues, mend_catalogue, 1)
             finally:
                 done = [Record("PUT", path, name, size) for (path, name), size in sorted(mended.items())]
                 journal.end(transaction, before.latest, done)
         self._repaired = transaction
         return mended
+
+    def _mend_content(self, findings: Sequence[Finding], before: Holdings) -> dict[Key, int] | None:
+        """Mend what lies at one key of a content directory; None where it is to be mended as objects are."""
+        first = findings[0]
+        place = parse_key(first.path)
+        if place is None:
+            return None
+        is_damaged = any(finding.what == "damaged" for finding in findings)
+        mender = self._mender.of_contents(self._remote, self._patience, self._crew)
+        found = mender.mend(place, damaged=is_damaged)
+        if found is None:
+            return None
+        source, files = found
+        for finding in findings:
+            finding.mended = source
+        return files | {_key(one): before.there.get(_key(one), UNKNOWN) for one in findings}
+
+    def _mend_object(self, finding: Finding) -> dict[Key, int]:
+        """Put a content back whole; or, where it was a part of something that cannot be made again, in DVC's
+        place, where all who read look for it. Raises `RemoteError`, `CacheUnusable`."""
+        place = parse_key(finding.path)
+        is_whole = place is not None and place.file == WHOLE
+        key = _key(finding) if is_whole else _plain_key(finding.oid)
+        try:
+            source, size = self._mender.mend(finding.oid, self._remote, self._patience, self._crew, key[0])
+        except (CacheUnusable, RemoteError) as error:
+            finding.said = f"{finding.said}; {error}"
+            if not isinstance(error, RemoteMissing):
+                raise
+            return {}
+        finding.mended = source
+        return {key: size}
 
     def _write_base(
         self,
@@ -237,5 +294,14 @@ def _done(planned: Record, there: dict[Key, int]) -> Collection[Record]:
     return []
 
 
-def _key(oid: Oid) -> Key:
+def _is_catalogue(path: str) -> bool:
+    place = parse_key(path)
+    return place is not None and place.file == CATALOGUE
+
+
+def _key(finding: Finding) -> Key:
+    return finding.path, format_oid(finding.oid)
+
+
+def _plain_key(oid: Oid) -> Key:
     return object_path(oid), format_oid(oid)

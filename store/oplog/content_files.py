@@ -1,4 +1,5 @@
-"""What logs tell of content directories, held against what is there (`store.contents`).
+"""What logs tell of content directories, held against what is there (`store.contents`); what is there of them
+and in no log.
 
 A content is there when all is there that it takes: its file; or its index and every part of it; or the
 archive that it is in, with its index, in the length that the logs tell. Blocking; by the threads of a `Crew`.
@@ -11,16 +12,20 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+from store.contents.catalogue import Catalogue
 from store.contents.finding import read_whole
-from store.contents.index import decode_parts
+from store.contents.index import decode_archive, decode_parts
 from store.contents.names import (
     ARCHIVE,
     ARCHIVE_INDEX,
+    CATALOGUE,
+    PARTS,
     PARTS_INDEX,
     ROOT,
     WHOLE,
     ContentName,
     Place,
+    namespace_directory,
     parse_key,
 )
 from store.contents.reading import Contents
@@ -28,7 +33,8 @@ from store.contents.sealing import LARGEST
 from store.errors import ObjectCorrupt, RemoteCorrupt, RemoteMissing
 from store.oid import Oid
 from store.oplog.holdings import Key
-from store.oplog.logs import parse_oid
+from store.oplog.logs import format_oid, parse_oid
+from store.oplog.report import Stray, What
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.remotes.remote import Remote
@@ -36,6 +42,11 @@ from store.remotes.storage import Address, Body
 from store.tree import UNKNOWN
 
 JOBS: Final = 8
+IN_NO_LOG: Final = "in no log"
+NO_INDEX: Final = "no index names it"
+NO_KEY: Final = "no file of content directories has such a name"
+_OWNERS: Final = {CATALOGUE: WHOLE, ARCHIVE_INDEX: ARCHIVE}
+"""Of files that no log tells of by themselves, those that they go with."""
 
 
 def is_content(key: Key) -> bool:
@@ -55,12 +66,12 @@ class ContentFiles:
         self._sizes: dict[str, int | None] = {}
         """Of files by their keys; None for one that is not there."""
         self._is_listed = False
+        self._parts: set[str] | None = set()
+        """That indexes name; None where one cannot be read."""
 
     def look(self, keys: Collection[Key], told: Mapping[Key, int], *, listing: bool) -> dict[Key, int]:
         """Which of these are there, and how long the contents are. Raises `RemoteError`, `Stopped`."""
         found: dict[Key, int] = {}
-        if not keys:
-            return found
         if listing:
             self._crew.run([lambda: self._patience.run(self._list)])
 
@@ -87,6 +98,112 @@ class ContentFiles:
             raise RemoteMissing(f"there is no {oid}")
         with self._contents.read(oid, location) as body:
             yield body
+
+    def strays(self, known: Collection[Key], *, adopt: bool) -> tuple[list[Stray], dict[Key, int]]:
+        """What is there and in no log, where all was listed; parts that no index names. With `adopt`, what
+        logs are to tell of it, and then it is no stray. Raises `RemoteError`, `Stopped`."""
+        if not self._is_listed:
+            return [], {}
+        paths, oids = {path for path, _ in known}, {name for _, name in known}
+        strays: list[Stray] = []
+        adopted: dict[Key, int] = {}
+
+        def look(path: str) -> None:
+            place, size = parse_key(path), self._sizes[path] or 0
+            why = NO_KEY if place is None else self._why_stray(place, paths, oids)
+            told = self._told(path, place, size) if why == IN_NO_LOG and place is not None else {}
+            with self._lock:
+                if adopt and told:
+                    adopted.update(told)
+                elif why:
+                    strays.append(Stray(path, size, why))
+
+        self._crew.each([path for path, size in self._sizes.items() if size is not None], look, JOBS)
+        if adopt:
+            taken = {path for path, _ in adopted}
+            strays = [one for one in strays if self._owner(one.path) not in taken]
+        # All indexes have been read by now, those of strays among them.
+        of_parts = namespace_directory(PARTS)
+        for path, size in self._sizes.items():
+            place = parse_key(path) if path in paths and path.startswith(of_parts) else None
+            if place is None or size is None or self._parts is None or place.name.digest in self._parts:
+                continue
+            strays.append(Stray(path, size, NO_INDEX))
+        return sorted(strays, key=lambda one: one.path), adopted
+
+    def lost_catalogues(self, known: Collection[Key], *, deep: bool) -> dict[Oid, tuple[str, What, str]]:
+        """Manifests whose catalogue is not there or, with `deep`, is no good: its key, and what is wrong.
+
+        Only where all was listed. Raises `RemoteError`, `Stopped`."""
+        found: dict[Oid, tuple[str, What, str]] = {}
+
+        def look(oid: Oid) -> None:
+            key = next((k for k in ContentName.of(oid).keys(CATALOGUE) if self._sizes.get(k) is not None), "")
+            if not key:
+                problem: tuple[What, str] = "lost", "its catalogue is not there"
+            elif deep and not self._is_catalogue(key, oid):
+                problem = "damaged", "its catalogue cannot be read, or names archives that are not there"
+            else:
+                return
+            with self._lock:
+                found[oid] = (key or ContentName.of(oid).key(CATALOGUE), *problem)
+
+        if self._is_listed:
+            places = (parse_key(path) for path, _ in known if self._sizes.get(path) is not None)
+            oids = [place.name.oid for place in places if place is not None and place.file == WHOLE]
+            self._crew.each([oid for oid in oids if oid is not None and oid.is_tree], look, JOBS)
+        return found
+
+    def _is_catalogue(self, key: str, oid: Oid) -> bool:
+        try:
+            data = self._patience.run(lambda: read_whole(self._storage, Address(key), LARGEST))
+            archives = Catalogue.from_bytes(data, oid).archives
+        except RemoteMissing:
+            return True  # somebody has removed it just now
+        except (RemoteCorrupt, ObjectCorrupt):
+            return False
+        return all(
+            any(self._sizes.get(key) is not None for key in ContentName.of_archive(name).keys(ARCHIVE))
+            for name in archives
+        )
+
+    def _why_stray(self, place: Place, paths: Collection[str], oids: Collection[str]) -> str:
+        """Why a file is one; empty where it is none."""
+        owner = place.name.key(_OWNERS.get(place.file, place.file), place.depth)
+        if owner in paths:
+            return ""
+        oid = place.name.oid
+        if place.file == CATALOGUE and oid is not None and format_oid(oid) in oids:
+            return ""  # the manifest lies in DVC's layout
+        return IN_NO_LOG
+
+    def _told(self, path: str, place: Place, size: int) -> dict[Key, int]:
+        """What logs tell of a file; nothing of one that is not whole, or goes with another."""
+        name = place.name
+        if place.file == PARTS_INDEX and name.oid is not None:
+            length = self._size_of_parts(path, name.oid)
+            return {} if length is None else {(path, format_oid(name.oid)): length}
+        if place.file == WHOLE:
+            return {(path, f"sha256:{name.digest}" if name.oid is None else format_oid(name.oid)): size}
+        if place.file != ARCHIVE:
+            return {}
+        key = name.key(ARCHIVE_INDEX, place.depth)
+        try:
+            data = self._patience.run(lambda: read_whole(self._storage, Address(key), LARGEST))
+            index = decode_archive(data, name.digest)
+        except (RemoteMissing, RemoteCorrupt, ObjectCorrupt):
+            return {}
+        if index.size != size:
+            return {}
+        told = {(path, format_oid(member.oid)): member.length for member in index.members()}
+        return {(path, f"sha256:{name.digest}"): size, **told}
+
+    def _owner(self, path: str) -> str:
+        """The file that logs tell of, where this one goes with it."""
+        place = parse_key(path)
+        if place is None:
+            return path
+        return place.name.key(_OWNERS.get(place.file, place.file), place.depth)
 
     def _list(self) -> None:
         try:
@@ -117,8 +234,14 @@ class ContentFiles:
         try:
             data = self._patience.run(lambda: read_whole(self._storage, Address(path), LARGEST))
             index = decode_parts(data, oid)
-        except (RemoteMissing, RemoteCorrupt, ObjectCorrupt):
+        except (RemoteMissing, RemoteCorrupt, ObjectCorrupt) as error:
+            if not isinstance(error, RemoteMissing):
+                with self._lock:
+                    self._parts = None
             return None
+        with self._lock:
+            if self._parts is not None:
+                self._parts.update(piece.part for piece in index.pieces())
         for piece in index.pieces():
             if self._size(ContentName.of_part(piece.part).key(WHOLE)) != piece.length:
                 return None

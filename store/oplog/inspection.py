@@ -6,7 +6,7 @@ Made by one thread, which can be interrupted; a `Crew` works.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from store.errors import RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteMissing
@@ -16,11 +16,11 @@ from store.oplog.content_files import ContentFiles, is_content
 from store.oplog.holdings import Holdings, Key
 from store.oplog.listing import list_objects
 from store.oplog.logs import format_oid, parse_oid
-from store.oplog.report import Report
+from store.oplog.report import Finding, Report, Stray
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.remotes.remote import Remote
-from store.remotes.storage import Address
+from store.remotes.storage import UPLOADS, Address
 
 JOBS: Final = 8
 
@@ -76,6 +76,26 @@ class Inspection:
             return
         with self._lock:
             found[key] = size
+
+    def find_strays(self, known: Collection[Key], *, adopt: bool) -> tuple[list[Stray], dict[Key, int]]:
+        """What is in content directories and in no log, and what becomes known of it; uploads that have not
+        ended. Where all was listed. Raises `RemoteError`."""
+        strays, adopted = self._contents.strays(known, adopt=adopt)
+        if self._report.can_list:
+            self._crew.run([lambda: strays.extend(self._patience.run(self._uploads))])
+        return strays, adopted
+
+    def find_lost_catalogues(self, known: Collection[Key], *, deep: bool) -> list[Finding]:
+        """Manifests of content directories that are there without what tells where their contents are."""
+        lost = self._contents.lost_catalogues(known, deep=deep)
+        return [Finding(oid, what, said, path) for oid, (path, what, said) in sorted(lost.items())]
+
+    def _uploads(self) -> list[Stray]:
+        try:
+            listed = list(self._remote.storage.list(UPLOADS))
+        except (RemoteAbsent, RemoteDenied, RemoteMissing):
+            return []
+        return [Stray(one.key, one.size, "an upload that runs, or has died") for one in listed]
 
     def find_damaged(self, keys: Sequence[Key]) -> set[Key]:
         """Those of the objects that do not have their hashes."""

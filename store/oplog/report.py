@@ -17,8 +17,20 @@ class Finding:
     oid: Oid
     what: What
     said: str
+    path: str = ""
+    """Where the logs say that it lies, or is a part of what lies there."""
     mended: str = ""
     """Where it was mended from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A file of a remote's that nobody has told of, or that nobody names."""
+
+    path: str
+    size: int
+    """Bytes."""
+    said: str
 
 
 @dataclass(slots=True)
@@ -33,7 +45,9 @@ class Report:
     hashed: int = 0
     findings: list[Finding] = field(default_factory=list)
     strays: list[Oid] = field(default_factory=list)
-    """Objects of the remote's that no log tells of."""
+    """Objects of the remote's, in DVC's layout, that no log tells of."""
+    stray_files: list[Stray] = field(default_factory=list)
+    """Files of content directories, and of uploads that have not ended."""
     adopted: int = 0
     corrected: int = 0
     """Whose size the logs had wrong."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from store.contents.names import (
     ContentName,
     parse_key,
 )
+from store.contents.reading import Contents
 from store.errors import (
     ObjectCorrupt,
     ObjectMissing,
@@ -40,6 +42,7 @@ from store.oid import MD5_DOS2UNIX, Oid
 from store.oplog.push_log import PushLog
 from store.pushing import asking, lacking
 from store.pushing.content_push import ContentPush
+from store.pushing.push import Push
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -187,6 +190,45 @@ def test_versions_share_what_did_not_change(case: Case) -> None:
     assert sum(key.endswith(ARCHIVE) for key in sizes) == 1
     assert push.tally.there == len(SMALL) and push.tally.pushed == 4
     assert md5(edited) in case.contents()
+
+
+def read_all(case: Case, oid: Oid, files: dict[str, bytes]) -> None:
+    """As a mount finds it."""
+    storage = open_remote(RemoteSpec("far", str(case.root)), LIMITS).storage
+    contents = Contents("far", storage)
+    remote = Remote("far", storage, contents=contents, manifests=(oid,))
+    contents.learn((oid,))
+    for content in (oid, *(Oid(md5(data)) for data in files.values())):
+        with remote.read(content) as body:
+            assert md5(b"".join(body)) == content.digest
+
+
+def test_what_lies_in_the_other_layout_is_not_sent_again(case: Case) -> None:
+    caches = CacheChain(LocalCache(case.cache.root))
+    plain = Push(caches, open_remote(RemoteSpec("far", str(case.root)), LIMITS))
+    plain.run([case.oid])
+    push, storage = case.push()
+    push.run([case.oid])
+    assert (push.tally.there, storage.calls["put"]) == (len(FILES) + 1, 0)
+    files = {**FILES, **{f"new{number}": filler(500, 90 + number) for number in range(3)}}
+    second = case.add(files)
+    push, storage = case.push()
+    push.run([second])
+    assert push.tally.there == len(FILES) and push.tally.pushed == 4
+    names = [key.rpartition("/")[2] for call, key in storage.keys if call == "put"]
+    assert names == [ARCHIVE, ARCHIVE_INDEX, CATALOGUE, WHOLE]
+    read_all(case, case.oid, FILES)
+    read_all(case, second, files)
+    (case.root / f"files/md5/{md5(SMALL['empty'])[:2]}/{md5(SMALL['empty'])[2:]}").unlink()
+    push, _ = case.push()
+    push.run([second])
+    assert (push.tally.there, push.tally.pushed) == (len(files), 1)
+    read_all(case, second, files)
+    both = ContentPush(caches, open_remote(RemoteSpec("far", str(case.root)), LIMITS), in_both=True)
+    both.run([second])
+    assert both.tally.pushed == len(FILES) - 1  # what the last push has put is there
+    shutil.rmtree(case.root / "files")
+    assert case.contents().keys() >= {str(second), *map(md5, files.values())}
 
 
 def test_a_push_may_stop_anywhere(case: Case) -> None:
@@ -355,7 +397,7 @@ def test_many_small_files_cost_few_requests(case: Case, monkeypatch: pytest.Monk
     push.run([oid])
     assert push.tally.pushed == len(many) + 1
     assert storage.calls["put"] == 2 * 3 + 2
-    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 6
+    assert sum(storage.calls[call] for call in ("size", "read", "list")) <= 7
     push, storage = case.push()
     push.run([oid])
     assert push.tally.there == len(many) + 1
@@ -473,27 +515,86 @@ def test_a_check_holds_contents_against_what_is_there(
     )
     index = decode_archive(archive.with_name(ARCHIVE_INDEX).read_bytes(), archive.parent.name)
     members = {member.oid.digest for member in index.members()}
-    damaged = archive.read_bytes()
+    sound = archive.read_bytes()
     part.unlink()
     whole.unlink()
     member = index.member(1)
-    spoilt = bytes(byte ^ 1 for byte in damaged[member.offset : member.offset + member.length])
-    archive.write_bytes(damaged[: member.offset] + spoilt + damaged[member.offset + member.length :])
+    spoilt = bytes(byte ^ 1 for byte in sound[member.offset : member.offset + member.length])
+    damaged = sound[: member.offset] + spoilt + sound[member.offset + member.length :]
+    archive.write_bytes(damaged)
     gone = {md5(FILES["large"]), md5(FILES["middle"])}
     assert {(one.oid.digest, one.what) for one in user.check().findings} == {(d, "lost") for d in gone}
     found = {(one.oid.digest, one.what) for one in user.check(deep=True).findings}
     assert found == {(d, "lost") for d in gone} | {(member.oid.digest, "damaged")}
     archive.unlink()
     assert {one.oid.digest for one in user.check().findings} == gone | members
-    repaired = user.check(repair=True)  # which puts objects in DVC's places
+    repaired = user.check(repair=True)
     assert {one.oid.digest: one.mended for one in repaired.findings} == dict.fromkeys(
         gone | members, "the cache"
     )
-    assert user.check(deep=True).findings == []
-    monkeypatch.setattr(archiving, "ARCHIVE_BYTES", 12 << 10)  # so they come into others now
-    pushed_with_log(case, user)
+    assert archive.read_bytes() == sound and part.exists() and whole.exists()
+    assert not (case.root / "files").exists()
+    archive.write_bytes(damaged)
+    assert [one.mended for one in user.check(repair=True, deep=True).findings] == ["the cache"]
+    archive.unlink()
+    archive.with_name(ARCHIVE_INDEX).unlink()  # so nothing tells how it was made
+    assert {one.mended for one in user.check(repair=True).findings} == {"the cache"}
     assert not archive.exists()
-    assert user.check(deep=True).findings == []
+    read_all(case, case.oid, FILES)
+    report = user.check(deep=True)
+    assert [one.oid for one in report.findings] == [case.oid]  # its catalogue names that archive
+    assert [one.mended for one in user.check(deep=True, repair=True).findings] == ["what is there"]
+    report = user.check(deep=True)
+    assert (report.findings, report.stray_files, report.strays) == ([], [], [])
+    read_all(case, case.oid, FILES)
+
+
+def test_what_is_mended_comes_from_another_remote(case: Case, tmp_path: Path) -> None:
+    user = User(tmp_path, RemoteSpec("far", str(case.root)))
+    pushed_with_log(case, user)
+    other = tmp_path / "other"
+    shutil.copytree(case.root / "contents", other / "contents")
+    before = {path.relative_to(other): path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    for path in (*case.root.glob("contents/a*/*/*/*"), *case.root.glob("contents/parts/*/*/whole")):
+        path.unlink()
+    next(case.root.glob("contents/md5/*/*/parts.idx")).unlink()
+    shutil.rmtree(case.cache.root / "files")
+    other_remote = Remote("other", open_remote(RemoteSpec("other", str(other)), LIMITS).storage)
+    report = user.check(others=[other_remote], repair=True)
+    assert len(report.findings) == len(FILES) - 1
+    assert {one.mended for one in report.findings} == {"other"}
+    for name, data in before.items():
+        assert (case.root / name).read_bytes() == data
+    report = user.check(deep=True)
+    assert (report.findings, report.stray_files) == ([], [])
+
+
+def test_strays_of_content_directories_are_named_and_adopted(case: Case, tmp_path: Path) -> None:
+    user = User(tmp_path, RemoteSpec("far", str(case.root)))
+    pushed_with_log(case, user)
+    assert user.check().stray_files == []
+    lone = case.place(ContentName.of_part("ab" * 32), WHOLE)
+    lone.parent.mkdir(parents=True)
+    lone.write_bytes(b"x")
+    (case.root / "contents/what").write_bytes(b"")
+    (case.root / "fusefs/uploads").mkdir(parents=True, exist_ok=True)
+    (case.root / "fusefs/uploads/half").write_bytes(b"half")
+    next(case.root.glob("contents/md5/*/*.dir/catalogue")).unlink()
+    more = {"one": b"1", "two": b"22", "large": filler(3 << 20, 5)}
+    second = case.add(more)
+    case.push()[0].run([second])  # nobody tells of it
+    kinds = {"archives", "md5", "parts"}
+    report = user.check()
+    assert [(one.oid, one.what) for one in report.findings] == [(case.oid, "lost")]
+    said = {one.path: one.said for one in report.stray_files}
+    assert {"contents/what", "fusefs/uploads/half", lone.relative_to(case.root).as_posix()} <= said.keys()
+    assert {path.split("/")[1] for path, why in said.items() if why == "in no log"} == kinds
+    assert user.check(repair=True, adopt=True).findings[0].mended
+    left = {one.path: one.said for one in user.check(deep=True).stray_files}
+    assert left.keys() == {"contents/what", "fusefs/uploads/half", lone.relative_to(case.root).as_posix()}
+    assert left[lone.relative_to(case.root).as_posix()] == "no index names it"
+    held = {name for _, name in user.copies.settle(user.key).there}
+    assert held >= {f"md5:{name}" for name in (second, *map(md5, more.values()))}
 
 
 def test_an_object_store_is_pushed_to(case: Case, moto: ObjectStoreServer) -> None:
