@@ -1,7 +1,12 @@
-"""Making a version of a folder: `fusefs commit` against `dvc add`."""
+"""Making a version of a folder: `fusefs commit` against `dvc add`, and against a copy.
+
+`fusefs commit` is done when what it made is on the disk, `dvc add` when it is in memory. So `dvc add` is also
+measured with a sync behind it, and what the disk can do: a copy, with a sync behind it.
+"""
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
@@ -11,7 +16,15 @@ from benchmarks.measure import Results, Target, rotate
 from benchmarks.scale import Scale
 from benchmarks.workshop import BenchError, Workshop, drop_caches
 
-SYSTEMS = {"dvc add": ("dvc", "add", "--quiet", "data"), "fusefs": ("fusefs", "commit", "data")}
+COPY = "cp, then sync"
+SYSTEMS = {
+    "dvc add": ("dvc", "add", "--quiet", "data"),
+    COPY: ("cp", "-r", "data", "copy"),
+    "fusefs": ("fusefs", "commit", "data"),
+}
+SYNCED = {"dvc add": "dvc add, then sync", COPY: COPY}
+CHANGED = 100
+"""One file in so many gets other bytes between two commits."""
 TARGETS = (Target("first commit", 2, than="dvc add"),)
 ROOM = 1 << 29
 """Bytes beside the data, its copy in the cache and half as much again for what the file system needs."""
@@ -29,7 +42,8 @@ def compare_commit(workshop: Workshop, scale: Scale) -> Results:
         for system in rotate(tuple(SYSTEMS), number):
             with fresh_file_system(workshop, size * 3 + ROOM) as (place, note):
                 results.notes += [note] * (note not in results.notes)
-                oids.add(_commit(workshop, scale, results, system, data, place / "repository"))
+                made = _commit(workshop, scale, results, system, data, place / "repository")
+                oids.update(made)
         if len(oids) != 1:
             raise BenchError(f"the systems made different versions: {oids}")
     return results
@@ -37,8 +51,8 @@ def compare_commit(workshop: Workshop, scale: Scale) -> Results:
 
 def _commit(
     workshop: Workshop, scale: Scale, results: Results, system: str, data: Path, repository: Path
-) -> str:
-    """Commit a copy of `data` twice; the metafile that came of it."""
+) -> list[str]:
+    """Commit a copy of `data` three times; the metafile that came of it, none of a mere copy."""
     initialize_repository(workshop, repository)
     shutil.copytree(data, repository / "data")
     # Both keep what they have hashed outside the repository, too: on the same file system here.
@@ -53,7 +67,22 @@ def _commit(
         workshop.run("sync")
     seconds = workshop.clock(*SYSTEMS[system], cwd=repository, **environment)
     size = scale.commit_files * scale.commit_bytes
-    results.add("first commit", "MB/s", system, size / seconds / 1e6)
+    if system != COPY:
+        results.add("first commit", "MB/s", system, size / seconds / 1e6)
+    if system in SYNCED:
+        seconds += workshop.clock("sync", "--file-system", ".", cwd=repository)
+        results.add("first commit", "MB/s", SYNCED[system], size / seconds / 1e6)
+    if system == COPY:
+        return []
     seconds = workshop.clock(*SYSTEMS[system], cwd=repository, **environment)
     results.add("again, unchanged", "s", system, seconds)
-    return (repository / "data.dvc").read_text()
+    _change(repository / "data", scale.commit_bytes)
+    seconds = workshop.clock(*SYSTEMS[system], cwd=repository, **environment)
+    results.add(f"again, one file in {CHANGED} changed", "s", system, seconds)
+    return [(repository / "data.dvc").read_text()]
+
+
+def _change(folder: Path, size: int) -> None:
+    bytes_of = random.Random(CHANGED)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file())[::CHANGED]:
+        path.write_bytes(bytes_of.randbytes(size))
