@@ -2,7 +2,9 @@
  *
  *     reader whole  PROCESSES BLOCK LIST       each file: open, read to its end, close
  *     reader mmap   PROCESSES BLOCK LIST       each file: open, map, touch every page, close
+ *     reader huge   PROCESSES BLOCK LIST       the same, mapped to a multiple of 2 MiB
  *     reader random PROCESSES BLOCK LIST N     N reads of BLOCK bytes at random places of the first file
+ *     reader whole-direct, reader random-direct ...    the same, past the page cache (O_DIRECT)
  *     reader spin   1 BLOCK LIST               the first file: open, read, close, until standard input ends
  *
  * LIST holds paths, each ended by a NUL. Process i takes every PROCESSES-th path from the i-th on.
@@ -24,12 +26,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PROCESSES = 128 };
+enum { MAX_PROCESSES = 128, HUGE_PAGE = 2 << 20 };
 
 struct tally { uint64_t bytes, files; };
 
 static char **paths;
 static size_t path_count, block;
+static int direct; /* O_DIRECT or 0 */
 static volatile unsigned char sink; /* keeps the compiler from dropping reads of mapped pages */
 
 static void read_list(const char *name)
@@ -53,7 +56,7 @@ static void read_list(const char *name)
 
 static int open_file(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | direct);
     if (fd < 0)
         err(1, "%s", path);
     return fd;
@@ -72,14 +75,26 @@ static uint64_t read_whole(const char *path, char *buffer)
     return total;
 }
 
-static uint64_t read_mapped(const char *path)
+/* Where the kernel can map what lies in memory in large pieces, whatever place it would choose itself. */
+static void *find_place(size_t size)
+{
+    char *room = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        err(1, "mmap");
+    munmap(room, size + HUGE_PAGE);
+    return room + -(uintptr_t)room % HUGE_PAGE;
+}
+
+static uint64_t read_mapped(const char *path, int aligned)
 {
     struct stat st;
     int fd = open_file(path);
     if (fstat(fd, &st) < 0)
         err(1, "%s", path);
     if (st.st_size) {
-        unsigned char *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        void *place = aligned ? find_place((size_t)st.st_size) : NULL;
+        int flags = MAP_SHARED | (aligned ? MAP_FIXED_NOREPLACE : 0);
+        unsigned char *map = mmap(place, (size_t)st.st_size, PROT_READ, flags, fd, 0);
         if (map == MAP_FAILED)
             err(1, "mmap %s", path);
         for (off_t i = 0; i < st.st_size; i += 4096)
@@ -140,24 +155,25 @@ static struct tally work(const char *mode, int first, int processes, long count)
     char *buffer = NULL;
     if (posix_memalign((void **)&buffer, 4096, block))
         errx(1, "no memory for a block of %zu bytes", block);
-    if (!strcmp(mode, "random")) {
+    if (!strncmp(mode, "random", 6)) {
         tally.bytes = read_randomly(paths[0], buffer, count / processes, (unsigned)first + 1);
         tally.files = 1;
         return tally;
     }
-    int mapped = !strcmp(mode, "mmap");
+    int aligned = !strcmp(mode, "huge"), mapped = aligned || !strcmp(mode, "mmap");
     for (size_t i = (size_t)first; i < path_count; i += (size_t)processes, tally.files++)
-        tally.bytes += mapped ? read_mapped(paths[i]) : read_whole(paths[i], buffer);
+        tally.bytes += mapped ? read_mapped(paths[i], aligned) : read_whole(paths[i], buffer);
     return tally;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 5)
-        errx(2, "usage: reader whole|mmap|random|spin PROCESSES BLOCK LIST [N]");
+        errx(2, "usage: reader whole[-direct]|mmap|huge|random[-direct]|spin PROCESSES BLOCK LIST [N]");
     int processes = atoi(argv[2]), gate[2], results[2];
     long count = argc > 5 ? atol(argv[5]) : 0;
     block = strtoul(argv[3], NULL, 10);
+    direct = strstr(argv[1], "-direct") ? O_DIRECT : 0;
     if (processes < 1 || processes > MAX_PROCESSES || !block)
         errx(2, "PROCESSES is 1 to %d, BLOCK at least 1", MAX_PROCESSES);
     read_list(argv[4]);

@@ -1,11 +1,13 @@
 """What is cached, read in native mode and in fuse mode, beside the same files on the disk.
 
-All of it warm, but for the first pass with nothing in memory.
+All of it warm, but for the first pass with nothing in memory. Beside them stands an overlay of the kernel's
+with nothing of ours: what it falls behind the disk is the kernel's, the rest is ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +17,17 @@ from benchmarks.mounts import mounted_fusefs
 from benchmarks.scale import Scale
 from benchmarks.workshop import Workshop, drop_caches
 
-SYSTEMS = ("disk", "native", "fuse")
+OVERLAY = "bare overlay"
+SYSTEMS = ("disk", "native", OVERLAY, "fuse")
 READERS = (1, 4)
 RANDOM_BYTES = 4096
-MODES = {"sequential": "whole", "mapped": "mmap"}
+MODES = {
+    "sequential": "whole",
+    "sequential, O_DIRECT": "whole-direct",
+    "mapped": "mmap",
+    "mapped to a multiple of 2 MiB": "huge",
+}
+RANDOM_MODES = {"random 4 kB": "random", "random 4 kB, O_DIRECT": "random-direct"}
 
 
 def _name(readers: int) -> str:
@@ -29,7 +38,7 @@ COLD = "small files, first pass, nothing in memory"
 TARGETS = (
     Target(COLD, 0.8, than="disk", system="native"),
     *(Target(_name(readers), 0.85, than="disk", system="native") for readers in READERS),
-    *(Target(f"1 GiB {which}", 0.95, than="disk", system="native") for which in (*MODES, "random 4 kB")),
+    *(Target(f"1 GiB {which}", 0.95, than="disk", system="native") for which in (*MODES, *RANDOM_MODES)),
 )
 
 
@@ -40,14 +49,20 @@ def compare_native(workshop: Workshop, scale: Scale) -> Results:
         "first pass: a fresh mount, of which the kernel knows no names; again: it knows them all",
         "nothing in memory: nothing was when the mount was made, and its time is not counted",
         f"1 GiB: {scale.large_bytes >> 20} MiB here",
+        "bare overlay: the kernel's, of the files themselves and an empty directory, with nothing of ours",
+        "mapped: the kernel chooses places where large pages fit for files of a disk, not of an overlay",
     ]
+    systems: Sequence[str] = SYSTEMS
+    if os.geteuid() != 0:
+        results.notes.append(f"{OVERLAY}: not measured: only root may mount one")
+        systems = [system for system in SYSTEMS if system != OVERLAY]
     repository = make_repository(workshop, "native")
     data = repository / "data"
     small = [path.relative_to(data) for path in write_files(data, scale.small_files, scale.small_bytes)]
     write_large_file(data / "large.bin", scale.large_bytes)
     workshop.run("fusefs", "commit", "data", cwd=repository)
     for number in range(scale.rounds):
-        for system in rotate(SYSTEMS, number):
+        for system in rotate(systems, number):
             if scale.cold:
                 drop_caches()
                 with _shown(workshop, repository, system) as root:
@@ -69,6 +84,13 @@ def _shown(workshop: Workshop, repository: Path, system: str) -> Iterator[Path]:
     if system == "disk":
         yield repository / "data"
         return
+    if system == OVERLAY:
+        mountpoint = workshop.directory("overlay")
+        layers = f"lowerdir={repository / 'data'}:{workshop.directory('empty')}"
+        workshop.run("mount", "-t", "overlay", "-o", f"ro,{layers}", "overlay", mountpoint)
+        with workshop.at_exit(lambda: workshop.run("umount", mountpoint) and None):
+            yield mountpoint
+        return
     with mounted_fusefs(workshop, repository / "data.dvc", "--mode", system) as mountpoint:
         yield mountpoint
 
@@ -79,5 +101,6 @@ def _read_large(workshop: Workshop, results: Results, system: str, path: Path, r
     for which, mode in MODES.items():
         reading = workshop.read(listing, mode, block=1 << 20)
         results.add(f"1 GiB {which}", "MB/s", system, reading.bytes / reading.seconds / 1e6)
-    reading = workshop.read(listing, "random", block=RANDOM_BYTES, count=reads)
-    results.add("1 GiB random 4 kB", "reads/s", system, reads / reading.seconds)
+    for which, mode in RANDOM_MODES.items():
+        reading = workshop.read(listing, mode, block=RANDOM_BYTES, count=reads)
+        results.add(f"1 GiB {which}", "reads/s", system, reads / reading.seconds)
