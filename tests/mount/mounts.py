@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.mount.datasets import Cache
+from tests.mount.forked import FORKS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = (sys.executable, "-m", "fusefs.cli")
@@ -174,6 +175,9 @@ class Mounter:
 
     def run(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run `fusefs` with these arguments and return how that ended, whatever it was."""
+        forked = FORKS.run(arguments, cwd or self.home, self.environment, COMMAND_SECONDS)
+        if forked is not None:
+            return forked
         return subprocess.run(
             [*COMMAND, *arguments],
             cwd=cwd or self.home,
