@@ -1,4 +1,4 @@
-"""What the standard library does not have of the calls that bring bytes from memory to a disk. Any thread."""
+"""What the standard library does not have to bring bytes from memory to a disk. Any thread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ _START_WRITING: Final = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of it, in as many steps as the kernel takes. Raises `OSError`."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
 def sync_file_system(descriptor: int) -> None:

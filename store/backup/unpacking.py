@@ -9,7 +9,6 @@ Belongs to the caller's thread, which reads and writes what is large.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from store.backup.naming import Naming
 from store.commit.batches import Batches
 from store.commit.publish import ObjectWriter, Staged, open_writer
 from store.errors import ObjectCorrupt
-from store.hashing import Hasher
 from store.manifest import check_manifest
 from store.oid import MD5, Oid
-from store.syncing import start_writing
+from store.syncing import start_writing, write_all
 
 SMALL: Final = 4 << 20
 """Bytes of a file that is in memory as a whole."""
@@ -230,7 +229,7 @@ class Unpacker:
 
     def _put_large(self, lane: _Lane, file: _File, pieces: Iterable[bytes]) -> _Stored:
         descriptor = lane.writer.room.create(file.name)
-        naming = _Naming(file.oid)
+        naming = Naming(file.oid)
         hashing: deque[Future[None]] = deque()
         begun = written = 0
         try:
@@ -238,7 +237,7 @@ class Unpacker:
                 while len(hashing) >= PIECES:
                     hashing.popleft().result()
                 hashing.append(self._large.submit(naming.update, piece))
-                _write(descriptor, piece)
+                write_all(descriptor, piece)
                 written += len(piece)
                 if written - begun >= _BEGUN_BYTES:
                     start_writing(descriptor)
@@ -269,30 +268,11 @@ def open_unpacker(cache: Path | None, found: Unpacked) -> Iterator[Unpacker]:
             unpacker.close()
 
 
-class _Naming:
-    """Which object the bytes are: the one that they must be, if that is known, or any."""
-
-    def __init__(self, oid: Oid | None) -> None:
-        self._oid = oid
-        self._hash = hashlib.md5(usedforsecurity=False)
-        self._hasher = None if oid is None or oid.algorithm == MD5 else Hasher(oid.algorithm)
-
-    def update(self, data: bytes) -> None:
-        (self._hash if self._hasher is None else self._hasher).update(data)
-
-    def digits(self) -> str:
-        """The object's; empty where it is not the one that it must be."""
-        if self._hasher is not None and self._oid is not None:
-            return str(self._oid) if self._hasher.matches(self._oid) else ""
-        digits = self._hash.hexdigest()
-        return digits if self._oid is None or digits == str(self._oid) else ""
-
-
 def _store(writer: _Writer, group: Sequence[tuple[_File, bytes]]) -> list[_Stored]:
     """In a thread: stage those that are what they must be, and not in the cache."""
     stored = []
     for file, data in group:
-        naming = _Naming(file.oid)
+        naming = Naming(file.oid)
         naming.update(data)
         digits = naming.digits()
         # An object that was named has been looked for before.
@@ -300,14 +280,8 @@ def _store(writer: _Writer, group: Sequence[tuple[_File, bytes]]) -> list[_Store
         if is_wanted:
             descriptor = writer.room.create(file.name)
             try:
-                _write(descriptor, data)
+                write_all(descriptor, data)
             finally:
                 os.close(descriptor)
         stored.append(_Stored(file, digits, is_wanted))
     return stored
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):
-        written += os.write(descriptor, memoryview(data)[written:])

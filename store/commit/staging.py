@@ -27,6 +27,7 @@ from store.commit.publish import ObjectWriter
 from store.commit.scan import Found
 from store.errors import ChangedMeanwhile, InputError
 from store.ownership import OBJECT_MODE
+from store.syncing import write_all
 
 Link = Literal["reflink", "hardlink", "copy"]
 """How an object comes into the cache; `reflink` is a copy where the file system has no reflinks."""
@@ -174,7 +175,7 @@ class Stager:
             return md5, False
         target = self._room.create(name)
         try:
-            _write_all(target, content)
+            write_all(target, content)
         finally:
             os.close(target)
         return md5, True
@@ -191,7 +192,7 @@ class Stager:
             block = buffer[:count]
             digest.update(block)
             if target >= 0:
-                _write_all(target, block)
+                write_all(target, block)
             self._meter.add(0, count)
         if total != size:
             raise _changed(path)
@@ -212,11 +213,6 @@ def _read(source: int, path: str, buffer: memoryview) -> int:
         return os.readv(source, [buffer])
     except OSError as error:
         raise InputError(f"cannot read {path!r}: {error.strerror}") from None
-
-
-def _write_all(target: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(target, data) :]
 
 
 def _clone(source: int, target: int) -> bool:
