@@ -73,6 +73,15 @@ def test_nobody_shares_it_and_nobody_is_left_waiting() -> None:
     assert sorted(done) == list(range(5))
 
 
+class Turns(trio.abc.Instrument):
+    """Counts how often the loop looks around."""
+
+    count = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
 class Sender:
     """Sends a byte to a device when that asks whether requests wait, and says what it is told to."""
 
@@ -88,19 +97,14 @@ class Sender:
         return self._says
 
     async def wait(self) -> bool:
-        """Wait for a byte, and take it; whether others on the loop had a turn meanwhile."""
-        others = trio.Event()
+        """Wait for a byte, and take it; whether the loop has had a turn meanwhile."""
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
         with trio.fail_after(SECONDS):
-            async with trio.open_nursery() as nursery:
-
-                @nursery.start_soon
-                async def other() -> None:
-                    others.set()
-
-                await self.device.wait_readable(self.theirs.fileno())
-                had_turn = others.is_set()
+            await self.device.wait_readable(self.theirs.fileno())
+        trio.lowlevel.remove_instrument(turns)
         self.theirs.recv(1)
-        return had_turn
+        return turns.count > 0
 
     async def wait_in_loop(self) -> None:
         """Wait for a byte that comes when the loop has nothing else to do."""
