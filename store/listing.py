@@ -22,7 +22,7 @@ from store.tree import NAME_MAX, UNKNOWN
 
 PADDING: Final = 8
 """Zero bytes behind the last path, so that eight bytes may be read from anywhere in a path."""
-_AT_ONCE: Final = 1 << 14
+_AT_ONCE: Final = 1 << 12
 """Entries; what is needed for them only is small enough to be used again for the next ones."""
 _DOT: Final = ord(".")
 

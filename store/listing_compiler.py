@@ -20,7 +20,7 @@ from store.tree import DIRECTORY
 from store.tree_compiler import NARROWEST, TreeImage, complete_image
 
 _WORD: Final = PADDING
-_ROWS_AT_ONCE: Final = 1 << 16
+_ROWS_AT_ONCE: Final = 1 << 14
 """Rows whose names are copied together: indices of each byte are a multiple of the names."""
 
 
