@@ -29,7 +29,7 @@ from store.collecting.kept import Kept, Manifests
 from store.collecting.plan import STAGES, Amount, Outcome, Plan, Progress, Thing, amount_of, in_order
 from store.collecting.refusals import check_logs, check_readable, refuse, refuse_strays
 from store.errors import InputError, LockTimeout, RemoteDenied, RemoteError, StoreError
-from store.oplog.giving_way import logs_there
+from store.oplog.giving_way import announce, is_announced, logs_there, take_back
 from store.oplog.holdings import Holdings
 from store.oplog.listing import list_objects
 from store.oplog.logs import Log, LogName, Record, format_oid, write_log
@@ -203,24 +203,36 @@ class RemoteCollection:
 
     def _begin(self, transaction: str, garbage: Sequence[Thing]) -> LogName:
         """Write a begin, to the remote itself: where it takes none nothing is deleted."""
-        writer = self._journal.writer
-        name = LogName("begin", writer.project, writer.access, transaction)
+        name = self._name(transaction)
         log = Log(name, self._seen.latest, self._records(garbage))
         try:
-            self._crew.run([lambda: self._journal.put(str(name), write_log(log))])
+            self._crew.run([lambda: self._write_begin(name, write_log(log))])
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._journal.withdraw(transaction)
             raise
         return name
 
+    def _name(self, transaction: str) -> LogName:
+        writer = self._journal.writer
+        return LogName("begin", writer.project, writer.access, transaction)
+
+    def _write_begin(self, name: LogName, data: bytes) -> None:
+        if not self._patience.run(lambda: announce(self._journal, name)):
+            raise self._interfered()
+        self._journal.put(str(name), data)
+
     def _check_alone(self, begin: LogName) -> None:
-        """Raises `Interfered` where there is a log that the plan does not rest on."""
+        """Raises `Interfered` where there is a log that the plan does not rest on, or another collection has
+        said that it begins."""
         others = logs_there(self._journal, self._crew) - {begin}
-        if others != self._seen.logs:
-            raise Interfered(
-                f"somebody else works on {self._remote.name} now: nothing more was deleted; try again later"
-            )
+        if others != self._seen.logs or not is_announced(self._journal, begin, self._crew):
+            raise self._interfered()
+
+    def _interfered(self) -> Interfered:
+        return Interfered(
+            f"somebody else works on {self._remote.name} now: nothing more was deleted; try again later"
+        )
 
     def _delete(self, things: Sequence[Thing], begin: LogName, outcome: Outcome) -> None:
         """Delete, and see that they are gone."""
@@ -254,6 +266,8 @@ class RemoteCollection:
     def _end(self, transaction: str, outcome: Outcome) -> None:
         """Tell what was done, in a thread that is not waited for for ever."""
 
+        begin = self._name(transaction)
+
         def write() -> None:
             try:
                 self._settle(Crew(lambda: None), outcome)
@@ -262,6 +276,8 @@ class RemoteCollection:
                     self._journal.end(transaction, self._seen.latest, done)
                 else:
                     self._journal.withdraw(transaction)
+                with contextlib.suppress(RemoteError):
+                    take_back(self._journal, begin, Crew(lambda: None))
             except StoreError as error:
                 outcome.notes.append(
                     f"{error}; `fusefs remote fsck {self._remote.name}` finds out what is gone"

@@ -29,16 +29,20 @@ from store.errors import (
 from store.local_cache import LocalCache
 from store.oid import Oid
 from store.oplog import giving_way
+from store.oplog.giving_way import COLLECTING
 from store.oplog.logs import DIRECTORY, Log, LogName, Record, write_log
 from store.pushing import asking
+from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from tests.mount.datasets import filler, md5
 from tests.store.oplog.remotes import Counted, User, dies, names
+from tests.store.remotes.contract import LIMITS
 
 OLD = {f"dir{number % 2}/{number}": filler(500 + 17 * number, number) for number in range(4)}
 NEW = {**OLD, "dir0/0": b"changed", "more": b"more"}
 DAY = 86400.0
+NOBODY = str(LogName("begin", "1" * 32, "2" * 16, "3" * 32))
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +133,8 @@ def test_manifests_go_before_files_and_the_begin_before_everything(user: User) -
     storage = user.storage()
     collect(user, new, storage=storage)
     changes = [(call, key) for call, key in storage.keys if call in ("put", "delete")]
+    told, *changes, taken_back = changes
+    assert (told, taken_back) == (("put", COLLECTING), ("delete", COLLECTING))
     assert changes[0][1].startswith(f"{DIRECTORY}begin==") and changes[-1][1].startswith(f"{DIRECTORY}end==")
     deleted = [key for call, key in changes if call == "delete"]
     assert deleted[0].endswith(".dir") and len(deleted) == 2
@@ -213,7 +219,18 @@ def test_a_push_that_began_meanwhile_stops_it(user: User, other: User) -> None:
     assert user.logs() == ["begin", "begin", "end", "end"]  # its begin was withdrawn
 
 
-def test_a_push_waits_for_a_collection_and_finds_what_it_left(user: User, other: User) -> None:
+class Unlisted(Counted):
+    """As a remote over HTTP."""
+
+    @property
+    def can_list(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("kind", [Counted, Unlisted])
+def test_a_push_waits_for_a_collection_and_finds_what_it_left(
+    user: User, other: User, kind: type[Counted]
+) -> None:
     """The push begins when the first manifest is gone: it puts what it relies on again."""
     old, new = pushed(user)
     other.add(OLD)
@@ -222,7 +239,8 @@ def test_a_push_waits_for_a_collection_and_finds_what_it_left(user: User, other:
 
     def begin_push(call: str) -> None:
         if call == "delete" and not pushing:
-            storage = other.storage(lambda call: begun.set() if call == "put done" else None)
+            opened = open_remote(other.spec, LIMITS).storage
+            storage = kind(opened, lambda call: begun.set() if call == "put done" else None)
             pushing.append(threading.Thread(target=other.push, args=[old], kwargs={"storage": storage}))
             pushing[0].start()
             assert begun.wait(30)
@@ -232,7 +250,49 @@ def test_a_push_waits_for_a_collection_and_finds_what_it_left(user: User, other:
     pushing[0].join()
     assert user.objects() == names(old, OLD) | names(new, NEW)
     user.journal(user.storage()).refresh()
+    if kind is Unlisted:  # it knew of no log, so neither of the two came first
+        assert not user.check().findings
     assert user.known() == user.objects()
+
+
+def test_where_nothing_can_be_listed_a_collection_tells_of_itself(
+    user: User, other: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pushed(user)
+    other.add(OLD)
+    monkeypatch.setattr(giving_way.wait_for_collections, "__defaults__", (0.0,))
+    refused: list[str] = []
+
+    def push(call: str) -> None:
+        if call == "delete" and not refused:
+            with pytest.raises(LockTimeout) as told:
+                other.push(old, storage=Unlisted(open_remote(other.spec, LIMITS).storage))
+            refused.append(str(told.value))
+
+    collect(user, new, storage=user.storage(push))
+    assert "garbage is being collected" in refused[0]
+    # What is left behind hinders nobody, for it has ended, or never began.
+    for mark in (next(user.root.glob("META/logs/begin==*")).name, NOBODY):
+        (user.root / COLLECTING).write_text(mark)
+        assert not other.push(old, storage=Unlisted(open_remote(other.spec, LIMITS).storage)).tally.failures
+    assert user.objects() == names(old, OLD) | names(new, NEW)
+    collect(user, new)
+    assert not (user.root / COLLECTING).exists() and user.objects() == names(new, NEW)
+
+
+def test_who_is_announced_goes_on_alone(user: User) -> None:
+    _, new = pushed(user)
+
+    def steal(call: str) -> None:
+        mark = user.root / COLLECTING
+        if call == "list" and mark.exists():
+            mark.write_text(NOBODY)
+
+    work = collection(user, new, storage=user.storage(steal))
+    plan = work.plan()
+    with pytest.raises(Interfered):
+        work.collect(plan, outcome := Outcome())
+    assert not outcome.deleted and (user.root / COLLECTING).exists()
 
 
 def test_a_push_does_not_wait_for_ever(user: User, other: User, monkeypatch: pytest.MonkeyPatch) -> None:
