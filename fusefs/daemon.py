@@ -56,8 +56,10 @@ class Role:
     """In native mode the FUSE mount that the overlay is to be put above; -1 where that is not ours to do."""
     mount_id: int
     lifeline_fd: int
-    opens_fd: int
     """Ends the daemon when the other end is closed; -1 for none."""
+    opens_fd: int
+    image_fd: int
+    """As in `fusefs.launch`; -1 for none."""
     foreground: bool
     private: bool
     """The mountpoint is a directory of this mount's own, to be removed at the end."""
@@ -68,7 +70,8 @@ class Role:
 
 def parse_role(argv: Sequence[str]) -> Role:
     parser = argparse.ArgumentParser(prog="fusefs.daemon", description="Internal: see fusefs.launch.")
-    for name in ("plan-fd", "fuse-fd", "session-fd", "mount-id", "lifeline-fd", "opens-fd", "read-ahead"):
+    descriptors = ("plan", "fuse", "session", "lifeline", "opens", "image")
+    for name in (*(f"{what}-fd" for what in descriptors), "mount-id", "read-ahead"):
         parser.add_argument(f"--{name}", type=int, default=-1)
     for name in ("foreground", "private", "verbose"):
         parser.add_argument(f"--{name}", action="store_true")
@@ -110,6 +113,7 @@ class Daemon:
                 self._attacher,
                 self._succession,
                 self._role.opens_fd,
+                self._role.image_fd if not self._succession.restarts else -1,
             )
             nursery.cancel_scope.cancel()
 

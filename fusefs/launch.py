@@ -45,13 +45,17 @@ class Launch:
     private: bool = False
     opens_fd: int = -1
     """An inotify descriptor, of watches that somebody adds where the mount is to be seen."""
+    image_fd: int = -1
+    """A socket on which whoever mounts in native mode gets the version's image, if there is one, before the
+    daemon is ready (`fusefs.native.overlay`)."""
 
 
 def start_background(launch: Launch) -> subprocess.Popen[bytes]:
     """Start the daemon and wait until it answers requests; its supervisor. Raises `MountFailed` with its
     error."""
     plan_fd = _write_plan(launch.plan)
-    given = (plan_fd, launch.mounted.fd, launch.mounted.session, launch.lifeline_fd, launch.opens_fd)
+    mounted = launch.mounted
+    given = (plan_fd, mounted.fd, mounted.session, launch.lifeline_fd, launch.opens_fd, launch.image_fd)
     fds = [fd for fd in given if fd >= 0]
     try:
         daemon = subprocess.Popen(
@@ -132,6 +136,7 @@ def _command(launch: Launch, plan_fd: int, *, foreground: bool) -> list[str]:
     command += [f"--session-fd={launch.mounted.session}"] if launch.mounted.session >= 0 else []
     command += [f"--lifeline-fd={launch.lifeline_fd}"] if launch.lifeline_fd >= 0 else []
     command += [f"--opens-fd={launch.opens_fd}"] if launch.opens_fd >= 0 else []
+    command += [f"--image-fd={launch.image_fd}"] if launch.image_fd >= 0 else []
     command += [f"--log={launch.plan.log}"] if launch.plan.log else []
     command += ["--foreground"] * foreground + ["--private"] * launch.private
     return [*command, *(["--verbose"] * launch.verbose), "--", launch.plan.mountpoint]

@@ -27,6 +27,7 @@ from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.metrics_text import MetricsText
 from fusefs.native.attacher import Attacher
 from fusefs.native.held_files import HeldFiles
+from fusefs.native.overlay import Overlay
 from fusefs.native.roots import Roots
 from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.tree_layer import TreeLayer
@@ -101,7 +102,7 @@ class Mount:
         self._root: TreeSpace | ViewSpace | None = None
         self._outdated: set[tuple[int, bytes]] = set()
         self._revisions: dict[int, RevisionsSpace] = {}
-        self.native: Roots | None = None
+        self.native: Overlay | None = None
         new_views = partial(
             Views,
             engine,
@@ -111,9 +112,10 @@ class Mount:
             umask=plan.umask,
         )
         if plan.mode == "native":
-            self.native = Roots(plan, engine, self.operations, self._versions, held, seen, files, new_views)
+            roots = Roots(plan, self.operations, self._versions, files, new_views)
+            self.native = Overlay(plan, engine, self.operations, self._versions, held, seen, roots)
             self._reporter.sees_hits = lambda: seen.are_seen
-            self._versions.made_of = self.native.inodes_of
+            self._versions.made_of = roots.inodes_of
             return
         self._views = new_views(shown=lambda: self._shown)
         self._versions.made_of = self._views.inodes_of
@@ -130,24 +132,21 @@ class Mount:
 
     async def show_first(self) -> None:
         """Show the version that the plan names, if it names one. Raises `StoreError` and OSError."""
-        if not self._plan.revs:
-            first = self._versions.open_first()
-            if self.native is not None:
-                self.native.show_first(first)
+        first = None if self._plan.revs else self._versions.open_first()
+        if self.native is not None:
+            self.native.show_first(first)
+            if first is not None:
                 self._tell(first)
-            else:
-                self._show(first, await self._view(first))
+        elif first is not None:
+            self._show(first, await self._view(first))
 
     async def show_again(self) -> Agreement:
         """Have everything stand where it stood with the daemon before us, under the same inodes; how its
         session began. Raises `StoreError` where that cannot be."""
         agreement: Agreement | None = None
-        device, has_image = "", False
         for kind, values in self._journal.replay():
             if kind == "agreed":
                 agreement = Agreement(values["request"], values["answer"])
-            elif kind == "attached":
-                device, has_image = values["device"], values["has_image"]
             else:
                 try:
                     await self._do_again(kind, values)
@@ -156,8 +155,9 @@ class Mount:
         if agreement is None:
             raise StoreError("the journal of the mount does not say how it began")
         if self.native is not None:
-            place = self._plan.mountpoint
-            self._tell(self.native.find_shown(place, device, has_image=has_image))
+            shown = self.native.find_shown()
+            if shown is not None:
+                self._tell(shown)
         elif self._shown is None and not self._plan.revs:
             raise StoreError("the version that the mount showed cannot be opened any more")
         return agreement
@@ -173,7 +173,7 @@ class Mount:
         elif kind == "found":
             self._revisions[values["directory"]].find_again(values)
         elif kind == "view":
-            views = self._views if self.native is None else self.native.views_of(values["place"])
+            views = self._views if self.native is None else self.native.roots.views_of(values["place"])
             await views.open_again(self._versions.space(values["version"]), values)
         elif kind == "shown":
             before, space = self._root, self._versions.space(values["number"])
@@ -183,7 +183,9 @@ class Mount:
         elif self.native is not None and kind == "root":
             self.native.furnish_again(values)
         elif self.native is not None and kind == "link":
-            self.native.link_again(values)
+            self.native.roots.link_again(values)
+        elif self.native is not None and kind == "attached":
+            self.native.attach_again(values)
 
     def forget_outdated(self) -> None:
         """Have the kernel forget the names of the version that was shown before: the daemon before us may not
@@ -273,11 +275,12 @@ class Mount:
 
     async def switch(self, rev: str) -> TreeSpace:
         """Show another version at the root. What is open keeps the old one. Raises `StoreError`."""
-        if self.native is not None:
-            return await self._switch_natively(rev, self.native)
-        before = self._root
-        if before is None:
+        if self._shown is None:
             raise StoreError("this mount shows revisions side by side; there is nothing to switch")
+        if self.native is not None:
+            return await self._switch_natively(rev, self.native, self._shown)
+        before = self._root
+        assert before is not None  # it shows the version
         space = await self._versions.open(rev)
         if space is not self._shown:
             root = await self._view(space)
@@ -296,9 +299,7 @@ class Mount:
         names.update((pyfuse3.ROOT_INODE, name) for name in NAMES)
         return names.union(self._views.names())
 
-    async def _switch_natively(self, rev: str, native: Roots) -> TreeSpace:
-        shown = self._shown
-        assert shown is not None  # native mode shows one version
+    async def _switch_natively(self, rev: str, native: Overlay, shown: TreeSpace) -> TreeSpace:
         space = await native.switch(rev, shown.files)
         if space is None:
             return shown
@@ -321,11 +322,13 @@ async def serve(
     attacher: Attacher | None,
     succession: Succession,
     opens_fd: int = -1,
+    image_fd: int = -1,
 ) -> None:
     """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
 
     In native mode `attacher` puts the overlay above it first, where that is ours to do and has not been done;
-    elsewhere `opens_fd` is an inotify descriptor that tells of opens, or -1.
+    elsewhere `opens_fd` is an inotify descriptor that tells of opens, and `image_fd` a socket for the
+    version's image, or -1.
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened, `MountFailed` where the overlay cannot be
     mounted. The descriptor is used up.
@@ -347,6 +350,8 @@ async def serve(
         pinner = Pinner(engine.caches, engine.threads, succession.journal, wanted=plan.pin)
         relay = Relay(fuse_fd)
         mount = Mount(plan, relay.descriptor, engine, pinner, succession)
+        if attacher is not None:
+            attacher.fuse_fd = relay.descriptor
         if succession.restarts:
             if mount.native is not None:
                 mount.native.attacher = attacher
@@ -377,10 +382,12 @@ async def serve(
 
             if succession.restarts:
                 pass  # it is ready when the session goes on
-            elif attacher is None:
-                ready()
-            elif mount.native is not None:
+            elif mount.native is not None and attacher is not None:
                 background.start_soon(_attach, mount.native, attacher, ready)
+            elif mount.native is not None and image_fd >= 0:
+                background.start_soon(_offer_image, mount.native, image_fd, ready)
+            else:
+                ready()
             background.start_soon(pinner.run)
             if mount.native is not None:
                 background.start_soon(mount.native.settle)
@@ -401,8 +408,13 @@ async def serve(
             log.info("ended after %.0f s", time.monotonic() - started)
 
 
-async def _attach(native: Roots, attacher: Attacher, ready: Callable[[], None]) -> None:
+async def _attach(native: Overlay, attacher: Attacher, ready: Callable[[], None]) -> None:
     await native.attach(attacher)
+    ready()
+
+
+async def _offer_image(native: Overlay, channel: int, ready: Callable[[], None]) -> None:
+    await native.offer_image(channel)
     ready()
 
 

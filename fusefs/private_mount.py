@@ -92,11 +92,15 @@ class Child:
         choice = {**told["choice"], "layers": tuple(told["choice"]["layers"])}
         return Mounted(fds[0], mount), Choice(**choice)
 
-    def attach(self, layers: Layers, tree: str, opens: int) -> None:
-        """Have the child mount the overlay over its session, which is served by now, and watch by the inotify
-        descriptor `opens`, if there is one, what is opened in the version `tree`. Raises `MountFailed`."""
-        question = msgpack.packb({"layers": asdict(layers), "tree": tree}, unicode_errors="surrogateescape")
-        socket.send_fds(self._channel, [ATTACH + question], [opens] if opens >= 0 else [])
+    def attach(self, layers: Layers, tree: str, opens: int, image: int) -> None:
+        """Have the child mount the overlay over its session, which is served by now, with the image of the
+        version `tree` for its names, and watch by the inotify descriptor `opens` what is opened in it; either
+        may be missing (-1). Raises `MountFailed`."""
+        both = {"opens": opens, "image": image}
+        given = {name: descriptor for name, descriptor in both.items() if descriptor >= 0}
+        question = {"layers": asdict(layers), "tree": tree, "given": list(given)}
+        wire = msgpack.packb(question, unicode_errors="surrogateescape")
+        socket.send_fds(self._channel, [ATTACH + wire], list(given.values()))
         try:
             answer = self._channel.recv(MESSAGE_BYTES)
         except TimeoutError as error:
@@ -166,26 +170,27 @@ def _hand_over(prepare: Prepare, channel: socket.socket) -> int:
     return mounted.session
 
 
-def _attach(session: int, wire: bytes, opens: Sequence[int], channel: socket.socket) -> None:
+def _attach(session: int, wire: bytes, descriptors: Sequence[int], channel: socket.socket) -> None:
     question = msgpack.unpackb(wire, unicode_errors="surrogateescape")
+    given = dict(zip(question["given"], descriptors, strict=True))
 
     def watch(root: int) -> None:
-        for descriptor in opens:
-            watch_tree(descriptor, root, Path(question["tree"]))
-            os.close(descriptor)
+        if "opens" in given:
+            watch_tree(given["opens"], root, Path(question["tree"]))
 
     try:
-        attach_layers(session, Layers(**question["layers"]), watch)
+        attach_layers(session, Layers(**question["layers"]), watch, given.get("image", -1))
     except StoreError as error:
         channel.send(str(error).encode(errors="replace"))
         os._exit(OURS)
-    os.close(session)  # or it would outlive COMMAND's last look
+    for descriptor in (session, *descriptors):  # or they would outlive COMMAND's last look
+        os.close(descriptor)
     channel.send(ATTACH)
 
 
 def _await_release(mountpoint: str, channel: socket.socket, session: int) -> None:
     while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
         if message == GO:
             break
         if message.startswith(ATTACH):

@@ -151,6 +151,11 @@ class LearntSizes:
         """Whether one of the sizes is known from a remote alone: bytes that come may prove it wrong."""
         return self._size is not None and bytes([How.REMOTE]) in bytes(self._how)
 
+    def are_certain(self) -> bool:
+        """Whether all sizes are known, and none only from a remote or a file in a cache."""
+        doubtful = {How.REMOTE, How.STAT}.intersection(bytes(self._how)) if self._size is not None else ()
+        return not self.unknown and not doubtful
+
     def begin(self, kept: KeptSizes | None) -> None:
         """Go on from what a mount before has kept. To be called once; what was learnt meanwhile stays."""
         early, self._early = self._early or [], None

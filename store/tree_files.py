@@ -290,6 +290,11 @@ class TreeFiles:
         """Are all sizes known, and by somebody who has had the bytes?"""
         return not self.sizes_unknown and not self._sizes.are_hearsay()
 
+    @property
+    def sizes_are_certain(self) -> bool:
+        """Are all sizes known, and beyond doubt?"""
+        return self._sizes.are_certain()
+
     async def await_sizes(self) -> None:
         """Wait until all sizes are known, or nobody is left to be asked in the background."""
         await self._learner.loaded.wait()

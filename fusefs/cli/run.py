@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from fusefs.mount_options import MountOptions, add_flags, read_options
 from fusefs.mountinfo import Mount
 from fusefs.native.choice import NATIVE, Choice, prefer, settle
 from fusefs.native.inotify import new_inotify
-from fusefs.native.layers import make_layers
+from fusefs.native.layers import IMAGE, make_layers
 from fusefs.plan import MountPlan
 from fusefs.private_mount import OURS, Child, Command, NamespaceRefused, forward_signals
 from store.errors import StoreError
@@ -125,6 +126,26 @@ def _see_opens(plan: MountPlan, mounted: Mounted) -> int:
         return -1
 
 
+def _open_channel(mounted: Mounted) -> tuple[socket.socket, socket.socket] | None:
+    """Where the daemon hands over the image of the version, in native mode in a namespace where images can be
+    mounted: that of root."""
+    is_private = mounted.mount is None and mounted.session < 0
+    if not is_private or not kernel_mount.has_capability(kernel_mount.CAP_SYS_ADMIN):
+        return None
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _take_image(ours: socket.socket) -> int:
+    """The image's descriptor, or -1; a daemon that is ready has said what it has to say."""
+    with ours:
+        ours.setblocking(False)
+        try:
+            _, descriptors, _, _ = socket.recv_fds(ours, len(IMAGE), 1, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            return -1
+    return descriptors[0] if descriptors else -1
+
+
 class _Run:
     """What has been begun, and how it is undone, in whatever state it is."""
 
@@ -148,6 +169,7 @@ class _Run:
         plan = settle_plan(plan, choice)
         lifeline, self._lifeline = os.pipe()
         opens = _see_opens(plan, mounted)
+        channel = _open_channel(mounted)
         self._daemon = start_background(
             Launch(
                 plan,
@@ -157,17 +179,22 @@ class _Run:
                 lifeline_fd=lifeline,
                 private=True,
                 opens_fd=opens,
+                image_fd=channel[1].fileno() if channel is not None else -1,
             )
         )
         os.close(lifeline)
+        if channel is not None:
+            channel[1].close()
+        image = _take_image(channel[0]) if channel is not None else -1
         os.close(mounted.fd)
         if mounted.session >= 0:  # in native mode, and here: the daemon has attached it
             os.close(mounted.session)
             self._mount_here = mountinfo.mount_at(self.place, mountinfo.read_mounts())
         elif mounted.mount is None:
-            self._child.attach(make_layers(plan, options.read_ahead), plan.tree, opens)
-        if opens >= 0:
-            os.close(opens)
+            self._child.attach(make_layers(plan, options.read_ahead), plan.tree, opens, image)
+        for descriptor in (opens, image):
+            if descriptor >= 0:
+                os.close(descriptor)
         self._child.await_readable()
         if mounted.mount is not None:
             kernel_mount.tune(mounted.mount.device, options.read_ahead)

@@ -15,15 +15,20 @@ from typing import Any
 
 from fusefs.kernel_mount import MountFailed
 from fusefs.native.inotify import Came, watch_opens
-from fusefs.native.layers import Layers, attach_layers, forget_unused, open_root, switch_root
+from fusefs.native.layers import Layers, attach_layers
+from fusefs.native.switching import ImageRefused, forget_unused, open_root, show_directory, show_image
 from store.errors import StoreError
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
-    """Do what is asked: `{"session", "layers", "image"}`, `{"mountpoint", "device", "path"}`, or the same
-    without a path. With `{"watched": {"descriptor", "paths"}}` these directories are watched, before anybody
-    sees them where that is new to the mountpoint."""
+    """Do what is asked: `{"session", "layers", "image"}` has the overlay mounted, `{"mountpoint", "device",
+    "path"}` shows a directory of it, and with `{"image": {"layers", "session", "image", "root"}}` an overlay
+    with that image instead, if the kernel makes one; without a path it lets go of what nobody uses.
+
+    With `{"watched": {"descriptor", "paths"}}` these directories are watched, before anybody sees them where
+    that is new to the mountpoint."""
     came: Came = []
+    device, without_image = question.get("device", ""), ""
 
     def watch(root: int) -> None:
         nonlocal came
@@ -37,14 +42,21 @@ def answer(question: Mapping[str, Any]) -> dict[str, str | Came]:
         if "layers" in question:
             layers, image = Layers(**question["layers"]), question["image"]
             mount, without_image = attach_layers(question["session"], layers, watch, image)
-            return {"device": mount.device, "came": came, "without_image": without_image}
-        if "path" in question:
-            switch_root(question["mountpoint"], question["device"], question["path"], watch)
+            device = mount.device
+        elif "path" in question:
+            place = (question["mountpoint"], device)
+            if "image" in question:
+                try:
+                    device = show_image(*place, **question["image"], before=watch)
+                except ImageRefused as refusal:
+                    without_image = str(refusal)
+            if "image" not in question or without_image:
+                show_directory(*place, question["path"], watch)
         elif "watched" in question:
-            open_root(question["mountpoint"], question["device"], watch)
+            open_root(question["mountpoint"], device, watch)
         else:
-            forget_unused(question["mountpoint"], question["device"])
-        return {"device": question["device"], "came": came}
+            forget_unused(question["mountpoint"], device)
+        return {"device": device, "came": came, "without_image": without_image}
     except StoreError as error:
         return {"error": str(error)}
 

@@ -31,6 +31,8 @@ class Attacher:
     def __init__(self, session: int, layers: Layers) -> None:
         self._session = session
         self._layers = layers
+        self.fuse_fd = -1
+        """The `/dev/fuse` that this daemon reads, once it does."""
         self.device = ""
         """The overlay's, `major:minor`; empty until it is there."""
 
@@ -43,17 +45,25 @@ class Attacher:
             answer = await _ask(question, watched, *given)
         finally:
             self.close()
+        return self._take(answer)
+
+    async def switch(self, path: str, watched: Watched | None, image: int = -1, root: int = 0) -> Came:
+        """Show the directory at `path` in the mount in its place, or with an image the root of that number
+        as an overlay of its own; what came of `watched`. Raises `MountFailed`."""
+        place = self._layers.mountpoint
+        question: dict[str, Any] = {"mountpoint": place, "device": self.device, "path": path}
+        given: list[int] = []
+        if image >= 0:
+            session, layers = self.fuse_fd, asdict(self._layers)
+            question["image"] = {"layers": layers, "session": session, "image": image, "root": root}
+            given = [session, image]
+        return self._take(await _ask(question, watched, *given))
+
+    def _take(self, answer: Mapping[str, Any]) -> Came:
         self.device = answer["device"]
         if answer["without_image"]:
             log.warning("the image of the version cannot be mounted: %s", answer["without_image"])
         came: Came = answer["came"]
-        return came
-
-    async def switch(self, path: str, watched: Watched | None) -> Came:
-        """Show the directory at `path` in the mount in its place; what came of `watched`. Raises
-        `MountFailed`."""
-        question = {"mountpoint": self._layers.mountpoint, "device": self.device, "path": path}
-        came: Came = (await _ask(question, watched))["came"]
         return came
 
     async def watch(self, watched: Watched) -> Came:

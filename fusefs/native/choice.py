@@ -87,8 +87,8 @@ def _give_way(error: MountFailed, options: MountOptions) -> Choice:
 
 def _check_options(options: MountOptions) -> None:
     """Raises `MountFailed` for what native mode does not have."""
-    if options.revs:
-        raise MountFailed("revisions side by side come and go, and are shown in fuse mode")
+    if options.revs and options.mode != NATIVE:
+        raise MountFailed("revisions side by side are directories there, and links in native mode")
     if options.view:
         raise MountFailed("a view at the root is shown in fuse mode")
 

@@ -62,7 +62,7 @@ class _Wish:
 
 
 class Images:
-    """Of one mount, for as long as it lives: what is in use is held."""
+    """Of one mount, for as long as it lives: the one that is shown is held."""
 
     def __init__(self, plan: MountPlan, threads: Threads, nursery: trio.Nursery) -> None:
         private = -1 if plan.allow_other else os.geteuid()
@@ -71,10 +71,13 @@ class Images:
         self._threads = threads
         self._nursery = nursery
         self._one_at_a_time = trio.Lock()
-        self._held: list[int] = []
+        self._awaited: set[Path] = set()
+        self._held = -1
 
-    async def obtain(self, files: TreeFiles, tree: Path, oid: str) -> int:
-        """The descriptor of the image of a version, ours to close; -1 where there is none as yet."""
+    async def obtain(self, files: TreeFiles, tree: Path, oid: str, *, for_good: bool = False) -> int:
+        """The descriptor of the image of a version that is to be shown, ours to close when there is another
+        one; -1 where there is none as yet. One that is shown `for_good`, whatever becomes of it, has sizes
+        that are beyond doubt."""
         if xattr_prefix() != ROOTS_PREFIX or not can_have_image(files.tree):
             return -1
         wish = _Wish()
@@ -84,34 +87,47 @@ class Images:
                 is_known = await files.learn_here(ASKED_FILES)
             except StoreError as error:
                 log.warning("sizes could not be asked for: %s", error)
-            self._nursery.start_soon(self._fulfil, wish, files, tree, oid)
+            if for_good and not files.sizes_are_certain:
+                return -1
+            self._begin(wish, files, tree, oid)
             is_begun = True
             if is_known:
                 await wish.done.wait()
         if not is_begun:
-            self._nursery.start_soon(self._fulfil, wish, files, tree, oid)
+            self._begin(wish, files, tree, oid)
         wish.is_waited_for = False
         if wish.image >= 0:
-            self._held.append(wish.image)
-        elif not wish.done.is_set():
+            self.close()
+            self._held = wish.image
+        elif not wish.done.is_set() or tree in self._awaited:
             log.info("names are shown without an image, which is made in the background if it can be")
         return wish.image
 
     def close(self) -> None:
-        while self._held:
-            os.close(self._held.pop())
+        if self._held >= 0:
+            os.close(self._held)
+        self._held = -1
+
+    def _begin(self, wish: _Wish, files: TreeFiles, tree: Path, oid: str) -> None:
+        if tree in self._awaited:  # who is waited for since the last time will make it
+            wish.done.set()
+            return
+        self._awaited.add(tree)
+        self._nursery.start_soon(self._fulfil, wish, files, tree, oid)
 
     async def _fulfil(self, wish: _Wish, files: TreeFiles, tree: Path, oid: str) -> None:
         try:
-            async with self._one_at_a_time:
-                await files.await_sizes()
-                if files.sizes_hold:
+            await files.await_sizes()
+            self._awaited.discard(tree)
+            if files.sizes_hold:
+                async with self._one_at_a_time:
                     wish.image = await self._find(files, tree, oid)
         except (StoreError, OSError, trio.TooSlowError) as error:
             log.info("names are shown without an image: %s", error or "it takes too long")
         except Exception:  # a bug costs the image, not the mount
             log.exception("names are shown without an image")
         finally:
+            self._awaited.discard(tree)
             wish.done.set()
             if wish.image >= 0 and not wish.is_waited_for:
                 os.close(wish.image)

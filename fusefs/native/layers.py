@@ -6,7 +6,8 @@ session (`fusefs.native.tree_layer`, `fusefs.native.fetch_layer`), and a cached 
 alone. As root, a large tree is an EROFS image instead, in which the kernel looks by itself
 (`fusefs.native.images`); what we hide in the root is then a layer of its own, `beside`, below it. All layers
 are given as descriptors, FUSE is attached nowhere, and nobody keeps a descriptor of it: so nothing but the
-mountpoint is to be seen, no name needs escaping, and whatever unmounts that ends the session.
+mountpoint is to be seen, no name needs escaping, and whatever unmounts that ends the session. Another version
+comes to the same mountpoint by `fusefs.native.switching`.
 
 Blocking. What asks the FUSE session waits for its daemon, so a daemon has a child do it
 (`fusefs.native.attach`). Source: the kernel's overlayfs.rst.
@@ -34,11 +35,15 @@ from store.oid import DVC_ALGORITHMS, Oid
 
 TREE: Final = "tree"
 FETCH: Final = "fetch"
-BESIDE: Final = "beside"
-"""The directories in the root of the FUSE session. The last one is empty, but for what a mount hides."""
+BESIDE: Final = "beside-"
+"""The directories in the root of the FUSE session. The last one stands there with the number of each root
+that was shown (`fusefs.native.roots`), empty but for what that one hides."""
+
+IMAGE: Final = b"image"
+"""Goes with the descriptor of an image from a daemon to whoever mounts its overlay in another namespace."""
 
 _ATTRIBUTES: Final = mount_api.MOUNT_ATTR_RDONLY | mount_api.MOUNT_ATTR_NOSUID | mount_api.MOUNT_ATTR_NODEV
-_OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+OPEN: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 ROOTS_PREFIX: Final = "trusted."
 _INITIAL_RANGE: Final = "4294967295"
 _SOURCE_BYTES: Final = 240
@@ -80,6 +85,16 @@ def mount_session() -> tuple[int, int]:
         device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise MountFailed(explain_device(error)) from error
+    try:
+        return device, mount_device(device)
+    except OSError as error:
+        os.close(device)
+        raise MountFailed(f"cannot mount FUSE: {error.strerror}") from error
+
+
+def mount_device(device: int) -> int:
+    """The session of `device`, a new one or (since Linux 5.16) one that is served already, as a FUSE mount
+    that is attached nowhere. Raises OSError."""
     options: list[Option] = [
         ("source", "fusefs"),
         ("fd", str(device)),
@@ -88,11 +103,15 @@ def mount_session() -> tuple[int, int]:
         ("group_id", str(os.getegid())),
         ("default_permissions", None),
     ]
-    try:
-        return device, mount_api.mount_detached("fuse", options, _ATTRIBUTES)
-    except OSError as error:
-        os.close(device)
-        raise MountFailed(f"cannot mount FUSE: {error.strerror}") from error
+    return mount_api.mount_detached("fuse", options, _ATTRIBUTES)
+
+
+class _Held(contextlib.ExitStack):
+    """Descriptors that are closed in the end."""
+
+    def keep(self, descriptor: int) -> int:
+        self.callback(os.close, descriptor)
+        return descriptor
 
 
 def try_layers(caches: Sequence[str]) -> None:
@@ -102,19 +121,15 @@ def try_layers(caches: Sequence[str]) -> None:
     """
     if not kernel_mount.has_capability(kernel_mount.CAP_SYS_ADMIN):
         raise MountFailed("only root may mount an overlay, and `fusefs run` where users have namespaces")
-    with contextlib.ExitStack() as stack:
-
-        def keep(descriptor: int) -> int:
-            stack.callback(os.close, descriptor)
-            return descriptor
-
+    with _Held() as held:
         try:
+            keep = held.keep
             scratch = keep(mount_api.mount_detached("tmpfs", _SCRATCH, 0))
             for name in (TREE, FETCH):
                 os.mkdir(name, dir_fd=scratch)
             _write_sample(scratch)
-            tree, fetch = (keep(os.open(name, _OPEN, dir_fd=scratch)) for name in (TREE, FETCH))
-            opened = [keep(os.open(cache, _OPEN)) for cache in caches]
+            tree, fetch = (keep(os.open(name, OPEN, dir_fd=scratch)) for name in (TREE, FETCH))
+            opened = [keep(os.open(cache, OPEN)) for cache in caches]
             overlay = keep(_mount_overlay("fusefs", [tree], [*opened, fetch], 0))
             file = keep(os.open("name", os.O_RDONLY | os.O_CLOEXEC, dir_fd=overlay))
             if os.read(file, _SCRATCH_BYTES) != _SAMPLE:
@@ -152,42 +167,56 @@ def attach_layers(
     `before` gets its descriptor when nobody else sees it yet. With `image`, the descriptor of an EROFS image,
     that has the names, if the kernel takes it. Raises `MountFailed`.
     """
-    with contextlib.ExitStack() as stack:
-
-        def keep(descriptor: int) -> int:
-            stack.callback(os.close, descriptor)
-            return descriptor
-
+    without_image = ""
+    with _Held() as held:
         try:
-            tree, fetch = (keep(os.open(name, _OPEN, dir_fd=session)) for name in (TREE, FETCH))
-            caches = [keep(os.open(cache, _OPEN)) for cache in layers.caches]
+            tree = held.keep(os.open(TREE, OPEN, dir_fd=session))
             served = os.fstat(tree).st_dev
             kernel_mount.tune(f"{os.major(served)}:{os.minor(served)}", layers.read_ahead)
-            attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
-            source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
             overlay = -1
-            refusals: list[str] = []
-            for mount_image in (mount_file, mount_by_loop) if image >= 0 else ():
+            if image >= 0:
                 try:
-                    mounted = keep(mount_image(image))  # a closed one is no layer
-                    places = ((mounted, "."), (keep(_mount_stop()), "."), (session, BESIDE))
-                    names = [keep(os.open(path, _OPEN, dir_fd=mount)) for mount, path in places]
-                    overlay = keep(_mount_overlay(source, names, [*caches, fetch], attributes))
-                    break
+                    overlay = mount_with_image(session, layers, image, 0)
                 except OSError as error:
-                    refusals.append(error.strerror or str(error))
-            has_image = overlay >= 0
-            if not has_image:
-                overlay = keep(_mount_overlay(source, [tree], [*caches, fetch], attributes))
+                    without_image = error.strerror or str(error)
+            if overlay < 0:
+                overlay = _mount_names(session, layers, [tree])
+            held.keep(overlay)
             before(overlay)
             mount_api.attach(overlay, layers.mountpoint)
-            number = _mount_number(overlay)
+            number = mount_api.number_of(overlay)
         except OSError as error:
             raise MountFailed(f"cannot mount on {layers.mountpoint}: {error.strerror}") from error
     mounts = [mount for mount in mountinfo.read_mounts() if mount.mount_id == number]
     if not mounts:
         raise MountFailed(f"{layers.mountpoint}: the mount is gone again: something unmounted it")
-    return Attached(mounts[0], "" if has_image else "; by a loop device: ".join(refusals))
+    return Attached(mounts[0], without_image)
+
+
+def mount_with_image(session: int, layers: Layers, image: int, root: int) -> int:
+    """The overlay with an image for the names and with what the root of that number hides, attached nowhere.
+    Raises OSError with what the kernel said of the image."""
+    refusals: list[str] = []
+    for mount_image in (mount_file, mount_by_loop):
+        with _Held() as held:
+            try:
+                mounted = held.keep(mount_image(image))  # a closed one is no layer
+                places = ((mounted, "."), (held.keep(_mount_stop()), "."), (session, f"{BESIDE}{root}"))
+                names = [held.keep(os.open(path, OPEN, dir_fd=mount)) for mount, path in places]
+                return _mount_names(session, layers, names)
+            except OSError as error:
+                refusals.append(error.strerror or str(error))
+    raise OSError(errno.EINVAL, "; by a loop device: ".join(refusals))
+
+
+def _mount_names(session: int, layers: Layers, names: Sequence[int]) -> int:
+    """The overlay of layers of names and those that have the bytes, attached nowhere. Raises OSError."""
+    with _Held() as held:
+        data = [held.keep(os.open(cache, OPEN)) for cache in layers.caches]
+        data.append(held.keep(os.open(FETCH, OPEN, dir_fd=session)))
+        source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
+        attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
+        return _mount_overlay(source, names, data, attributes)
 
 
 def _mount_stop() -> int:
@@ -222,64 +251,3 @@ def _mount_overlay(source: str, names: Sequence[int], data: Sequence[int], attri
         # Before Linux 6.13 a layer has to be named; a descriptor has a name without odd characters.
         named = [(name, f"/proc/self/fd/{layer}") for name, layer in layers]
         return mount_api.mount_detached("overlay", [*options, *named], attributes)
-
-
-def _mount_number(mount: int) -> int:
-    with open(f"/proc/self/fdinfo/{mount}") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
-
-
-def forget_unused(mountpoint: str, device: str) -> None:
-    """Have the overlay at `mountpoint`, whose file system is `device`, let go of the objects that nobody has
-    open.
-
-    What was deleted from a cache is freed, and what has come there is found. Raises `MountFailed`.
-    """
-    mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
-    if mount is not None and mount.device == device:
-        try:
-            mount_api.forget_unused(mountpoint)
-        except OSError as error:
-            raise MountFailed(f"{mountpoint} holds on to what was deleted: {error.strerror}") from error
-
-
-def open_root(mountpoint: str, device: str, look: Callable[[int], None]) -> None:
-    """Have `look` get the root of the mount at `mountpoint`, whose file system is `device`, as a descriptor.
-    Raises `MountFailed`."""
-    mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
-    if mount is None or mount.device != device:
-        raise MountFailed(f"{mountpoint} does not show this mount any more")
-    try:
-        root = os.open(mountpoint, _OPEN)
-    except OSError as error:
-        raise MountFailed(f"{mountpoint}: {error.strerror}") from error
-    try:
-        look(root)
-    finally:
-        os.close(root)
-
-
-def switch_root(
-    mountpoint: str, device: str, path: str, before: Callable[[int], None] = lambda root: None
-) -> None:
-    """Show the directory at `path` in the mount at `mountpoint`, whose file system is `device`, in its place;
-    `before` gets its descriptor first.
-
-    There is no moment without a tree: the new one comes beneath the old one, which is then detached, and
-    whoever is in it stays there. Raises `MountFailed`.
-    """
-    mount = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())
-    if mount is None or mount.device != device:
-        raise MountFailed(f"{mountpoint} does not show this mount any more: it cannot be switched")
-    try:
-        shown = mount_api.clone_mount(f"{mountpoint}/{path}")
-        try:
-            before(shown)
-            mount_api.attach(shown, mountpoint, beneath=True)
-        finally:
-            os.close(shown)
-    except OSError as error:
-        raise MountFailed(f"{mountpoint} cannot be switched: {error.strerror}") from error
-    on_top = mountinfo.mount_at(mountpoint, mountinfo.read_mounts())  # which has another parent now
-    if on_top is not None and on_top.mount_id == mount.mount_id:
-        kernel_mount.unmount(on_top, lazy=True)

@@ -1,11 +1,13 @@
 """`LayersSpace`: the root of a FUSE session in native mode, which nobody sees but the overlay above it.
 
-The layers `tree`, `fetch` and `beside` (`fusefs.native.layers`). Lives on the event loop.
+The layers `tree` and `fetch`, and each `beside` (`fusefs.native.layers`). Lives on the event loop.
 """
 
 from __future__ import annotations
 
+import re
 import stat
+from collections.abc import Callable
 from typing import Final
 
 import pyfuse3
@@ -17,25 +19,35 @@ from fusefs.native.tree_layer import TreeLayer
 from fusefs.plain import PlainSpace
 
 ROOT_ROW: Final = 0
-BESIDE_ROW: Final = 1
+_FIRST_BESIDE: Final = 1
+_BESIDE: Final = re.compile(BESIDE.encode() + rb"([0-9]{1,5})")
+
+
+def beside_inode(root: int) -> pyfuse3.InodeT:
+    """Of the directory that is empty but for what the root of that number hides."""
+    return pyfuse3.InodeT(pyfuse3.ROOT_INODE + _FIRST_BESIDE + root)
 
 
 class LayersSpace(PlainSpace):
-    """Row 0, and row 1, which is `beside`. `shown` is the version that `df` tells of."""
+    """Row 0, and one for every `beside`. `tree` tells the attributes of the layer of names, `shown` is the
+    version that `df` tells of, if there is one."""
 
-    def __init__(self, tree: TreeLayer, fetch: FetchLayer) -> None:
+    def __init__(
+        self, tree: Callable[[], pyfuse3.EntryAttributes], fetch: FetchLayer, shown: TreeLayer | None
+    ) -> None:
         self._tree = tree
         self._fetch = fetch
-        self.shown = tree
+        self.shown = shown
 
     async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
-        if row == BESIDE_ROW:
+        if row != ROOT_ROW:
             return absent()
         if name == TREE.encode():
-            return self._tree.root(FOREVER)
-        if name == BESIDE.encode():
-            return self._attributes(BESIDE_ROW)
-        return self._fetch.directory() if name == FETCH.encode() else absent()
+            return self._tree()
+        if name == FETCH.encode():
+            return self._fetch.directory()
+        beside = _BESIDE.fullmatch(name)
+        return self._attributes(_FIRST_BESIDE + int(beside[1])) if beside else absent()
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return self._attributes(row)
@@ -48,4 +60,4 @@ class LayersSpace(PlainSpace):
         return entry
 
     def capacity(self) -> tuple[int, int]:
-        return self.shown.capacity()
+        return self.shown.capacity() if self.shown is not None else (0, 0)

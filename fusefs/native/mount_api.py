@@ -2,7 +2,8 @@
 
 Source: fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2), linux/mount.h. The standard library
 has none of them, hence ctypes. Blocking: a file system that is served by a daemon may be asked meanwhile.
-Every failure is an `OSError` whose text is what the kernel said of it. Callers: `fusefs.native.layers`.
+Every failure is an `OSError` whose text is what the kernel said of it. Callers: `fusefs.native.layers`,
+`fusefs.native.switching`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ def attach(mount: int, path: str, *, beneath: bool = False) -> None:
     """Attach a detached mount at `path`; with `beneath`, under the mount that is on top there."""
     flags = _MOVE_EMPTY_PATH | (_MOVE_BENEATH if beneath else 0)
     _call(_MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(path), flags)
+
+
+def number_of(mount: int) -> int:
+    """Of a mount's descriptor: the mount's number in mountinfo."""
+    with open(f"/proc/self/fdinfo/{mount}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
 
 
 def forget_unused(path: str) -> None:

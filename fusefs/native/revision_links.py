@@ -1,5 +1,5 @@
-"""`.fusefs/revs` of native mode: every name is a link, which leads to `.fusefs/commits` at the moment it is
-read.
+"""`.fusefs/revs` of native mode, and the root of `mount --revs` there: every name is a link, which leads to
+`.fusefs/commits` at the moment it is read.
 
 What a name leads to may change, and that a name leads nowhere, too; an overlay keeps either for as long as it
 likes. So a name is a link that is always there, and is resolved whenever it is followed; one of no revision
@@ -8,6 +8,7 @@ leads nowhere (ENOENT). Commits are directories, and never change. Live on the e
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import stat
 from typing import Final
@@ -29,12 +30,14 @@ _COMMIT: Final = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class _Directory(PlainSpace):
-    """What the two have in common: row 0, a directory of names that never change."""
+    """What the two have in common: row 0, a directory of names that never change. Where it is the root of a
+    mount that only the user `private_to` may enter, it belongs to him."""
 
-    def __init__(self, number: int, *, uid: int, gid: int) -> None:
+    def __init__(self, number: int, *, uid: int, gid: int, private_to: int = -1) -> None:
         self._first = first_inode(number)
         self._uid = uid
         self._gid = gid
+        self._private_to = private_to
 
     def directory(self) -> pyfuse3.EntryAttributes:
         """The attributes of row 0."""
@@ -46,6 +49,8 @@ class _Directory(PlainSpace):
         entry.st_uid, entry.st_gid = self._uid, self._gid
         mode, entry.st_nlink = (stat.S_IFLNK | 0o777, 1) if row else (stat.S_IFDIR | 0o555, 2)
         entry.st_mode = pyfuse3.ModeT(mode)
+        if not row and self._private_to >= 0:
+            entry.st_uid, entry.st_mode = self._private_to, pyfuse3.ModeT(stat.S_IFDIR | 0o700)
         entry.entry_timeout = entry.attr_timeout = FOREVER
         return entry
 
@@ -54,17 +59,33 @@ class _Directory(PlainSpace):
 
 
 class RevisionLinks(_Directory):
-    """Row 0 is the directory, the others are the links that were asked for."""
+    """Row 0 is the directory, the others are the links that were asked for.
 
-    def __init__(self, versions: Versions, number: int, *, uid: int, gid: int) -> None:
-        super().__init__(number, uid=uid, gid=gid)
+    Names are those that match `pattern`, a glob; `way` leads from here to the control directory.
+    """
+
+    def __init__(
+        self,
+        versions: Versions,
+        number: int,
+        *,
+        uid: int,
+        gid: int,
+        private_to: int = -1,
+        pattern: str = "*",
+        way: bytes = b"..",
+    ) -> None:
+        super().__init__(number, uid=uid, gid=gid, private_to=private_to)
         self.number = number
         self._versions = versions
+        self._pattern = pattern
+        self._way = way
         self._rows: dict[bytes, int] = {}
         self._names: list[bytes] = [b""]
 
     async def lookup(self, row: int, name: bytes) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._row(name))
+        matches = fnmatch.fnmatchcase(decode_name(name), self._pattern)
+        return self._attributes(self._row(name)) if matches else absent()
 
     def _row(self, name: bytes) -> int:
         row = self._rows.get(name)
@@ -87,14 +108,14 @@ class RevisionLinks(_Directory):
             space = await self._versions.open(decode_name(self._names[row]))
         except RevisionUnknown:
             raise pyfuse3.FUSEError(ENOENT) from None
-        return b"../" + COMMITS + b"/" + space.rev.encode()
+        return b"/".join((self._way, COMMITS, space.rev.encode()))
 
     def opendir(self, row: int) -> NamesDirectory:
         return NamesDirectory(self)
 
     async def list_names(self) -> ListedDirectory:
         entries = [(b".", self.directory()), (b"..", self.directory())]
-        for rev in await self._versions.list_names("*"):
+        for rev in await self._versions.list_names(self._pattern):
             name = encode_name(rev)
             entries.append((name, self._attributes(self._row(name))))
         return ListedDirectory(entries)

@@ -13,7 +13,9 @@ import pytest
 from fusefs.native.mount_api import forget_unused
 from tests.mount.datasets import Cache, filler, md5, tree_of
 from tests.mount.mounts import Mounter
+from tests.patience import until
 from tests.revisions.projects import Project, new_project
+from tests.supervisor.conftest import kill
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 
@@ -64,6 +66,32 @@ def test_names_of_revisions_are_links(mounter: Mounter, versions: Project) -> No
     assert (shown / "a").read_bytes() == b"v1"
     nothing = mount / ".fusefs" / "revs" / "nothing"
     assert nothing.is_symlink() and not nothing.exists()
+
+
+def test_revisions_side_by_side_are_links(mounter: Mounter, versions: Project) -> None:
+    """Only for who insists on native mode: links are not what directories are to `find` and `cp`."""
+    mount = mounter.mount("data", "--revs", "v*", cwd=versions.root)
+    assert mount.status()["mode"] == "native"
+    assert (mount.path.stat().st_mode & 0o777, mount.path.stat().st_uid) == (0o700, os.geteuid())
+    assert sorted(path.name for path in mount.path.iterdir()) == ["v1", "v2"]
+    commit = versions.git("rev-parse", "v1").strip()
+    assert (mount.path / "v1").readlink() == Path(f".fusefs/commits/{commit}")
+    assert [tree_of(mount.path / name) for name in ("v1", "v2")] == [{"a": b"v1"}, {"a": b"v2"}]
+    assert not (mount.path / "main").is_symlink()
+    assert tree_of(mount.path / ".fusefs/revs/main") == {"a": b"v2"}
+    assert not (mount.path / "v3").exists()
+    versions.git("tag", "v3", "v1")
+    until((mount.path / "v3" / "a").exists)
+    with open(mount.path / "v1" / "a", "rb") as held:
+        mount.pid = kill(mount)["pid"]
+        assert held.read() == b"v1"
+    assert tree_of(mount.path / "v3") == {"a": b"v1"}
+    done = mounter.run("switch", mount.path, "v1")
+    assert (done.returncode, "side by side" in done.stderr) == (1, True)
+    assert "Traceback" not in mount.umount()
+    mounter.mode = "auto"
+    status = mounter.mount("data", "--revs", "v*", cwd=versions.root).status()
+    assert status["why_fuse"] == "revisions side by side are directories there, and links in native mode"
 
 
 def test_a_mount_for_one_command_is_not_switched(mounter: Mounter, versions: Project) -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from fusefs.control_socket import ask
 from fusefs.native.images import FEWEST_FILES
 from store.erofs.shelf import SUFFIX
 from tests.conftest import kill_for_good
 from tests.mount.datasets import BROKEN_NAMES, STRANGE_NAMES, Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import COMMAND, Mounter, has_image
 from tests.patience import until
-from tests.revisions.projects import new_project
+from tests.revisions.projects import Project, new_project
+from tests.supervisor.conftest import kill
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 
@@ -175,21 +177,76 @@ def test_a_redirect_leads_nowhere_but_to_objects(mounter: Mounter, cache: Cache)
     assert not images(mounter)
 
 
-def test_switching_from_an_image(mounter: Mounter) -> None:
+@pytest.fixture
+def versions(mounter: Mounter) -> Project:
+    """`v1` and `v2` are large, `small` is not."""
     project = new_project(mounter.home / "project", mounter.environment)
-    for tag in ("v1", "v2"):
-        project.track("data", {**FILES, "tag": tag.encode(), f"many/{tag}": tag.encode()})
+    for tag, files in {"v1": FILES, "v2": FILES, "small": {}}.items():
+        project.track("data", {**files, "tag": tag.encode(), f"many/{tag}": tag.encode()})
         project.commit(tag)
-    mount = mounter.mount("data@v1", cwd=project.root)
+    return project
+
+
+def test_switching_from_image_to_image(mounter: Mounter, versions: Project) -> None:
+    """Each large version has the names from an image, and is found again by another daemon; what is open
+    stays what it was. Nothing of the last one needs a daemon, though nobody has looked at it before."""
+    mount = mounter.mount("data@v1", cwd=versions.root)
     assert has_image(mount)
     assert (mount.path / ".fusefs/revs/v2/tag").read_bytes() == b"v2"
     with open(mount.path / "tag", "rb") as held:
-        for tag in ("v2", "v1"):
-            done = mounter.run("switch", mount.path, tag)
-            assert done.returncode == 0, done.stderr
+        for tag in ("v2", "small", "v1"):
+            assert "error" not in ask(mount.status()["control"], {"switch": tag})
+            assert has_image(mount)  # the small one is a directory in the overlay of the one before
             assert (mount.path / "tag").read_bytes() == tag.encode()
-            assert len(list((mount.path / "many").iterdir())) == len(MANY) + 1
+            commit = versions.git("rev-parse", tag).strip()
+            assert os.getxattr(mount.path / ".fusefs/revs" / tag, "user.fusefs.rev") == commit.encode()
+            if tag == "v2":
+                mount.pid = kill(mount)["pid"]
+            assert mount.status()["rev"] == commit
+            assert len(list((mount.path / "many").iterdir())) == 1 + len(MANY) * (tag != "small")
         assert held.read() == b"v1"
+    opened = [one.resolve() for one in Path(f"/proc/{mount.pid}/fd").iterdir()]
+    assert sum(path.suffix == SUFFIX for path in opened) == 1
+    kill_for_good(mount.pid)
+    mount.await_end()
+    below = {name.removeprefix("sub/"): data for name, data in FILES.items() if name.startswith("sub/")}
+    assert tree_of(mount.path / "sub") == below
+    assert mounter.run("umount", mount.path).returncode == 0
+    assert "Traceback" not in mount.log.read_text()
+
+
+def test_a_size_that_was_wrong_ends_the_image_of_a_switch(mounter: Mounter, versions: Project) -> None:
+    remote, cache = Cache(mounter.home / "remote"), versions.cache
+    wrong = md5(FILES["sub/b"])
+    remote.put(FILES["sub/b"])
+    mount = mounter.mount("data@small", "--remote", remote.root, "--no-pin", cwd=versions.root)
+    cache.remove(wrong)
+    cache.put(FILES["sub/b"][:-1], wrong)
+    assert (mount.path / ".fusefs/revs/v1/tag").read_bytes() == b"v1"
+    assert "error" not in ask(mount.status()["control"], {"switch": "v1"})
+    assert has_image(mount)
+    cache.remove(wrong)
+    with pytest.raises(OSError, match="Input/output"):
+        (mount.path / "sub/b").read_bytes()
+    until(lambda: (mount.path / "sub/b").stat().st_size == len(FILES["sub/b"]), "another size")
+    assert (mount.path / "sub/b").read_bytes() == FILES["sub/b"]
+
+
+COUNT = """
+grep "$FUSEFS_MOUNT " /proc/self/mountinfo | grep -o lowerdir+ | wc -l
+cat "$FUSEFS_MOUNT/many/0000"
+"""
+
+
+@pytest.mark.parametrize("sizes", [True, False])
+def test_a_command_of_roots_has_an_image(mounter: Mounter, cache: Cache, sizes: bool) -> None:
+    """If all sizes are beyond doubt: nothing could take the image back."""
+    oid = cache.put_dataset(FILES, sizes=sizes)
+    words = ["run", "--mode", "native", "--cache", cache.root, "--log", mounter.home / "log", oid]
+    done = mounter.run(*words, "--", "sh", "-c", COUNT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n0" if sizes else "1\n0", "")
+    assert len(images(mounter)) == sizes
+    assert "Traceback" not in (mounter.home / "log").read_text()
 
 
 ON = """

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -204,26 +203,17 @@ def test_who_else_may_enter(mounter: Mounter, cache: Cache, others: bool) -> Non
     assert read.stdout == (FILES["a"] if others else b"")
 
 
-@pytest.mark.parametrize(
-    ("flags", "reason"),
-    [
-        (["--revs", "*"], "side by side"),
-        (["--view", "shards:10"], "a view"),
-    ],
-)
-def test_what_there_is_not_in_native_mode(mounter: Mounter, flags: Sequence[str], reason: str) -> None:
-    root = mounter.home / "project"
-    root.mkdir()
-    environment = {**mounter.environment, "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b"}
-    environment |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
-    (root / ".dvc").mkdir()
-    oid = Cache(root / ".dvc" / "cache").put_dataset(FILES)
-    (root / "data.dvc").write_text(f"outs:\n- md5: {oid}\n  path: data\n  hash: md5\n")
-    for words in (["init", "-q"], ["add", "data.dvc"], ["commit", "-q", "-m", "data"]):
-        subprocess.run(["git", *words], cwd=root, env=environment, check=True, timeout=SECONDS)
-    line = mounter.refuse("data", *flags, cwd=root)
-    assert line.startswith("fusefs: native mode is not possible: ")
-    assert reason in line
+WHY_NO_VIEW = "a view at the root is shown in fuse mode"
+
+
+def test_a_view_at_the_root_is_not_in_native_mode(mounter: Mounter, cache: Cache) -> None:
+    oid = cache.put_dataset(FILES)
+    line = mounter.refuse(oid, "--cache", cache.root, "--view", "shards:10")
+    assert line == f"fusefs: native mode is not possible: {WHY_NO_VIEW}\n"
+    mounter.mode = "auto"
+    mount = mounter.mount(oid, "--cache", cache.root, "--view", "shards:10")
+    assert (mount.status()["mode"], mount.status()["why_fuse"]) == ("fuse", WHY_NO_VIEW)
+    assert f"in fuse mode: {WHY_NO_VIEW}" in mount.umount()
 
 
 SHARED = """
