@@ -39,6 +39,9 @@ MOST_PARTS: Final = 9000
 """Of a multipart upload; S3 takes ten thousand."""
 PARTS_AT_ONCE: Final = 2
 Failures = list[Exception]
+PART_BYTES: Final = 256 << 10
+"""What obstore collects of an answer before it hands it on, by copying it to memory that is fresh each time.
+It is about what one read of a fast connection gives, so most parts are handed on as they came."""
 PAGE: Final = 1000
 """Keys in a page of a listing."""
 _NO_KEY: Final = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f]")
@@ -299,7 +302,7 @@ class _Body:
         if result is None:
             return
         if self._length > CHUNK_BYTES:
-            yield from self._parts(result.stream(min_chunk_size=CHUNK_BYTES))
+            yield from self._parts(result.stream(min_chunk_size=PART_BYTES))
             return
         # In one call: each further one would let go of the interpreter and wait for it again.
         try:
