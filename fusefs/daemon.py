@@ -27,10 +27,10 @@ from fusefs import kernel_mount, mountinfo
 from fusefs.journal import Journal
 from fusefs.launch import FAILED, READY
 from fusefs.logs import Log, escape, start_logging
-from fusefs.mount import serve
 from fusefs.native.attacher import Attacher
 from fusefs.native.layers import make_layers
 from fusefs.plan import MountPlan
+from fusefs.serving import serve
 from fusefs.succession import Succession
 from fusefs.supervisor import ENDING_SIGNALS, Supervision, detach_output
 from store.errors import StoreError

@@ -101,6 +101,7 @@ def test_pyfuse3_stays_in_the_daemon() -> None:
         "plain",
         "relay",
         "revisions",
+        "serving",
         "spaces",
         "tree_space",
         "waiting",
