@@ -206,6 +206,14 @@ class Threads:
         except trio.WouldBlock:
             await limiter.acquire_on_behalf_of(holder)
 
+    def try_to_occupy_remote(self, holder: object) -> bool:
+        """As `occupy_remote`, for bytes; False where that would have to wait."""
+        try:
+            self._remote.acquire_on_behalf_of_nowait(holder)
+        except trio.WouldBlock:
+            return False
+        return True
+
     def vacate_remote(self, holder: object, *, question: bool = False) -> None:
         """What `holder` stood for has ended."""
         limiter = self._questions if question else self._remote

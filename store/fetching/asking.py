@@ -11,7 +11,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import trio
@@ -61,13 +60,51 @@ class NotAsked(Exception):
         self.value = value
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt(Generic[T]):
-    member: Member
-    began: float
-    hedge_at: float
-    """When another is to be asked beside this one."""
-    call: Job[T]
+class Attempt(Generic[T]):
+    """One remote, asked once. `listener` is told on the loop when it has ended."""
+
+    __slots__ = ("_call", "began", "has_ended", "hedge_at", "listener", "member")
+
+    def __init__(self, member: Member, listener: Callable[[Attempt[T]], object]) -> None:
+        self.member = member
+        self.listener = listener
+        self.began = trio.current_time()
+        self.hedge_at = self.began + member.shared.health.hedge_after
+        """When another is to be asked beside this one."""
+        self.has_ended = False
+        self._call: Job[T]
+
+    def begin(self, call: Job[T]) -> None:
+        """It is under way."""
+        self._call = call
+
+    def end(self, _: Job[T]) -> None:
+        """The call has ended."""
+        self.has_ended = True
+        self.listener(self)
+
+    def value(self) -> T:
+        """What the call brought. Raises what it raised."""
+        return self._call.value()
+
+    def forget(self) -> None:
+        """Let go of the call, which knows us: a circle would keep what it brought."""
+        del self._call
+
+    def abandon(self) -> None:
+        """Nobody waits for it any longer."""
+        self._call.abandon()
+        self.forget()
+
+    def praise(self, oid: Oid, *, question: bool = False, usual: bool = True) -> None:
+        """The call brought what was asked for: take note, of its time too where that is the `usual` one."""
+        shared, seconds = self.member.shared, trio.current_time() - self.began
+        shared.metrics.called(seconds, question=question)
+        shared.health.succeed(seconds if usual else None)
+        if not question:
+            address = self.member.remote.address(oid)
+            if address is not None:
+                shared.remember_right(address)
 
 
 class Asking(Generic[T]):
@@ -89,8 +126,8 @@ class Asking(Generic[T]):
         self._question = question
         self._hedge = hedge
         self._renew = renew
-        self._running: list[_Attempt[T]] = []
-        self._ended: deque[Job[T]] = deque()
+        self._running: list[Attempt[T]] = []
+        self._ended: deque[Attempt[T]] = deque()
         self._bell = trio.Event()
         self._said: dict[str, RemoteError] = {}
         """By the remote's name, what it said last."""
@@ -99,12 +136,19 @@ class Asking(Generic[T]):
         self._renewed: set[str] = set()
         self._answers: list[T] = []
 
-    async def answer(self, members: Sequence[Member]) -> T:
-        """The first answer. Raises `ObjectMissing`, `RemoteError`, and what `work` raised of itself."""
+    async def answer(self, members: Sequence[Member], under_way: Attempt[T] | None = None) -> T:
+        """The first answer; one of the members may have been asked already.
+
+        Raises `ObjectMissing`, `RemoteError`, and what `work` raised of itself.
+        """
         back_off = FIRST_BACK_OFF
+        still_to_ask = members
+        if under_way is not None:
+            self._take_over(under_way)
+            still_to_ask = [member for member in members if member.name != under_way.member.name]
         try:
             while True:
-                await self._ask_round(members)
+                await self._ask_round(still_to_ask)
                 if self._answers:
                     return self._answers.pop()
                 left = [member for member in members if member.name not in self._done]
@@ -118,11 +162,17 @@ class Asking(Generic[T]):
                 back_off = min(2 * back_off, LONGEST_BACK_OFF)
                 for member in left:
                     member.shared.metrics.retried()
-                members = left
+                still_to_ask = members = left
         finally:
             for attempt in self._running:
-                attempt.call.abandon()
+                attempt.abandon()
                 attempt.member.shared.health.withdraw()
+
+    def _take_over(self, attempt: Attempt[T]) -> None:
+        attempt.listener = self._ring
+        self._running.append(attempt)
+        if attempt.has_ended:
+            self._ended.append(attempt)
 
     async def _ask_round(self, members: Sequence[Member]) -> None:
         """Ask each once, or until there is an answer."""
@@ -134,9 +184,9 @@ class Asking(Generic[T]):
                 return
             may_hedge = len(self._running) == 1
             first = self._running[0]
-            call = await self._next(min(first.hedge_at, self._until) if may_hedge else self._until)
-            if call is not None:
-                renewed = await self._settle(call)
+            ended = await self._next(min(first.hedge_at, self._until) if may_hedge else self._until)
+            if ended is not None:
+                renewed = await self._settle(ended)
                 if self._answers:
                     return
                 if renewed is not None:
@@ -167,34 +217,37 @@ class Asking(Generic[T]):
             return
         with trio.move_on_at(self._until):
             shared.health.begin()
-            call = await self._begin_call(member.remote, self._ring)
-            now = trio.current_time()
-            hedge_at = now + shared.health.hedge_after if self._hedge else self._until
-            self._running.append(_Attempt(member, now, hedge_at, call))
+            attempt = Attempt(member, self._ring)
+            attempt.begin(await self._begin_call(member.remote, attempt.end))
+            self._running.append(attempt)
+            if not attempt.has_ended:  # the wait for a thread's turn was not the remote's
+                attempt.began = trio.current_time()
+                attempt.hedge_at = attempt.began + shared.health.hedge_after
+            if not self._hedge:
+                attempt.hedge_at = self._until
             return
         shared.health.withdraw()
         self._say(name, RemoteSlow("every thread for remotes waits for an answer"))
 
-    def _ring(self, call: Job[T]) -> None:
-        self._ended.append(call)
+    def _ring(self, attempt: Attempt[T]) -> None:
+        self._ended.append(attempt)
         self._bell.set()
 
-    async def _next(self, due: float) -> Job[T] | None:
-        """The next call that has ended; None when it is `due` before."""
+    async def _next(self, due: float) -> Attempt[T] | None:
+        """The next attempt that has ended; None when it is `due` before."""
         if not self._ended:
             self._bell = trio.Event()
             with trio.move_on_at(due):
                 await self._bell.wait()
         return self._ended.popleft() if self._ended else None
 
-    async def _settle(self, call: Job[T]) -> Member | None:
+    async def _settle(self, attempt: Attempt[T]) -> Member | None:
         """Take what a call brought. Returns a member that is to be asked again at once."""
-        attempt = next(attempt for attempt in self._running if attempt.call is call)
         self._running.remove(attempt)
         member, shared = attempt.member, attempt.member.shared
         seconds = trio.current_time() - attempt.began
         try:
-            value = call.value()
+            value = attempt.value()
         except NotAsked as shortcut:
             shared.health.withdraw()
             self._answers.append(shortcut.value)
@@ -213,10 +266,9 @@ class Asking(Generic[T]):
             log.error("%s: %s, asked for %s", member.name, failure, self._oid)
             shared.metrics.called(seconds, failure, question=self._question)
             return await self._settle_failure(attempt, failure)
-        shared.metrics.called(seconds, question=self._question)
-        shared.health.succeed(seconds if self._hedge else None)
-        if not self._question:
-            self._forgive(member)
+        finally:
+            attempt.forget()
+        attempt.praise(self._oid, question=self._question, usual=self._hedge)
         for other in self._running:
             if other.member is not member:
                 # It was slow enough for another to be asked, and was not first even so.
@@ -224,7 +276,7 @@ class Asking(Generic[T]):
         self._answers.append(value)
         return None
 
-    async def _settle_failure(self, attempt: _Attempt[T], error: RemoteError) -> Member | None:
+    async def _settle_failure(self, attempt: Attempt[T], error: RemoteError) -> Member | None:
         member, shared = attempt.member, attempt.member.shared
         address = member.remote.address(self._oid)
         assert address is not None  # it was asked
@@ -249,7 +301,7 @@ class Asking(Generic[T]):
         self._say(member.name, error, final=not isinstance(error, _PASSING))
         return None
 
-    async def _renewed_member(self, attempt: _Attempt[T]) -> Member | None:
+    async def _renewed_member(self, attempt: Attempt[T]) -> Member | None:
         """The remote that denied something, with fresh credentials; once a question, and None where they are
         as fresh as they can be."""
         name = attempt.member.name
@@ -261,16 +313,11 @@ class Asking(Generic[T]):
             renewed = await self._renew(attempt.began)
         return next((member for member in renewed if member.name == name), None)
 
-    def _forgive(self, member: Member) -> None:
-        address = member.remote.address(self._oid)
-        if address is not None:
-            member.shared.remember_right(address)
-
     def _give_up(self) -> None:
         for attempt in self._running:
             late = RemoteSlow("it did not answer in time")
             attempt.member.shared.health.fail(late)
-            attempt.call.abandon()
+            attempt.abandon()
             self._say(attempt.member.name, late, final=True)
         self._running.clear()
 

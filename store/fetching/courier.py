@@ -145,8 +145,8 @@ class Courier:
         self._buffer = memoryview(bytearray(messages.MESSAGE_BYTES))
 
     @property
-    def takes_questions(self) -> bool:
-        """Is it there already? It is not started for questions."""
+    def is_there(self) -> bool:
+        """Does it run? Asking starts nothing, unlike `is_ready`."""
         return self._is_ready
 
     def is_ready(self) -> bool:
@@ -169,6 +169,19 @@ class Courier:
             return None
         errand = Errand(self, remote, wanted, ended)
         await self._threads.occupy_remote(errand)
+        return self._send_for(errand)
+
+    def call_now(
+        self, remote: Remote, wanted: Wanted, ended: Callable[[Errand[Brought]], object]
+    ) -> Errand[Brought] | None:
+        """As `call`; None also where that would have to wait."""
+        errand = Errand(self, remote, wanted, ended)
+        if remote.goes_aside(wanted.oid) or not self._threads.try_to_occupy_remote(errand):
+            return None
+        return self._send_for(errand)
+
+    def _send_for(self, errand: Errand[Brought]) -> Errand[Brought] | None:
+        wanted = errand.wanted
         if self._spare.take(wanted.in_memory):
             errand.reserved = wanted.in_memory
         return errand if self._begin(messages.BRING, errand) else None

@@ -7,12 +7,10 @@ Flights live in the daemon's nursery: a reader that gives up takes nobody's obje
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
@@ -20,11 +18,13 @@ from store.cache_chain import ObjectCache
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetching.asking import NotAsked
 from store.fetching.courier import Courier
-from store.fetching.download import IN_MEMORY, NOTHING, WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
+from store.fetching.download import NOTHING, WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
+from store.fetching.flight import BUSY, Answer, Bring, Busy, Flight, Hold, Looked
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.neighbours import let_go, take_along
 from store.fetching.publisher import Publisher
 from store.fetching.remote_set import WHOLE_SECONDS, RemoteSet
+from store.fetching.short_way import ShortWay
 from store.metrics import Metrics
 from store.oid import Oid
 from store.pace import DiskPace
@@ -40,55 +40,6 @@ LOCK_SECONDS: Final = 10.0
 """How long another process may take for a small object before it is fetched a second time."""
 SLOWEST_RATE: Final = 1 << 20
 """Bytes a second: what a large object that is fetched whole has time for."""
-
-
-class _Hold:
-    """This process's lock on an object, taken by the first call of a flight. A late call takes none."""
-
-    def __init__(self, locks: FlightLocks, oid: Oid) -> None:
-        self._locks = locks
-        self._oid = oid
-        self._guard = threading.Lock()
-        self._is_held = False
-        self._has_ended = False
-
-    def take(self) -> bool:
-        with self._guard:
-            if not self._has_ended and not self._is_held:
-                self._is_held = self._locks.try_hold(self._oid)
-            return self._is_held
-
-    def end(self, *, release: bool) -> None:
-        with self._guard:
-            self._has_ended = True
-            if self._is_held and release:
-                self._locks.release(self._oid)
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    landed: trio.Event = field(default_factory=trio.Event)
-    result: Fetched | Large | None = None
-    error: StoreError | None = None
-
-
-class _Busy:
-    """Another process fetches the object."""
-
-
-_BUSY: Final = _Busy()
-Answer = Fetched | Large | _Busy
-Bring = Callable[[Remote], Answer]
-
-
-class _Looked(NamedTuple):
-    """What there is of an object, under its lock."""
-
-    holds: bool
-    """Has this process the lock?"""
-    found: Fetched | None
-    seconds: float
-    """How long the disk took to tell."""
 
 
 class Flights:
@@ -116,7 +67,12 @@ class Flights:
         self._metrics = metrics
         self._pace = pace or DiskPace(is_local=False)
         self._courier = courier
-        self._flights: dict[Oid, _Flight] = {}
+        self._flights: dict[Oid, Flight] = {}
+        self._short_way: ShortWay | None = None
+        if courier is not None:
+            self._short_way = ShortWay(
+                *(nursery, courier, publisher, self._pace), self._look_first, self._arrive, self._give_task
+            )
 
     def __len__(self) -> int:
         """How many objects are being fetched."""
@@ -144,67 +100,94 @@ class Flights:
             return pending
         flight = self._flights.get(oid)
         if flight is None:
-            flight = self._flights[oid] = _Flight()
-            self._nursery.start_soon(self._fly, flight, oid, known, remotes, limit)
+            flight = self._flights[oid] = Flight(oid, known, remotes, limit, Hold(self._locks, oid))
+            try:
+                if self._short_way is None or not self._short_way.take(flight):
+                    self._give_task(flight)
+            except BaseException:
+                del self._flights[oid]  # a bug must not keep those waiting who come later
+                raise
         await flight.landed.wait()
         if flight.error is not None:
             raise type(flight.error)(*flight.error.args)
         assert flight.result is not None  # one of the two is set
         return flight.result
 
-    async def _fly(self, flight: _Flight, oid: Oid, known: int, remotes: RemoteSet, limit: int) -> None:
+    def _give_task(self, flight: Flight) -> None:
+        self._nursery.start_soon(self._fly, flight)
+
+    def _arrive(self, flight: Flight, result: Fetched | Large) -> None:
+        """What came on the short way."""
+        try:
+            self._pass_on(result, flight.hold)
+        finally:
+            self._land(flight, result)
+
+    def _land(self, flight: Flight, result: Fetched | Large | None) -> None:
+        flight.result = result
+        del self._flights[flight.oid]
+        flight.landed.set()
+
+    async def _fly(self, flight: Flight) -> None:
+        oid, known, remotes = flight.oid, flight.known, flight.remotes
+        result: Fetched | Large | None = None
         try:
             # When remotes keep their threads waiting, what is cached must not wait with them.
-            if not (self._threads.remote_is_idle and remotes.is_ready(oid)):
-                flight.result = await self._threads.on_disk(self._look, oid, known)
-            if flight.result is None:
-                flight.result = await self._fetch(oid, known, remotes, limit)
+            if flight.attempt is None and not (self._threads.remote_is_idle and remotes.is_ready(oid)):
+                result = await self._threads.on_disk(self._look, oid, known)
+            if result is None:
+                result = await self._fetch(flight)
         except StoreError as error:
             flight.error = error
         except Exception as error:  # a bug must reach the readers as an error, not end the daemon
             log.exception("object %s could not be fetched", oid)
             flight.error = StoreError(f"object {oid}: {type(error).__name__}")
         finally:
-            del self._flights[oid]
-            flight.landed.set()
+            self._land(flight, result)
 
-    async def _fetch(self, oid: Oid, known: int, remotes: RemoteSet, limit: int) -> Fetched | Large:
+    async def _fetch(self, flight: Flight) -> Fetched | Large:
+        oid, known, remotes, limit = flight.oid, flight.known, flight.remotes, flight.limit
+        hold = flight.hold
         seconds = WHOLE_SECONDS + (known / SLOWEST_RATE if known > WHOLE_LIMIT else 0.0)
-        keep = await self._publisher.has_room()
-        hold = _Hold(self._locks, oid)
+        keep = flight.attempt is not None or await self._publisher.has_room()
         patience = trio.current_time() + (LOCK_SECONDS if known <= WHOLE_LIMIT else seconds)
         poll = FIRST_POLL
-        result: Fetched | Large | _Busy = _BUSY
+        result: Fetched | Large | Busy = BUSY
         try:
-            while result is _BUSY:
-                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds, _memory_for(known))
+            while isinstance(result, Busy):
+                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds, flight.in_memory)
                 alone = trio.current_time() >= patience
                 bring = partial(self._bring, known=known, wanted=wanted, hold=hold, alone=alone)
-                if self._courier is not None and limit <= WHOLE_LIMIT and self._courier.is_ready():
-                    result = await self._send(self._courier, bring, wanted, known, remotes, hold, alone=alone)
+                courier = self._courier if limit <= WHOLE_LIMIT else None
+                if courier is not None and (flight.attempt is not None or courier.is_ready()):
+                    result = await self._send(courier, bring, wanted, flight, alone=alone)
                 else:
                     result = await remotes.run(
                         oid, bring, deadline=seconds, hedge=known <= WHOLE_LIMIT, discard=self._discard
                     )
-                if result is _BUSY:
+                if isinstance(result, Busy):
                     brought = self._publisher.find(oid)
                     if brought is not None:  # it came along with another one
                         return brought
                     await trio.sleep(poll)
                     poll = min(2 * poll, LONGEST_POLL)
+            self._pass_on(result, hold)
         finally:
-            is_kept = isinstance(result, Fetched) and result.keep
-            hold.end(release=not is_kept)
-        assert not isinstance(result, _Busy)
+            hold.end(release=True)
+        if isinstance(result, Fetched) and result.remote is not None and result.along:
+            along, result.along = result.along, NOTHING
+            if keep:
+                self._nursery.start_soon(self._take_along, along, result.remote)
+        return result
+
+    def _pass_on(self, result: Fetched | Large, hold: Hold) -> None:
+        """What came is to be published, if it can be kept."""
+        is_kept = isinstance(result, Fetched) and result.keep
+        hold.end(release=not is_kept)
         if isinstance(result, Fetched) and result.remote is not None:
             self._metrics.remote(result.remote.name).fetched()
             if is_kept:
                 self._publisher.add(result)
-            if result.along:
-                along, result.along = result.along, NOTHING
-                if keep:
-                    self._nursery.start_soon(self._take_along, along, result.remote)
-        return result
 
     async def _take_along(self, along: Mapping[Oid, bytes], remote: Remote) -> None:
         """Publish what came along with an object, as far as nobody else fetches it."""
@@ -229,22 +212,11 @@ class Flights:
         courier: Courier,
         bring: Bring,
         wanted: Wanted,
-        known: int,
-        remotes: RemoteSet,
-        hold: _Hold,
+        flight: Flight,
         *,
         alone: bool,
-    ) -> Fetched | Large | _Busy:
+    ) -> Answer:
         """As `_bring`, by the courier as far as it can; it is asked only for what is not here."""
-        if self._pace.is_quick(time.monotonic()):
-            looked = self._look_first(hold, wanted.oid, known)
-        else:
-            looked = await self._threads.on_disk(self._look_first, hold, wanted.oid, known)
-        self._pace.took(looked.seconds, time.monotonic())
-        if looked.found is not None:
-            return looked.found
-        if not looked.holds and not alone:
-            return _BUSY
 
         async def begin(remote: Remote, ended: Callable[[Job[Answer]], object]) -> Job[Answer]:
             errand = await courier.call(remote, wanted, ended) if courier.is_ready() else None
@@ -252,24 +224,36 @@ class Flights:
                 return errand
             return await self._threads.call_remote(bring, remote, ended=ended, discard=self._discard)
 
+        remotes = flight.remotes
+        under_way, flight.attempt = flight.attempt, None
+        if under_way is not None:
+            left = under_way.began + WHOLE_SECONDS - trio.current_time()
+            return await remotes.run(wanted.oid, bring, begin=begin, deadline=left, under_way=under_way)
+        if self._pace.is_quick(time.monotonic()):
+            looked = self._look_first(flight)
+        else:
+            looked = await self._threads.on_disk(self._look_first, flight)
+        self._pace.took(looked.seconds, time.monotonic())
+        if looked.found is not None:
+            return looked.found
+        if not looked.holds and not alone:
+            return BUSY
         return await remotes.run(wanted.oid, bring, begin=begin)
 
-    def _look_first(self, hold: _Hold, oid: Oid, known: int) -> _Looked:
+    def _look_first(self, flight: Flight) -> Looked:
         began = time.monotonic()
-        holds = hold.take()
-        found = self._look(oid, known)
-        return _Looked(holds, found, time.monotonic() - began)
+        holds = flight.hold.take()
+        found = self._look(flight.oid, flight.known)
+        return Looked(holds, found, time.monotonic() - began)
 
-    def _bring(
-        self, remote: Remote, *, known: int, wanted: Wanted, hold: _Hold, alone: bool
-    ) -> Fetched | Large | _Busy:
+    def _bring(self, remote: Remote, *, known: int, wanted: Wanted, hold: Hold, alone: bool) -> Answer:
         """In a thread: look once more, under the lock, and then ask the remote."""
         holds = hold.take()
         found = self._look(wanted.oid, known)
         if found is not None:
             raise NotAsked(found)
         if not holds and not alone:
-            raise NotAsked(_BUSY)
+            raise NotAsked(BUSY)
         return self._downloader.download(remote, wanted)
 
     def _look(self, oid: Oid, known: int) -> Fetched | None:
@@ -281,11 +265,6 @@ class Flights:
         found = Fetched(oid, descriptor, size)
         return found if known in (UNKNOWN, size) else None
 
-    def _discard(self, result: Fetched | Large | _Busy) -> None:
-        if not isinstance(result, _Busy):
+    def _discard(self, result: Fetched | Large | Busy) -> None:
+        if not isinstance(result, Busy):
             self._downloader.discard(result)
-
-
-def _memory_for(known: int) -> int:
-    """Bytes of memory that an object may take, of a length that may not be known."""
-    return IN_MEMORY if known == UNKNOWN else min(known, IN_MEMORY)

@@ -62,6 +62,8 @@ class Publisher:
         self._is_running = False
         self._working = trio.CancelScope()
         self._progress = trio.Event()
+        self._awaited: dict[Oid, trio.Event] = {}
+        """Of those of `_pending` that somebody waits for."""
         self._has_failed = False
 
     def find(self, oid: Oid) -> Fetched | None:
@@ -79,24 +81,25 @@ class Publisher:
 
     async def has_room(self) -> bool:
         """Whether more may be added; waits for that, but not for long."""
-        if self._has_room():
+        if self.has_room_now():
             return True
         with trio.move_on_after(ROOM_SECONDS):
-            while not self._has_room():
+            while not self.has_room_now():
                 await self._progress.wait()
-        return self._has_room()
+        return self.has_room_now()
 
     async def await_published(self, oid: Oid) -> None:
         """Wait until the object is not on its way any more, if it is."""
-        while oid in self._pending:
-            await self._progress.wait()
+        if oid in self._pending:
+            await self._awaited.setdefault(oid, trio.Event()).wait()
 
     async def drain(self) -> None:
         """Wait until everything is published."""
         while self._pending:
             await self._progress.wait()
 
-    def _has_room(self) -> bool:
+    def has_room_now(self) -> bool:
+        """Whether more may be added."""
         return len(self._pending) < OUTSTANDING and self._bytes < OUTSTANDING_BYTES
 
     def stop(self) -> None:
@@ -129,6 +132,9 @@ class Publisher:
         for fetched in batch:
             del self._pending[fetched.oid]
             self._bytes -= fetched.size
+            awaited = self._awaited.pop(fetched.oid, None)
+            if awaited is not None:
+                awaited.set()
         self._progress.set()
         self._progress = trio.Event()
 

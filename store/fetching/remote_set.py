@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from store.errors import ObjectMissing, Offline, StoreError
-from store.fetching.asking import Asking, Begin
+from store.fetching.asking import Asking, Attempt, Begin
 from store.fetching.courier import Courier
 from store.fetching.remote_pool import Member, RemotePool
 from store.oid import Oid
@@ -29,6 +29,8 @@ RENEWAL_SECONDS: Final = 2.0
 """Credentials are not read again more often than this."""
 RENEWAL_DEADLINE: Final = 20.0
 
+Start = Callable[[Remote, Callable[[Job[T]], object]], Job[T] | None]
+"""As `Begin`, without a wait; None where it would have to."""
 Refresh = Callable[[], Awaitable[Sequence[RemoteSpec]]]
 """Settles the specs of a version anew, for credentials that have changed. Raises `StoreError`."""
 
@@ -80,13 +82,34 @@ class RemoteSet:
 
     def is_ready(self, oid: Oid) -> bool:
         """Would the first remote be asked for the object at once?"""
+        return self._first_ready(oid) is not None
+
+    def begin_first(
+        self, oid: Oid, start: Start[T], listener: Callable[[Attempt[T]], object]
+    ) -> Attempt[T] | None:
+        """Ask the remote that comes first, without a wait; None where it, or `start`, cannot be asked now.
+
+        Where `listener` is not told of an answer soon, `run` may go on with the attempt.
+        """
+        first = self._first_ready(oid)
+        if first is None:
+            return None
+        attempt = Attempt(first, listener)
+        call = start(first.remote, attempt.end)
+        if call is None:
+            return None
+        first.shared.health.begin()
+        attempt.begin(call)
+        return attempt
+
+    def _first_ready(self, oid: Oid) -> Member | None:
         if not self._members:
-            return False
+            return None
         first = self._in_order(oid)[0]
-        address = first.remote.address(oid)
-        if address is None or first.shared.is_missing(address) or first.shared.is_quarantined(address):
-            return False
-        return first.shared.health.may_ask()
+        address, shared = first.remote.address(oid), first.shared
+        if address is None or shared.is_missing(address) or shared.is_quarantined(address):
+            return None
+        return first if shared.health.may_ask() else None
 
     async def run(
         self,
@@ -98,9 +121,10 @@ class RemoteSet:
         hedge: bool = True,
         discard: Callable[[T], object] | None = None,
         begin: Begin[T] | None = None,
+        under_way: Attempt[T] | None = None,
     ) -> T:
         """The first result of the blocking `work(remote)`, called in a thread for one remote after another,
-        or of the jobs that `begin` begins instead.
+        or of the jobs that `begin` begins instead. What is `under_way` already is gone on with.
 
         `deadline` is in seconds. With `hedge`, for work that usually takes about as long, `work` may run for
         two remotes at once; what the slower one returns goes to `discard`, in any thread. What it raises but
@@ -121,7 +145,7 @@ class RemoteSet:
             renew=self._renew,
         )
         try:
-            return await asking.answer(self._in_order(oid))
+            return await asking.answer(self._in_order(oid), under_way)
         except ObjectMissing:
             if self._has_all:
                 raise
@@ -145,7 +169,7 @@ class RemoteSet:
         self, work: Callable[[Remote], T], discard: Callable[[T], object] | None, *, question: bool
     ) -> Begin[T]:
         async def begin(remote: Remote, ended: Callable[[Job[T]], object]) -> Job[T]:
-            if isinstance(work, SizeQuestion) and self._courier is not None and self._courier.takes_questions:
+            if isinstance(work, SizeQuestion) and self._courier is not None and self._courier.is_there:
                 told: Any = ended  # of a size, which is what this work returns
                 errand: Job[Any] | None = await self._courier.ask(remote, work.oid, told)
                 if errand is not None:

@@ -16,11 +16,13 @@ from store.errors import ObjectMissing, RemoteCorrupt
 from store.fetching import courier, courier_process
 from store.fetching import courier_messages as messages
 from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large
+from store.fetching.flight import Flight
 from store.fetching.flights import Flights
 from store.fetching.remote_set import RemoteSet
 from store.layouts import object_path
 from store.metrics import RemoteMetrics
 from store.oid import Oid
+from store.pace import DiskPace
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -29,6 +31,14 @@ from tests.store.fetching.scripted import oid_of, place_of, random_bytes
 
 SECONDS = 60
 MANY = 200
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["short way", "by tasks"])
+def short_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A disk that is quick lets most objects come without a task for each."""
+    is_quick = bool(request.param)
+    monkeypatch.setattr(DiskPace, "is_quick", lambda *_: is_quick)
+    return is_quick
 
 
 def put(root: Path, data: bytes, *, instead: bytes | None = None) -> Oid:
@@ -121,6 +131,31 @@ def test_it_brings_objects_of_every_length(tmp_path: Path, monkeypatch: pytest.M
         assert not list((tmp_path / "cache" / "fusefs" / "incoming").iterdir())
 
     trio.run(check)
+
+
+def test_what_comes_as_usual_needs_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_way: bool
+) -> None:
+    tasks: list[Oid] = []
+    fly = Flights._fly
+
+    async def note(flights: Flights, flight: Flight) -> None:
+        tasks.append(flight.oid)
+        await fly(flights, flight)
+
+    async def main() -> None:
+        data = {put(tmp_path / "far", part): part for part in (b"one", b"another")}
+        missing = oid_of(b"nowhere")
+        async with engine_of(tmp_path, monkeypatch, threads=True) as engine:
+            monkeypatch.setattr(Flights, "_fly", note)
+            await fetch_all(engine, data)
+            assert tasks == ([] if short_way else list(data))
+            tasks.clear()
+            with pytest.raises(ObjectMissing):
+                await fetch(engine, missing)
+            assert tasks == [missing]
+
+    trio.run(main)
 
 
 def test_it_writes_down_what_it_has_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

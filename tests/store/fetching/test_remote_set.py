@@ -345,6 +345,76 @@ def test_a_slow_answer_is_joined_by_another_call_and_the_loser_is_discarded(
     assert remotes.metrics.remote("a").figures().hedges == 1
 
 
+class Sent:
+    """A call whose end a test decides upon."""
+
+    def __init__(self) -> None:
+        self.answer: str | Exception = ""
+        self.is_abandoned = False
+        self.end: Callable[[Any], object] = lambda _: None
+
+    def start(self, _: Remote, ended: Callable[[Any], object]) -> Sent:
+        self.end = ended
+        return self
+
+    def value(self) -> str:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("failure", [None, RemoteMissing("none"), RemoteUnreachable("refused")])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_call_that_was_begun_before_is_gone_on_with(failure: Exception | None, is_late: bool) -> None:
+    remotes = Remotes(a=["again"], b=["bytes"])
+    sent, told = Sent(), []
+
+    async def main() -> str:
+        asked = remotes.set()
+        attempt = asked.begin_first(OID, sent.start, told.append)
+        assert attempt is not None
+        if failure is not None:
+            sent.answer = failure
+            if not is_late:
+                sent.end(sent)
+                assert told == [attempt]
+        async with trio.open_nursery() as nursery:
+            if failure is not None and is_late:
+                nursery.start_soon(_end_soon, sent)
+            return await asked.run(OID, remotes.work, deadline=SECONDS, under_way=attempt)
+
+    assert trio.run(main) == "bytes"
+    assert remotes.asked == ["b"]
+    assert sent.is_abandoned is (failure is None)
+
+
+def test_a_call_begins_at_once_or_not_at_all() -> None:
+    remotes = Remotes(a=[RemoteMissing("none")])
+
+    async def main() -> None:
+        asked = remotes.set()
+        assert asked.begin_first(OID, lambda *_: None, _never) is None
+        with pytest.raises(ObjectMissing):
+            await asked.run(OID, remotes.work, deadline=SECONDS)
+        assert asked.begin_first(OID, Sent().start, _never) is None
+        assert asked.begin_first(OTHER, Sent().start, _never) is not None
+
+    trio.run(main)
+
+
+async def _end_soon(sent: Sent) -> None:
+    await trio.lowlevel.checkpoint()
+    sent.end(sent)
+
+
+def _never(_: object) -> None:
+    raise AssertionError("nothing has ended")
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_slow_answer_still_counts_when_the_other_fails() -> None:
     slow = Slow("slow")
