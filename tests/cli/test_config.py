@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command, Project, run_tool
+from tests.repositories import initialize
 
 SECRETS = {
     "secret_access_key": "s3cret-key",
@@ -59,10 +60,7 @@ def test_secrets_are_masked(command: Command, project: Project) -> None:
 
 
 def test_what_the_real_dvc_wrote(command: Command, tmp_path: Path) -> None:
-    root = tmp_path / "real"
-    root.mkdir()
-    run_tool(root, "git", "init", "--quiet")
-    run_tool(root, "dvc", "init", "--quiet")
+    root = initialize(tmp_path / "real")
     run_tool(root, "dvc", "remote", "add", "--quiet", "-d", "store", "s3://bucket/path")
     run_tool(root, "dvc", "remote", "modify", "--local", "store", "secret_access_key", "abc,def")
     assert options(command, cwd=root) == {

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command, run_tool
+from tests.repositories import initialize
 
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of one stage: `out/` and `one` from `in`."""
-    root = tmp_path_factory.mktemp("runs") / "project"
-    root.mkdir()
-    run_tool(root, "git", "init", "--quiet")
-    run_tool(root, "dvc", "init", "--quiet")
+    root = initialize(tmp_path_factory.mktemp("runs") / "project")
     (root / "in").write_text("first\n")
     command = "mkdir -p out/s && cp in out/s/x && cp in one"
     run_tool(

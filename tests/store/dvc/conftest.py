@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.isolation import isolate, isolation
+from tests.repositories import initialize
 
 Run = Callable[..., str]
 
@@ -55,8 +56,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
         (root / name).write_text(content)
     (root / "tools/run.sh").write_text("#!/bin/sh\n")
     (root / "tools/run.sh").chmod(0o755)
-    run(root, "git", "init", "--quiet")
-    run(root, "dvc", "init", "--quiet")
+    initialize(root)
     run(root, "dvc", "add", "--quiet", "data", "tools/run.sh", "tools/deep/er")
     text = (root / "tools/deep/er.dvc").read_text()
     (root / "tools/deep.dvc").write_text(text + "wdir: deep\n")

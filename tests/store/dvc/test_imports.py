@@ -18,6 +18,7 @@ from store.errors import MetafileInvalid, NotTracked, RepositoryUnusable
 from store.git.files import GitFiles
 from store.git.repository import Repository
 from store.git.urls import Location
+from tests.repositories import initialize
 
 COMMIT = "d7feaeca7581d3aa66062a686b2073d0ea1ba872"
 DIGEST = "92ea5dc312bbab1be4c38c7b05d14fd6"
@@ -214,9 +215,7 @@ def test_what_dvc_import_writes(tmp_path: Path, run: Callable[..., str]) -> None
     who = ("-c", "user.name=n", "-c", "user.email=e@x")
     origin, middle, last = (tmp_path / name for name in ("origin", "middle", "last"))
     for root in (origin, middle, last):
-        root.mkdir()
-        run(root, "git", "init", "--quiet")
-        run(root, "dvc", "init", "--quiet")
+        initialize(root)
     (origin / "data").mkdir()
     (origin / "data/x").write_text("x")
     (origin / "plain").write_text("git has it")

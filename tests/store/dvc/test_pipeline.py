@@ -17,6 +17,7 @@ from store.dvc.parameters import parse_parameters
 from store.dvc.pipeline import Pipeline, read_pipeline
 from store.errors import MetafileInvalid
 from store.oid import MD5_DOS2UNIX, Oid
+from tests.repositories import initialize
 
 DIGEST = "92ea5dc312bbab1be4c38c7b05d14fd6"
 Run = Callable[..., str]
@@ -96,8 +97,7 @@ def _write(root: Path, **files: str) -> None:
 @pytest.fixture
 def everything(tmp_path: Path, run: Run) -> Path:
     """A repository whose pipeline lies in `p` and says all that can be said."""
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, "dvc", "init", "--quiet")
+    initialize(tmp_path)
     files = {
         "p/dvc.yaml": EVERYTHING.replace('"c-${own}-${here}${item}"', '"c-${own}-${here}-${item_name}"'),
         "p/params.yaml": "model: {name: net}\ndirs: {w: sub/w}\nflags: [false, True]\n"
@@ -149,8 +149,7 @@ def test_everything_that_can_be_said_is_read_as_dvc_reads_it(everything: Path) -
 
 
 def test_what_a_pipeline_made(tmp_path: Path, run: Run) -> None:
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, "dvc", "init", "--quiet")
+    initialize(tmp_path)
     yaml = (
         "stages:\n  gen:\n    foreach: ${names}\n    do:\n      wdir: w\n"
         "      cmd: mkdir -p o-${item} && echo ${item} > o-${item}/f && echo {} > m-${item}.json\n"

@@ -10,6 +10,7 @@ from store.dvc import runs
 from store.dvc.runs import find_run, read_runs
 from store.errors import MetafileInvalid, NotTracked
 from store.oid import Oid
+from tests.repositories import initialize
 
 DIGEST = "92ea5dc312bbab1be4c38c7b05d14fd6"
 KEYS = ["ab" + "0" * 62, "ab" + "1" * 62, "cd" * 32]
@@ -25,8 +26,7 @@ def _log(cache: Path, key: str, value: str, body: str = BODY, mtime: int = 0) ->
 
 
 def test_runs_of_the_real_dvc(tmp_path: Path, run: Callable[..., str]) -> None:
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, "dvc", "init", "--quiet")
+    initialize(tmp_path)
     (tmp_path / "src").write_text("1")
     run(
         tmp_path,
