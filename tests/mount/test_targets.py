@@ -27,6 +27,7 @@ from tests.mount.datasets import (
     write_folder,
 )
 from tests.mount.mounts import Mount, Mounter
+from tests.repositories import initialize
 
 pytestmark = pytest.mark.fuse
 
@@ -76,8 +77,7 @@ def make_repository(root: Path, environment: Mapping[str, str], *configuration: 
 
     write_folder(root, FILES)
     (root / "tools/run.sh").chmod(0o755)
-    run("git", "init", "--quiet")
-    run("dvc", "init", "--quiet")
+    initialize(root)
     if configuration:
         run("dvc", "config", *configuration)
     run("dvc", "add", "--quiet", *OUTPUTS)

@@ -14,6 +14,7 @@ import pytest
 from tests.mount.conftest import mounter, pytest_runtest_protocol
 from tests.mount.datasets import write_folder
 from tests.mount.mounts import Mounter
+from tests.repositories import initialize
 
 __all__ = ["mounter", "pytest_runtest_protocol"]
 
@@ -48,11 +49,7 @@ def run(mounter: Mounter) -> Run:
 @pytest.fixture
 def repository(mounter: Mounter, run: Run) -> Path:
     """A repository of git and DVC, without data."""
-    root = mounter.home / "repository"
-    root.mkdir()
-    run(root, "git", "init", "--quiet")
-    run(root, "dvc", "init", "--quiet")
-    return root
+    return initialize(mounter.home / "repository")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 
 from tests.mount.datasets import Cache, md5, tree_of, write_folder
 from tests.mount.mounts import Mounter
+from tests.repositories import initialize
 
 pytestmark = pytest.mark.fuse
 
@@ -48,12 +49,6 @@ class Tools:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def new_repository(self, root: Path) -> Path:
-        root.mkdir()
-        self(root, "git", "init", "--quiet")
-        self(root, "dvc", "init", "--quiet")
-        return root
-
     def commit(self, root: Path, tag: str) -> None:
         self(root, "git", "add", ".")
         self(root, "git", "commit", "--quiet", "--message", tag)
@@ -84,9 +79,7 @@ class Chain:
 @pytest.fixture(scope="module")
 def made(shared_mounter: Mounter) -> Chain:
     tools = make_tools(shared_mounter)
-    origin, middle, last = (
-        tools.new_repository(shared_mounter.home / name) for name in ("origin", "middle", "last")
-    )
+    origin, middle, last = (initialize(shared_mounter.home / name) for name in ("origin", "middle", "last"))
     write_folder(origin / "data", DATA)
     write_folder(origin / "docs", DOCS)
     write_folder(origin / "mixed", MIXED)
