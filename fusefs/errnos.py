@@ -29,8 +29,6 @@ class HasFailures(Protocol):
 
     requests: dict[str, int]
     """How often each handler was called."""
-    pending: int
-    """How many handlers have begun and not ended."""
 
     def failed(self, message: str) -> None: ...
 
@@ -48,7 +46,6 @@ def answering(
     @functools.wraps(handler)
     async def wrapped(self: Self_, /, *args: P.args, **kwargs: P.kwargs) -> R:
         self.requests[kind] = self.requests.get(kind, 0) + 1
-        self.pending += 1
         try:
             return await handler(self, *args, **kwargs)
         except pyfuse3.FUSEError:
@@ -63,8 +60,6 @@ def answering(
             log.exception("%s failed; the reader gets EIO", kind)
             self.failed("")
             raise pyfuse3.FUSEError(errno.EIO) from None
-        finally:
-            self.pending -= 1
 
     return wrapped
 

@@ -36,7 +36,6 @@ class Operations(pyfuse3.Operations):
     def __init__(self, counters: Counters, requests: dict[str, int], handles: Handles | None = None) -> None:
         super().__init__()
         self.requests = requests
-        self.pending = 0
         self._counters = counters
         self.numbers = Numbers()
         """Those of the spaces of views, which are found by it."""

@@ -85,7 +85,7 @@ async def serve(
         else:
             await mount.show_first()
         endpoint = _listen(mount, plan, succession)
-        shorten_waits(lambda: mount.operations.pending)
+        shorten_waits()
         pyfuse3.init(mount.operations, relay.mountpoint, {"fsname=fusefs", "ro"})
         try:
             background.start_soon(serve_control, mount.control_name, mount.handle)

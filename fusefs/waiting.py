@@ -5,21 +5,13 @@ checkpoints, and the lock goes to the other task, so every request costs several
 the next one has long arrived. Here a free lock is taken at once by whoever is there, and the device is asked
 before the loop is: half of the processor time that an `open` and its `release` took.
 
-A reader alone sends its next request some 20 µs after an answer. To sleep until then costs more than to
-look again and again for as long as it would take to fall asleep and wake up: so that is what is done,
-unless requests wait for something, which the loop has to see to, or the last one took its time. Nothing is
-looked for when nobody reads.
-
 pyfuse3 finds `trio` by the name in its own module, which is where this is put in. Nothing else of it is
 touched, and should it look elsewhere one day, it is only as slow again as it was.
 """
 
 from __future__ import annotations
 
-import os
 import select
-from collections.abc import Callable
-from time import monotonic
 from types import ModuleType
 from typing import Any, Final
 
@@ -28,10 +20,6 @@ import trio
 
 TURNS: Final = 16
 """So many requests may be taken in a row before others on the loop get their turn for certain."""
-LOOKS: Final = 32
-"""So often the device is asked again: some 40 µs, as long as one turn through a loop that falls asleep."""
-SOON_SECONDS: Final = 0.0001
-"""A wait in the loop that was no longer shows that to look again is worth it."""
 
 
 class FirstComeLock:
@@ -60,37 +48,21 @@ class FirstComeLock:
             self._waiting.unpark()
 
 
-class Device:
-    """Waits for one descriptor. `is_busy` says that requests wait for something, so the loop has other work;
-    `can_spin`, that there is a processor on which a reader goes on meanwhile.
-    """
+class _Reader:
+    """Waits for one descriptor."""
 
-    def __init__(self, is_busy: Callable[[], object], *, can_spin: bool) -> None:
-        self._is_busy = is_busy
-        self._can_spin = can_spin
+    def __init__(self) -> None:
         self._poll = select.poll()
         self._known = -1
         self._turns = 0
-        self._is_soon = False
-        """The last request that was waited for in the loop came soon."""
 
     async def wait_readable(self, fd: int) -> None:
-        """In `trio.lowlevel.wait_readable`'s place, but a checkpoint only once in a while."""
         if fd != self._known:
             self._poll.register(fd, select.POLLIN)
             self._known = fd
         self._turns = (self._turns + 1) % TURNS
-        if self._turns:
-            look = self._poll.poll  # which lets go of the interpreter: threads are not kept waiting
-            if look(0):
-                return
-            if self._is_soon and not self._is_busy():
-                for _ in range(LOOKS):
-                    if look(0):
-                        return
-        began = monotonic()
-        await trio.lowlevel.wait_readable(fd)
-        self._is_soon = self._can_spin and monotonic() - began < SOON_SECONDS
+        if not self._turns or not self._poll.poll(0):
+            await trio.lowlevel.wait_readable(fd)
 
 
 class _Stand(ModuleType):
@@ -105,8 +77,7 @@ class _Stand(ModuleType):
         return getattr(self._module, name)
 
 
-def shorten_waits(is_busy: Callable[[], object]) -> None:
-    """Let pyfuse3 wait so from now on, for the one session of a process; `is_busy` as `Device` has it."""
-    device = Device(is_busy, can_spin=len(os.sched_getaffinity(0)) > 1)
-    lowlevel = _Stand(trio.lowlevel, wait_readable=device.wait_readable)
+def shorten_waits() -> None:
+    """Let pyfuse3 wait so from now on, for the one session that a process has."""
+    lowlevel = _Stand(trio.lowlevel, wait_readable=_Reader().wait_readable)
     vars(pyfuse3)["trio"] = _Stand(trio, Lock=FirstComeLock, lowlevel=lowlevel)
