@@ -74,7 +74,9 @@ class Mount:
         self.operations = Operations(counters, metrics.requests, Handles(succession.handles))
         held = HeldFiles(engine.nursery)
         seen = SeenOpens(engine, lambda files: self._versions.begin_prefetching(files))
-        make_space = partial(TreeLayer, held=held, asked=seen.asked) if plan.mode == "native" else TreeSpace
+        make_space: type[TreeSpace] | partial[TreeLayer] = TreeSpace
+        if plan.mode == "native":
+            make_space = partial(TreeLayer, held=held, asked=seen.asked, find_anew=self._find_anew)
         self._versions = Versions(
             plan, engine, self.operations.add, pinner.add, succession.journal, make_space
         )
@@ -115,6 +117,10 @@ class Mount:
             root = self._revisions[0] = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
             self.operations.add(0, root)
             self.operations.show(root, None)
+
+    def _find_anew(self) -> None:
+        if self.native is not None:
+            self.native.find_anew()
 
     async def show_first(self) -> None:
         """Show the version that the plan names, if it names one. Raises `StoreError` and OSError."""

@@ -38,7 +38,7 @@ from store.tree_files import TreeFiles
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 2.0
-REST_SECONDS: Final = 60.0
+REST_SECONDS: Final = 20.0
 """What the kernel forgot, it asks us for again."""
 
 
@@ -65,8 +65,8 @@ class Overlay:
         self._layers = CacheLayers([Path(layer) for layer in plan.layers])
         self._fetch = FetchLayer(self._trees, self._layers, held, seen, engine.threads)
         self._images = Images(plan, engine.threads, engine.nursery)
-        self._large_came = trio.Event()
-        engine.on_large = lambda _: self._large_came.set()
+        self._came_late = trio.Event()
+        engine.on_large = lambda _: self.find_anew()
         engine.after_sweep = self.forget_unused
         self._showing = trio.Lock()
         self._space: LayersSpace | None = None
@@ -226,13 +226,17 @@ class Overlay:
             except (StoreError, OSError) as error:
                 log.warning("%s", error)
 
+    def find_anew(self) -> None:
+        """Something is in the caches that the kernel has us read, because it was not when it looked."""
+        self._came_late.set()
+
     async def settle(self) -> None:
-        """When large objects have come whole, have the kernel find them once nobody reads through us."""
+        """When that is so, have the kernel look again once nobody reads through us."""
         while True:
-            await self._large_came.wait()
+            await self._came_late.wait()
             await trio.sleep(IDLE_SECONDS)
             if not self._operations.open_files:
-                self._large_came = trio.Event()
+                self._came_late = trio.Event()
                 await self.forget_unused()
                 await trio.sleep(REST_SECONDS)
 

@@ -16,6 +16,7 @@ import pyfuse3
 from fusefs.native.held_files import HeldFiles
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import TreeFile, TreeSpace
+from store.content_store import OpenFile as CachedFile
 from store.errors import ObjectCorrupt
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
@@ -29,16 +30,22 @@ REDIRECT: Final = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 
 class TreeLayer(TreeSpace):
     """A version at one place. `held` are files that were opened when the kernel looked for their bytes;
-    `asked` is told of what is opened here."""
+    `asked` is told of what is opened here; `find_anew` is called when the kernel could have found it."""
 
     def __init__(
-        self, *arguments: Any, held: HeldFiles, asked: Callable[[Oid], None], **keywords: Any
+        self,
+        *arguments: Any,
+        held: HeldFiles,
+        asked: Callable[[Oid], None],
+        find_anew: Callable[[], None],
+        **keywords: Any,
     ) -> None:
         super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES)
         self._held = held
         self.wrong_sizes: set[int] = set()
         """Rows of which the kernel was told another size, which cannot be corrected: not to be read."""
         self._asked = asked
+        self._find_anew = find_anew
 
     def check_size(self, row: int) -> None:
         """Raises `ObjectCorrupt` for a file of which the kernel was told a wrong size."""
@@ -46,10 +53,13 @@ class TreeLayer(TreeSpace):
             raise ObjectCorrupt(f"{self.tree.path(row)!r}: another size was told; open it again")
 
     async def open(self, row: int) -> OpenFile:
-        held = self._held.take(self.files, row)
-        opened = TreeFile(self.files, row, held) if held is not None else await super().open(row)
+        opened = self._held.take(self.files, row)
+        if opened is None:
+            opened = await self.files.open(row)
+            if isinstance(opened, CachedFile) and self._is_an_object(row):
+                self._find_anew()
         self._asked(self.tree.oid(row))
-        return opened
+        return TreeFile(self.files, row, opened)
 
     async def xattr(self, row: int, name: bytes) -> bytes | None:
         if name in METACOPY:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fusefs import mountinfo
+from fusefs.native.overlay import IDLE_SECONDS
 from tests.conftest import kill_for_good
 from tests.mount.datasets import Cache, filler, md5, tree_of
 from tests.mount.mounts import Mounter
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 FILES = {"a": b"first", "sub/b": filler(30_000, 1), "sub/c": filler(5_000_000, 2), "empty": b""}
 NOBODY = 65534
 SECONDS = 60.0
+LONG_ENOUGH = IDLE_SECONDS + 1.5
+"""For the kernel to be told to look again."""
 
 
 @pytest.fixture
@@ -122,8 +125,8 @@ def test_a_large_object_becomes_the_kernels_to_read(mounter: Mounter, cache: Cac
     mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root)
     path = mount.path / "sub" / "c"
     assert path.read_bytes() == large
-    for _ in range(int(SECONDS)):
-        time.sleep(1)
+    for _ in range(int(SECONDS / LONG_ENOUGH)):
+        time.sleep(LONG_ENOUGH)  # while we look, the name is in use, and is not forgotten
         path.stat()  # the name, which the kernel forgets, too
         os.kill(mount.pid, signal.SIGSTOP)
         try:
