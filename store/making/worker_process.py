@@ -71,7 +71,8 @@ class WorkerProcess:
     def stop(self) -> None:
         """Let it end its task after the piece that it is at."""
         self.is_stopping = True
-        os.eventfd_write(self._stop, 1)
+        if not self._is_closed:  # or the number would be somebody else's
+            os.eventfd_write(self._stop, 1)
 
     async def make(self, flight: Flight, maker: Registered) -> None:
         """Make what is missing, or until `stop`.
@@ -79,6 +80,8 @@ class WorkerProcess:
         Raises `WireBroken` where the worker died or hung (it is of no more use), else the `StoreError` of
         which the task failed.
         """
+        if self._is_closed:
+            raise WireBroken("it was ended before it began")
         self.is_stopping = self.has_answered = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._stop)

@@ -273,3 +273,34 @@ def test_no_worker_is_started_when_all_is_over(tmp_path: Path, file: Path) -> No
         assert children() <= before
 
     trio.run(main)
+
+
+def test_a_worker_that_is_closed_before_it_begins_touches_no_descriptor_of_others(
+    tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mount may end between the moment when a worker is chosen and the one when it is given its task."""
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            outcomes: list[BaseException] = []
+
+            async def ask() -> None:
+                try:
+                    await made.piece(task_of("words", file), 0)
+                except MediaFailed as error:
+                    outcomes.append(error)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                while not made._workers._busy:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                (worker,) = made._workers._busy
+                made._workers.close()
+                others = os.eventfd(0)  # takes the lowest number, which may be one that was let go of
+                worker.stop()
+            assert len(outcomes) == 1
+            assert select.select([others], [], [], 0)[0] == []
+            os.close(others)
+
+    trio.run(main)
+    assert "Traceback" not in caplog.text
