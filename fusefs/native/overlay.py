@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 2.0
 REST_SECONDS: Final = 20.0
 """What the kernel forgot, it asks us for again."""
+LONGEST_REST_SECONDS: Final = 600.0
+"""Where it finds something in vain again and again, a cache that it does not see for instance."""
 
 
 class Overlay:
@@ -232,13 +234,15 @@ class Overlay:
 
     async def settle(self) -> None:
         """When that is so, have the kernel look again once nobody reads through us."""
+        rest = REST_SECONDS
         while True:
             await self._came_late.wait()
             await trio.sleep(IDLE_SECONDS)
             if not self._operations.open_files:
                 self._came_late = trio.Event()
                 await self.forget_unused()
-                await trio.sleep(REST_SECONDS)
+                await trio.sleep(rest)
+                rest = min(2 * rest, LONGEST_REST_SECONDS) if self._came_late.is_set() else REST_SECONDS
 
     def close(self) -> None:
         """When nobody is served any more."""

@@ -105,7 +105,8 @@ class Flights:
                 if self._short_way is None or not self._short_way.take(flight):
                     self._give_task(flight)
             except BaseException:
-                del self._flights[oid]  # a bug must not keep those waiting who come later
+                del self._flights[oid]  # a bug must not keep those waiting who come later, here or elsewhere
+                flight.hold.end(release=True)
                 raise
         await flight.landed.wait()
         if flight.error is not None:

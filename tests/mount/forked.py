@@ -165,7 +165,7 @@ def become(message: bytes, descriptors: Sequence[int]) -> NoReturn:
 
 if __name__ == "__main__":
     import fusefs.cli.mount
-    import fusefs.cli.umount  # noqa: F401
+    import fusefs.cli.umount  # noqa: F401  # here once, and not in every child
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as listener:

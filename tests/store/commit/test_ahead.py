@@ -54,7 +54,7 @@ def test_the_disk_is_asked_for_what_comes_next(tmp_path: Path) -> None:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if _is_in_memory(file.fileno()):
-            pytest.skip("a file system in memory")
+            pytest.skip("the file system keeps all in memory: nothing can be asked for ahead")
         with closing(open_ahead(str(tmp_path), files, 1, lambda: True)) as sources:
             os.close(next(sources).descriptor)
             until(lambda: _is_in_memory(file.fileno()), "the second file is read")
