@@ -79,14 +79,17 @@ class Check:
         after = journal.copies.settle(key)
         report = self.report
         report.objects, report.bytes = len(there), sum(max(size, 0) for size in there.values())
-        known = {**dict.fromkeys(before.unsure, UNKNOWN), **before.there}
+        moved = self._inspection.moved
+        known = {**dict.fromkeys([*before.unsure, *moved], UNKNOWN), **before.there}
         report.known = sum(key in known for key in there)
-        strays = [key for key in there if key not in after.there and key not in after.unsure]
+        told = {*after.there, *after.unsure, *moved}
+        strays = [key for key in there if key not in told]
         report.strays = [oid for _, name in strays if (oid := parse_oid(name)) is not None]
         elsewhere = {name for _, name in there}
-        missing = [k for k in before.there if k not in there and (k in after.there or k in after.unsure)]
+        missing = [k for k in before.there if k not in there and k in told]
         lost = [k for k in missing if not (is_content(k) and k[1] in elsewhere)]
-        doubted = [k for k, size in there.items() if before.there.get(k, UNKNOWN) not in (UNKNOWN, size)]
+        sizes = ((k, size, before.there.get(moved.get(k, k), UNKNOWN)) for k, size in there.items())
+        doubted = [k for k, size, logged in sizes if logged not in (UNKNOWN, size)]
         damaged = self._inspection.find_damaged(list(there) if self._wishes.deep else doubted)
         catalogues = self._inspection.find_lost_catalogues(there, deep=self._wishes.deep)
         report.corrected = sum(key not in damaged for key in doubted)
@@ -96,7 +99,7 @@ class Check:
         still_open = {one.begin.name.transaction for one in after.open}
         opened = [one for one in before.open if one.begin.name.transaction in still_open]
         ended = self._end_dead(opened, there, {log.name for log in logs if log.fault})
-        adopted = self._find_stray_files(after)
+        adopted = self._find_stray_files(told)
         repaired = self._repair(before) if self._wishes.repair and report.findings else {}
         base = {k: size for k, size in there.items() if k in known and k not in damaged}
         if self._wishes.adopt:
@@ -126,10 +129,9 @@ class Check:
             if oid is not None:
                 self.report.findings.append(Finding(oid, what, said, path))
 
-    def _find_stray_files(self, after: Holdings) -> dict[Key, int]:
+    def _find_stray_files(self, told: Collection[Key]) -> dict[Key, int]:
         """Note what of content directories is in no log; what logs are to tell of it from now on."""
-        known = {*after.there, *after.unsure}
-        strays, adopted = self._inspection.find_strays(known, adopt=self._wishes.adopt)
+        strays, adopted = self._inspection.find_strays(told, adopt=self._wishes.adopt)
         if self.report.running:
             # A begin does not know yet which archives and parts there will be.
             strays = [one for one in strays if one.said not in (IN_NO_LOG, NO_INDEX)]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from store.contents.catalogue import Catalogue
 from store.contents.finding import read_whole
@@ -19,10 +20,12 @@ from store.contents.names import (
     ARCHIVE,
     ARCHIVE_INDEX,
     CATALOGUE,
+    DEPTHS,
     PARTS,
     PARTS_INDEX,
     ROOT,
     WHOLE,
+    WRITTEN_DEPTH,
     ContentName,
     Place,
     namespace_directory,
@@ -49,6 +52,13 @@ _OWNERS: Final = {CATALOGUE: WHOLE, ARCHIVE_INDEX: ARCHIVE}
 """Of files that no log tells of by themselves, those that they go with."""
 
 
+class Found(NamedTuple):
+    """Where a content lies, and its length in bytes."""
+
+    path: str
+    size: int
+
+
 def is_content(key: Key) -> bool:
     """Is what a log names part of a content directory?"""
     return parse_key(key[0]) is not None
@@ -69,18 +79,18 @@ class ContentFiles:
         self._parts: set[str] | None = set()
         """That indexes name; None where one cannot be read."""
 
-    def look(self, keys: Collection[Key], told: Mapping[Key, int], *, listing: bool) -> dict[Key, int]:
-        """Which of these are there, and how long the contents are. Raises `RemoteError`, `Stopped`."""
-        found: dict[Key, int] = {}
+    def look(self, keys: Collection[Key], told: Mapping[Key, int], *, listing: bool) -> dict[Key, Found]:
+        """Which of these are there, at whatever depth they lie now. Raises `RemoteError`, `Stopped`."""
+        found: dict[Key, Found] = {}
         if listing:
             self._crew.run([lambda: self._patience.run(self._list)])
 
         def look(key: Key) -> None:
             place = parse_key(key[0])
-            size = None if place is None else self._look(place, key, told)
-            if size is not None:
+            there = None if place is None else self._look(place, key, told)
+            if there is not None:
                 with self._lock:
-                    found[key] = size
+                    found[key] = there
 
         self._crew.each(list(keys), look, JOBS)
         return found
@@ -121,7 +131,7 @@ class ContentFiles:
         self._crew.each([path for path, size in self._sizes.items() if size is not None], look, JOBS)
         if adopt:
             taken = {path for path, _ in adopted}
-            strays = [one for one in strays if self._owner(one.path) not in taken]
+            strays = [one for one in strays if self._owner(parse_key(one.path)) not in taken]
         # All indexes have been read by now, those of strays among them.
         of_parts = namespace_directory(PARTS)
         for path, size in self._sizes.items():
@@ -169,8 +179,7 @@ class ContentFiles:
 
     def _why_stray(self, place: Place, paths: Collection[str], oids: Collection[str]) -> str:
         """Why a file is one; empty where it is none."""
-        owner = place.name.key(_OWNERS.get(place.file, place.file), place.depth)
-        if owner in paths:
+        if self._owner(place) in paths:
             return ""
         oid = place.name.oid
         if place.file == CATALOGUE and oid is not None and format_oid(oid) in oids:
@@ -187,7 +196,7 @@ class ContentFiles:
             return {(path, f"sha256:{name.digest}" if name.oid is None else format_oid(name.oid)): size}
         if place.file != ARCHIVE:
             return {}
-        key = name.key(ARCHIVE_INDEX, place.depth)
+        key = self._path_of(name, ARCHIVE_INDEX, place.depth) or name.key(ARCHIVE_INDEX)
         try:
             data = self._patience.run(lambda: read_whole(self._storage, Address(key), LARGEST))
             index = decode_archive(data, name.digest)
@@ -198,12 +207,14 @@ class ContentFiles:
         told = {(path, format_oid(member.oid)): member.length for member in index.members()}
         return {(path, f"sha256:{name.digest}"): size, **told}
 
-    def _owner(self, path: str) -> str:
+    def _owner(self, place: Place | None) -> str:
         """The file that logs tell of, where this one goes with it."""
-        place = parse_key(path)
         if place is None:
-            return path
-        return place.name.key(_OWNERS.get(place.file, place.file), place.depth)
+            return ""
+        file = _OWNERS.get(place.file)
+        if file is None:
+            return place.name.key(place.file, place.depth)
+        return self._path_of(place.name, file, place.depth) or place.name.key(file, place.depth)
 
     def _list(self) -> None:
         try:
@@ -214,15 +225,26 @@ class ContentFiles:
             pass  # a remote that has nothing there may say so
         self._is_listed = True
 
-    def _look(self, place: Place, key: Key, told: Mapping[Key, int]) -> int | None:
-        path, name = key
-        oid, size = parse_oid(name), self._size(path)
+    def _look(self, place: Place, key: Key, told: Mapping[Key, int]) -> Found | None:
+        for depth in (place.depth, *(depth for depth in DEPTHS if depth != place.depth)):
+            at = replace(place, depth=depth)
+            size = self._size_at(at, key, told)
+            if size is not None:
+                return Found(at.name.key(at.file, depth), size)
+        return None
+
+    def _size_at(self, place: Place, key: Key, told: Mapping[Key, int]) -> int | None:
+        """The length of the content if it is there, as it was told of; None where it is not all there."""
+        logged, name = key
+        oid, path = parse_oid(name), place.name.key(place.file, place.depth)
         if place.file == PARTS_INDEX:
             return None if oid is None else self._size_of_parts(path, oid)
+        size = self._size(path)
         if place.file == ARCHIVE:
-            length = told.get((path, f"sha256:{place.name.digest}"), UNKNOWN)
-            index = place.name.key(ARCHIVE_INDEX, place.depth)
-            if size is None or length not in (UNKNOWN, size) or self._size(index) is None:
+            length = told.get((logged, f"sha256:{place.name.digest}"), UNKNOWN)
+            if size is None or length not in (UNKNOWN, size):
+                return None
+            if self._path_of(place.name, ARCHIVE_INDEX, place.depth) is None:
                 return None
             return size if oid is None else told.get(key, UNKNOWN)
         if oid is None and told.get(key, UNKNOWN) not in (UNKNOWN, size):
@@ -231,6 +253,8 @@ class ContentFiles:
 
     def _size_of_parts(self, path: str, oid: Oid) -> int | None:
         """The length of a content of which all parts are there."""
+        if self._is_listed and self._size(path) is None:
+            return None
         try:
             data = self._patience.run(lambda: read_whole(self._storage, Address(path), LARGEST))
             index = decode_parts(data, oid)
@@ -243,9 +267,15 @@ class ContentFiles:
             if self._parts is not None:
                 self._parts.update(piece.part for piece in index.pieces())
         for piece in index.pieces():
-            if self._size(ContentName.of_part(piece.part).key(WHOLE)) != piece.length:
+            part = self._path_of(ContentName.of_part(piece.part), WHOLE)
+            if part is None or self._size(part) != piece.length:
                 return None
         return index.size
+
+    def _path_of(self, name: ContentName, file: str, likely: int = WRITTEN_DEPTH) -> str | None:
+        """Where a file is, at whatever depth; None where it is at none."""
+        paths = (name.key(file, depth) for depth in (likely, *DEPTHS))
+        return next((path for path in paths if self._size(path) is not None), None)
 
     def _size(self, path: str) -> int | None:
         """The length of a file; None where it is not there."""

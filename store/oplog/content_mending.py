@@ -1,6 +1,7 @@
 """`ContentMender`: content directories that a remote has lost, or that were damaged there, made again as they
 were: an archive of its members, parts of the content that they are cut from, by the index that is left there;
-or as another remote has them. What is put has the hash that it is named by.
+or as another remote has them. What is put has the hash that it is named by, and goes over what is damaged, at
+whatever depth that lies: readers may look there first.
 
 Blocking; many threads at once.
 """
@@ -57,7 +58,7 @@ class ContentMender:
 
     def _mend_archive(self, place: Place) -> Mended | None:
         name = place.name
-        for data in self._copies(name, ARCHIVE_INDEX, LARGEST, place.depth):
+        for data in self._copies(name, ARCHIVE_INDEX, LARGEST):
             try:
                 index = decode_archive(data, name.digest)
             except ObjectCorrupt:
@@ -66,7 +67,7 @@ class ContentMender:
             if found is not None:
                 source, archive = found
                 self._put(name.key(ARCHIVE, place.depth), archive)
-                self._put(name.key(ARCHIVE_INDEX, place.depth), data)
+                self._put(self._key_of(name, ARCHIVE_INDEX, place.depth), data)
                 return source, {(name.key(ARCHIVE, place.depth), f"sha256:{name.digest}"): index.size}
         return None
 
@@ -86,14 +87,14 @@ class ContentMender:
         return None
 
     def _mend_parts(self, place: Place, oid: Oid, damaged: bool) -> Mended | None:
-        for data in self._copies(place.name, PARTS_INDEX, LARGEST, place.depth):
+        for data in self._copies(place.name, PARTS_INDEX, LARGEST):
             try:
                 index = decode_parts(data, oid)
             except ObjectCorrupt:
                 continue
             found = self._put_parts(index, damaged)
             if found is not None:
-                self._put(place.name.key(PARTS_INDEX, place.depth), data)
+                self._put(self._key_of(place.name, PARTS_INDEX, place.depth), data)
                 return found
         return None
 
@@ -103,27 +104,42 @@ class ContentMender:
         put: dict[Key, int] = {}
         for piece in index.pieces():
             self._crew.check()
-            name = ContentName.of_part(piece.part)
-            if self._has_part(piece, read=damaged):
+            key, is_sound = self._look_at_part(piece, read=damaged)
+            if is_sound:
                 continue
             found = self._part(index.oid, piece)
             if found is None:
                 return None
             source, data = found
-            self._put(name.key(WHOLE), data)
-            put[name.key(WHOLE), f"sha256:{piece.part}"] = piece.length
+            self._put(key, data)
+            put[key, f"sha256:{piece.part}"] = piece.length
         return source, put
 
-    def _has_part(self, piece: Piece, *, read: bool) -> bool:
+    def _look_at_part(self, piece: Piece, *, read: bool) -> tuple[str, bool]:
+        """Where a part lies, or is to lie, and whether it is sound there. Raises `RemoteError`."""
         name = ContentName.of_part(piece.part)
-        try:
-            if read:
-                data = self._read(self._storage, name, WHOLE, PIECE_LIMIT)
-                return hashlib.sha256(data).hexdigest() == piece.part
-            address = Address(name.key(WHOLE))
-            return self._patience.run(partial(self._storage.size, address)) == piece.length
-        except (RemoteMissing, RemoteCorrupt):
-            return False
+        for key in name.keys(WHOLE):
+            address = Address(key)
+            try:
+                if read:
+                    data = self._patience.run(partial(read_whole, self._storage, address, PIECE_LIMIT))
+                    return key, hashlib.sha256(data).hexdigest() == piece.part
+                return key, self._patience.run(partial(self._storage.size, address)) == piece.length
+            except RemoteMissing:
+                continue
+            except RemoteCorrupt:
+                return key, False
+        return name.key(WHOLE), False
+
+    def _key_of(self, name: ContentName, file: str, likely: int) -> str:
+        """Where a file lies, at whatever depth, or is to lie. Raises `RemoteError`."""
+        for key in name.keys(file):
+            try:
+                self._patience.run(partial(self._storage.size, Address(key)))
+            except RemoteMissing:
+                continue
+            return key
+        return name.key(file, likely)
 
     def _part(self, oid: Oid, piece: Piece) -> tuple[str, bytes] | None:
         try:
@@ -136,12 +152,10 @@ class ContentMender:
                 return other.name, data
         return None
 
-    def _copies(self, name: ContentName, file: str, limit: int, depth: int) -> Iterator[bytes]:
+    def _copies(self, name: ContentName, file: str, limit: int) -> Iterator[bytes]:
         """A file as the remote has it, and as the others do."""
         try:
-            yield self._patience.run(
-                partial(read_whole, self._storage, Address(name.key(file, depth)), limit)
-            )
+            yield self._read(self._storage, name, file, limit)
         except RemoteError:
             pass
         for other in self._others:

@@ -35,6 +35,8 @@ class Inspection:
         self._patience = patience
         self._contents = ContentFiles(remote, crew, patience)
         self._lock = threading.Lock()
+        self.moved: dict[Key, Key] = {}
+        """What lies at another depth of prefix directories than logs say, and where they say that it lies."""
 
     def look(self, before: Holdings) -> dict[Key, int]:
         """What is on the remote, with its length, as far as it can be listed or logs tell of it.
@@ -58,7 +60,9 @@ class Inspection:
 
     def _ask_all(self, keys: Sequence[Key], before: Holdings, found: dict[Key, int]) -> None:
         contents = [key for key in keys if is_content(key)]
-        found.update(self._contents.look(contents, before.there, listing=self._report.can_list))
+        there = self._contents.look(contents, before.there, listing=self._report.can_list)
+        found.update(((one.path, key[1]), one.size) for key, one in there.items())
+        self.moved = {(one.path, key[1]): key for key, one in there.items() if one.path != key[0]}
         others = [key for key in keys if not is_content(key)]
         self._crew.each(others, lambda key: self._ask(key, found), JOBS)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from store.contents.catalogue import Catalogue
-from store.contents.names import ARCHIVE, PARTS_INDEX, WHOLE, ContentName
+from store.contents.names import ARCHIVE, PARTS_INDEX, WHOLE, WRITTEN_DEPTH, ContentName, Place
 from store.layouts import object_path
 from store.oid import Oid
 
@@ -25,10 +25,17 @@ class Places:
     """Their lengths in bytes."""
     plain_manifests: set[Oid] = field(default_factory=set)
     """That lie in DVC's place."""
+    depths: dict[tuple[ContentName, str], int] = field(default_factory=dict)
+    """Of files that do not lie where we put them."""
 
     def note(self, oid: Oid, where: str, size: int) -> None:
         self.kept.setdefault(oid.algorithm, {})[oid.digest] = where
         self.sizes.setdefault(oid.algorithm, {})[oid.digest] = size
+
+    def note_depth(self, place: Place) -> None:
+        """A file is there, at that depth of prefix directories."""
+        if place.depth != WRITTEN_DEPTH:
+            self.depths[place.name, place.file] = place.depth
 
     def find(self, algorithm: str, digest: str) -> str:
         """Where a content is; empty where it is not."""
@@ -40,8 +47,11 @@ class Places:
         if where == PLAIN:
             return object_path(oid)
         if where in (WHOLE, PARTS_INDEX):
-            return ContentName.of(oid).key(where)
-        return ContentName.of_archive(where).key(ARCHIVE)
+            return self._key(ContentName.of(oid), where)
+        return self._key(ContentName.of_archive(where), ARCHIVE)
+
+    def _key(self, name: ContentName, file: str) -> str:
+        return name.key(file, self.depths.get((name, file), WRITTEN_DEPTH))
 
     def catalogue(self, manifest: Oid, named: Iterable[str]) -> Catalogue:
         """Of a manifest that names contents whose places are known; it says nothing of those in DVC's."""

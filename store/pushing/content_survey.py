@@ -21,10 +21,13 @@ from store.contents.names import (
     ARCHIVE_INDEX,
     ARCHIVES,
     CATALOGUE,
+    DEPTHS,
     PARTS,
     PARTS_INDEX,
     WHOLE,
+    WRITTEN_DEPTH,
     ContentName,
+    Place,
     namespace_directory,
     parse_key,
 )
@@ -51,8 +54,9 @@ Lengths = Mapping[str, Mapping[str, int]]
 class ContentShelves:
     """Contents in directories of their own; what was found, and how, is kept."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, places: Places) -> None:
         self._storage = storage
+        self._places = places
         self._lock = threading.Lock()
         self.whole: dict[tuple[str, str], int] = {}
         self.in_parts: set[tuple[str, str]] = set()
@@ -64,7 +68,7 @@ class ContentShelves:
         for key, size, *_ in self._storage.list(namespace_directory(kind, prefix)):
             place = parse_key(key)
             if place is not None and not place.name.is_tree:
-                yield place.name.digest, self._note((kind, place.name.digest), place.file, size)
+                yield place.name.digest, self._note(place, size)
 
     def list_all(self, kind: str) -> Iterator[tuple[str, int]]:
         return self.list(kind, "")
@@ -75,16 +79,17 @@ class ContentShelves:
         files += [PARTS_INDEX] if wanted.size == NOT_HERE else []
         for file in files:
             try:
-                size = _ask(self._storage, name, file)
+                return self._note(*_ask(self._storage, name, file))
             except RemoteMissing:
                 continue
-            return self._note((wanted.kind, wanted.name), file, size)
         raise RemoteMissing(f"there is no {wanted.name}")
 
-    def _note(self, content: tuple[str, str], file: str, size: int) -> int:
+    def _note(self, place: Place, size: int) -> int:
         """How long the content is, as far as its key tells; `NOT_HERE` where its index must be read."""
+        content = place.name.namespace, place.name.digest
         with self._lock:
-            if file == PARTS_INDEX:
+            self._places.note_depth(place)
+            if place.file == PARTS_INDEX:
                 self.in_parts.add(content)
                 return NOT_HERE
             self.whole[content] = size
@@ -110,7 +115,7 @@ class PartShelves:
         return self.list(kind, "")
 
     def size(self, wanted: Wanted) -> int:
-        return _ask(self._storage, ContentName(wanted.kind, wanted.name), WHOLE)
+        return _ask(self._storage, ContentName(wanted.kind, wanted.name), WHOLE)[1]
 
 
 class PlainShelves(ObjectShelves):
@@ -168,7 +173,7 @@ class ContentSurvey:
                 algorithm, ((d, size) for d, size in lengths.items() if not places.find(algorithm, d))
             )
         ]
-        shelves = ContentShelves(self._storage)
+        shelves = ContentShelves(self._storage, places)
         lacking = {(one.kind, one.name) for one in self._survey(shelves).find(left)}
         in_parts: list[tuple[Oid, int]] = []
         for directory in left:
@@ -253,7 +258,7 @@ class ContentSurvey:
         }
         if not any(small.values()):
             return
-        hits = self._archives(small, manifests)
+        hits = self._archives(small, manifests, places)
         # Of those that have the same contents the one with most: so a catalogue names as few as can be.
         for _, name, index in sorted(hits, key=lambda hit: (-hit[0], hit[1])):
             some = small[index.algorithm]
@@ -264,7 +269,7 @@ class ContentSurvey:
                     places.note(Oid(digest, algorithm=index.algorithm), name, size)
 
     def _archives(
-        self, wanted: Mapping[str, set[str]], manifests: Iterable[Oid]
+        self, wanted: Mapping[str, set[str]], manifests: Iterable[Oid], places: Places
     ) -> list[tuple[int, str, ArchiveIndex]]:
         """The archives that have contents that are wanted: how many, their names and indexes. They are
         there in their length."""
@@ -276,6 +281,7 @@ class ContentSurvey:
                 self._crew.check()
                 place = parse_key(key)
                 if place is not None and place.file == ARCHIVE:
+                    places.note_depth(place)
                     sizes[place.name.digest] = size
                 elif place is not None and place.file == ARCHIVE_INDEX:
                     names.add(place.name.digest)
@@ -306,8 +312,10 @@ class ContentSurvey:
                 if index is None or sizes.get(name, index.size) != index.size:
                     return
                 if name not in sizes:
-                    place = ContentName.of_archive(name)
-                    if self._patience.run(lambda: _ask(self._storage, place, ARCHIVE)) != index.size:
+                    archive = ContentName.of_archive(name)
+                    place, size = self._patience.run(partial(_ask, self._storage, archive, ARCHIVE))
+                    places.note_depth(place)
+                    if size != index.size:
                         return
             except (ObjectCorrupt, RemoteMissing):
                 return
@@ -321,16 +329,16 @@ class ContentSurvey:
         return found
 
 
-def _ask(storage: Storage, name: ContentName, file: str) -> int:
-    """The length of a file, at whatever depth it is; where nothing can be listed and all is asked for, only
-    where we put it. Raises `RemoteError`."""
-    keys = list(name.keys(file)) if storage.can_list else [name.key(file)]
-    for key in keys[:-1]:
+def _ask(storage: Storage, name: ContentName, file: str) -> tuple[Place, int]:
+    """Where a file is, at whatever depth, and its length; where nothing can be listed and all is asked for,
+    only where we put it. Raises `RemoteError`."""
+    *depths, last = DEPTHS if storage.can_list else (WRITTEN_DEPTH,)
+    for depth in depths:
         try:
-            return storage.size(Address(key))
+            return Place(name, file, depth), storage.size(Address(name.key(file, depth)))
         except RemoteMissing:
             continue
-    return storage.size(Address(keys[-1]))
+    return Place(name, file, last), storage.size(Address(name.key(file, last)))
 
 
 def _digests(index: ArchiveIndex) -> list[str]:

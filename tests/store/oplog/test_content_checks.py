@@ -1,0 +1,183 @@
+"""Checks of content directories that are stopped, and remotes that say that they have what they lose."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from store.contents.names import ARCHIVE, ARCHIVE_INDEX, CATALOGUE, PARTS, PARTS_INDEX, WHOLE, Place
+from store.errors import RemoteUnreachable
+from store.oid import Oid
+from store.pushing import asking
+from store.remotes.opening import open_remote
+from store.remotes.spec import RemoteSpec
+from store.remotes.storage import UPLOADS
+from tests.mount.datasets import filler, md5
+from tests.store.oplog.content_pushes import FILES, few_bytes, places, push, readable
+from tests.store.oplog.remotes import Counted, User, dies
+from tests.store.remotes.contract import LIMITS
+
+__all__ = ["few_bytes"]
+
+pytestmark = pytest.mark.usefixtures("few_bytes")
+
+SECOND = {"a": b"a", "c": b"c", "d": b"d", "large": filler(150 << 10, 7)}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.0)
+
+
+def new_user(home: Path) -> User:
+    return User(home / "user", RemoteSpec("far", str(home / "remote")))
+
+
+def copied(made: User, home: Path) -> User:
+    shutil.copytree(made.root, home / "remote")
+    shutil.copytree(made.home, home / "user")
+    return new_user(home)
+
+
+def find(user: User, wanted: Callable[[Place], bool]) -> Path:
+    return next(path for path, place in places(user.root) if wanted(place))
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> tuple[User, tuple[Oid, Oid]]:
+    """Two versions and a push that died; of every kind of file one is gone, or has gone bad."""
+    user = new_user(tmp_path / "made")
+    first, second = user.add(FILES), user.add(SECOND)
+    push(user, first)
+    push(user, second)
+    third = user.add({"e": b"e", "f": b"f", "more": filler(3000, 9)})
+    assert dies(lambda tell: push(user, third, storage=user.storage(tell)), 9)
+    find(user, lambda place: place.file == ARCHIVE).unlink()
+    find(user, lambda place: place.name.namespace == PARTS).unlink()
+    find(user, lambda place: place.file == WHOLE and place.name.digest == md5(FILES["whole"])).write_bytes(
+        b""
+    )
+    find(user, lambda place: place.file == CATALOGUE and place.name.oid == first).unlink()
+    find(user, lambda place: place.file == PARTS_INDEX and place.name.digest == md5(SECOND["large"])).unlink()
+    return user, (first, second)
+
+
+def everything(first: Oid, second: Oid) -> set[str]:
+    return {str(first), str(second), *map(md5, FILES.values()), *map(md5, SECOND.values())}
+
+
+def test_a_check_may_die_anywhere(tmp_path: Path, damaged: tuple[User, tuple[Oid, Oid]]) -> None:
+    """What could be read can be, and the next check mends the rest."""
+    made, oids = damaged
+    before = readable(made, *oids)
+    assert len(before) < len(everything(*oids))
+    number, died = 0, True
+    while died:
+        number += 1
+        user = copied(made, tmp_path / str(number))
+
+        def check(tell: Callable[[str], object], user: User = user) -> None:
+            user.check(user.storage(tell), repair=True, adopt=True)
+
+        died = dies(check, number)
+        assert readable(user, *oids) >= before
+        report = user.check(repair=True, adopt=True)
+        assert all(finding.mended for finding in report.findings) and not report.running
+        assert readable(user, *oids) == everything(*oids)
+        report = user.check(deep=True)
+        assert (report.findings, report.strays, report.ended) == ([], [], [])
+        assert all(stray.path.startswith(UPLOADS) for stray in report.stray_files)  # what was cut off
+        assert user.logs() == ["base"]
+    assert number > 30
+
+
+def test_a_remote_may_go_away_anywhere(tmp_path: Path, damaged: tuple[User, tuple[Oid, Oid]]) -> None:
+    """For good at the k-th call; the next check ends it."""
+    made, oids = damaged
+    before = readable(made, *oids)
+    number, failed = 0, True
+    while failed:
+        number += 5
+        user = copied(made, tmp_path / str(number))
+        storage = user.storage(lambda _: gone(storage, number))  # noqa: B023  # it is used before the next one
+        try:
+            user.check(storage, repair=True, adopt=True)
+            failed = False
+        except RemoteUnreachable:
+            pass
+        assert readable(user, *oids) >= before
+        user.check(repair=True, adopt=True)
+        assert readable(user, *oids) == everything(*oids)
+        assert not user.check(deep=True).findings
+
+
+def gone(storage: Counted, number: int) -> None:
+    if len(storage.keys) >= number:
+        raise RemoteUnreachable("it is gone")
+
+
+class Losing(Counted):
+    """A storage that acknowledges its `number`-th put, and forgets it."""
+
+    def __init__(self, user: User, number: int) -> None:
+        super().__init__(open_remote(user.spec, LIMITS).storage)
+        self._number = number
+        self.lost = ""
+
+    def put(self, key: str, parts: Iterable[bytes], size: int, *, if_absent: bool = False) -> bool:
+        with self._lock:
+            self._number -= 1
+            is_lost = not self._number
+        if not is_lost:
+            return super().put(key, parts, size, if_absent=if_absent)
+        self.lost = key
+        assert sum(map(len, parts)) == size
+        return True
+
+
+def push_plainly(user: User, oid: Oid, *, storage: Counted) -> None:
+    user.push(oid, storage=storage)
+
+
+@pytest.mark.parametrize("way", ["check", "push"])
+@pytest.mark.parametrize("send", [push_plainly, push], ids=["dvc", "content"])
+def test_what_a_push_has_put_is_lost(tmp_path: Path, send: Callable[..., object], way: str) -> None:
+    """Whichever put it is: a check names what cannot be read, and it or the next push puts it there."""
+    number, lost = 0, "something"
+    seen = set()
+    while lost:
+        number += 1
+        user = new_user(tmp_path / str(number))
+        old = user.add({"old": b"what was there before", "older": b"the same"})
+        send(user, old, storage=user.storage())
+        oid = user.add(FILES)
+        whole = {
+            str(oid),
+            str(old),
+            *map(md5, FILES.values()),
+            md5(b"what was there before"),
+            md5(b"the same"),
+        }
+        before = readable(user, old)
+        storage = Losing(user, number)
+        send(user, oid, storage=storage)
+        lost = storage.lost
+        seen.add(lost.rpartition("/")[2].partition("==")[0])
+        left = readable(user, oid, old)
+        assert left >= before
+        if way == "check":
+            report = user.check(repair=True)
+            named = {str(finding.oid) for finding in report.findings}
+            assert named >= whole - left and all(finding.mended for finding in report.findings)
+            if lost.endswith(CATALOGUE):
+                assert named == {str(oid)}
+        else:
+            send(user, oid, storage=user.storage())
+        assert readable(user, oid, old) == whole
+        report = user.check(deep=True)
+        assert (report.findings, report.strays, report.running) == ([], [], []), lost
+    assert {"begin", "end"} <= seen
+    assert send is push_plainly or {ARCHIVE, ARCHIVE_INDEX, CATALOGUE, PARTS_INDEX, WHOLE} <= seen
