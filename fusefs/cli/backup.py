@@ -24,6 +24,7 @@ from fusefs.cli.target_flags import add_place_flags, add_remote_flags, make_requ
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.fetching import JOBS
 from fusefs.interruption import Interrupted, interruptible
+from fusefs.lacking_manifests import bring_manifests
 from fusefs.logs import escape
 from store.backup.format import Recorded
 from store.backup.writing import write_backup
@@ -165,6 +166,9 @@ def _gather(
     try:
         return gather(outputs, before, datasets, cache)
     except ObjectMissing:
+        for dataset in datasets:  # those of versions that are left out, too
+            for error in bring_manifests(dataset, offline=wanted[0].request.offline).values():
+                print_error(str(error))
         for opened in wanted:
             _fetch(opened)
         return gather(outputs, before, datasets, cache)

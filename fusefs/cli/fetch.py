@@ -25,7 +25,8 @@ from fusefs.cli.target_flags import (
 )
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.directories import blob_directory, cache_directory
-from fusefs.fetching import JOBS, MOST_JOBS, Tally, fetch_files
+from fusefs.fetching import JOBS, MOST_JOBS, Tally, fetch_files, kind_of
+from fusefs.lacking_manifests import bring_manifests
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_cache_size
 from fusefs.remote_logs import publish_changes
@@ -97,6 +98,8 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("store").addHandler(logging.NullHandler())
     watched = not options.json and sys.stderr.isatty()
     fetch = Fetch(request, dataset, tree, Limits(options.cache_size, options.cache_free))
+    for error in bring_manifests(dataset, offline=options.offline).values():
+        fetch.tally.fail(kind_of(error), str(error))
     trio.run(partial(fetch.run, rows, options.jobs, TerminalProgress() if watched else None))
     if not options.offline:
         publish_changes(dataset)

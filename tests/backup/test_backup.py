@@ -136,15 +136,23 @@ def test_what_is_new_since_a_version(mounter: Mounter) -> None:
     compare(mounter, place / "data.dvc", SECOND)
 
 
-def test_what_is_missing_is_fetched_first(mounter: Mounter) -> None:
-    project, _ = new_versions(mounter)
+@pytest.mark.parametrize("layout", ["dvc", "content"])
+def test_what_is_missing_is_fetched_first(mounter: Mounter, layout: str) -> None:
+    """Manifests, too, which a version that was opened before does without."""
+    project, oids = new_versions(mounter)
     remote = mounter.home / "remote"
-    shutil.copytree(project.root / ".dvc/cache", remote)
+    for name in ("data@v1", "data@v2"):
+        push = ("push", name, "--remote", str(remote), "--layout", layout)
+        assert mounter.run(*push, cwd=project.root).returncode == 0
     shutil.rmtree(project.root / ".dvc/cache")
     file = mounter.home / "backup"
     done = mounter.run("backup", "data@v2", file, cwd=project.root)
     assert done.returncode == 1
     assert not file.exists()
+    since = ("backup", "data@v2", "--since", "v1", mounter.home / "since", "--remote", str(remote))
+    assert mounter.run(*since, cwd=project.root).returncode == 0
+    assert project.cache.place(oids[0]).exists() and not project.cache.place(md5(FIRST["a.txt"])).exists()
+    shutil.rmtree(project.root / ".dvc/cache")
     done = mounter.run("backup", "data@v2", file, "--remote", str(remote), cwd=project.root)
     assert done.returncode == 0, done.stderr
     compare(mounter, restore(mounter, file) / "data.dvc", SECOND)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -254,3 +255,15 @@ def test_dvc_finds_what_was_fetched(mounter: Mounter, pushed: Pushed, project: P
     )
     assert json.loads(status) == {}
     assert project.root == pushed.root
+
+
+def test_a_manifest_comes_again(mounter: Mounter, pushed: Pushed) -> None:
+    """A version that was opened before does without it, but DVC does not."""
+    for _ in range(2):
+        shutil.rmtree(pushed.cache, ignore_errors=True)
+        assert mounter.run("fetch", "data", cwd=pushed.root).returncode == 0
+        assert pushed.object(pushed.cache, pushed.oid).exists()
+    pushed.object(pushed.remote, pushed.oid).unlink()
+    pushed.object(pushed.cache, pushed.oid).unlink()
+    done = mounter.run("fetch", "data", cwd=pushed.root)
+    assert done.returncode == 1 and pushed.oid in done.stderr and "Traceback" not in done.stderr

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from store.cache_chain import CacheChain
+from store.collecting.remote_side import Interfered
 from store.contents import archiving
 from store.contents.names import ARCHIVE, ARCHIVE_INDEX, CATALOGUE, WHOLE, ContentName
+from store.errors import InputError
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.oplog import giving_way
 from store.oplog.push_log import PushLog
 from store.pushing.content_push import ContentPush
 from store.remotes.remote import Remote
@@ -161,6 +166,48 @@ def test_an_index_that_cannot_be_read_keeps_what_it_may_name(tmp_path: Path) -> 
         path.with_name(ARCHIVE) for path in archives
     ]
     assert not case.has(old) and not case.place(ContentName.of(old), CATALOGUE).exists()
+
+
+def test_pushes_and_collections_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order their steps come, no manifest names what is gone."""
+    monkeypatch.setattr(giving_way, "PAUSE_SECONDS", 0.01)
+    case, user, old, new = make(tmp_path)
+    other = User(tmp_path / "other", RemoteSpec("afar", str(case.root)), access="b" * 16)
+    theirs = Case(Cache(other.cache), case.root, old)
+    chance = random.Random(5)
+    again = {**OLD, "more": b"more"}
+    versions = [theirs.add(dict(chance.sample(sorted(again.items()), 7))) for _ in range(3)]
+    failures: list[BaseException] = []
+
+    def push_all() -> None:
+        for oid in versions:
+            push(theirs, other, oid)
+
+    def collect_often() -> None:
+        for _ in range(4):
+            try:
+                collect(user, new)
+            except Interfered:
+                continue
+            except InputError as error:
+                assert "has begun" in str(error) or "others are working" in str(error)
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    for _ in range(4):
+        threads = [threading.Thread(target=guarded, args=[work]) for work in (push_all, collect_often)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        assert case.contents().keys() >= names(new, NEW)  # and all that manifests name is there, and right
+        report = user.check()
+        assert (report.findings, report.running) == ([], [])
 
 
 def test_it_may_die_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
