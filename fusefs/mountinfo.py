@@ -20,6 +20,7 @@ FSTYPE: Final = "fuse.fusefs"
 NATIVE_FSTYPE: Final = "overlay"
 NATIVE_SOURCE: Final = "fusefs:"
 """What the source of a mount in native mode begins with; what the user named comes behind."""
+AUTOMOUNT_FSTYPE: Final = "autofs"
 MAX_LINKS: Final = 40
 """Symbolic links followed in one path; the kernel's own limit."""
 
@@ -47,6 +48,11 @@ class Mount:
     def is_native(self) -> bool:
         """An overlay of ours (`fusefs.native.layers`)."""
         return self.fstype == NATIVE_FSTYPE and self.source.startswith(NATIVE_SOURCE)
+
+    @property
+    def is_automount(self) -> bool:
+        """A place where an automounter has something mounted on top as soon as anybody looks."""
+        return self.fstype == AUTOMOUNT_FSTYPE
 
     @property
     def target(self) -> str:

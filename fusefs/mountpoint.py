@@ -35,12 +35,17 @@ def claim_mountpoint(path: str, *, nonempty: bool) -> str:
     except OSError as error:
         raise InputError(f"mountpoint {path}: {error.strerror}") from error
     mount = mountinfo.mount_at(place, mounts)
-    if mount is not None:
+    if mount is not None and not mount.is_automount:
         _clear_dead(mount)
     try:
         _check_directory(place, nonempty)
     except OSError as error:
         raise InputError(_explain(place, error)) from error
+    if mount is not None and mount.is_automount:
+        # Whoever is not the automounter's has just had it mount there what it has.
+        came = mountinfo.mount_at(place, mountinfo.read_mounts())
+        if came is not None and came != mount:
+            _clear_dead(came)
     return place
 
 
@@ -53,7 +58,7 @@ def _clear_dead(mount: Mount) -> None:
         )
     kernel_mount.unmount(mount, lazy=True)
     below = mountinfo.mount_at(mount.mountpoint, mountinfo.read_mounts())
-    if below is not None:
+    if below is not None and not below.is_automount:
         _clear_dead(below)
 
 

@@ -72,7 +72,7 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
     for cache in dataset.caches:
         forbid_overlap(place, cache)
     log = options.log or ("" if options.foreground else default_log(name_log(place)))
-    choice = choose(dataset, options)
+    choice = choose(dataset, options, place)
     plan = make_plan(request, dataset, place, options, log, choice)
     try:
         _mount(plan, choice, options)

@@ -34,17 +34,19 @@ class Choice:
     layers: tuple[str, ...] = ()
 
 
-def choose(dataset: Dataset, options: MountOptions) -> Choice:
-    """The mode in which to mount, from here. Raises as `settle`."""
-    return settle(prefer(dataset, options), options)
+def choose(dataset: Dataset, options: MountOptions, place: str) -> Choice:
+    """The mode in which to mount at `place`, from here. Raises as `settle`."""
+    return settle(prefer(dataset, options, place), options)
 
 
-def prefer(dataset: Dataset, options: MountOptions) -> Choice:
-    """The mode in which to mount if the kernel allows it. Raises as `settle`."""
+def prefer(dataset: Dataset, options: MountOptions, place: str = "") -> Choice:
+    """The mode in which to mount, at `place` or where nobody else looks, if the kernel allows it. Raises as
+    `settle`."""
     if options.mode == FUSE:
         return Choice(FUSE)
     try:
         _check_options(options)
+        _check_place(place)
         return Choice(NATIVE, layers=find_layers(dataset))
     except MountFailed as error:
         return _give_way(error, options)
@@ -91,6 +93,14 @@ def _check_options(options: MountOptions) -> None:
         raise MountFailed("revisions side by side are directories there, and links in native mode")
     if options.view:
         raise MountFailed("a view at the root is shown in fuse mode")
+
+
+def _check_place(place: str) -> None:
+    """Raises `MountFailed` where a child of the daemon, which mounts in native mode, would wait for itself:
+    an automounter's place is closed to all but its own process group until something is mounted there."""
+    mount = mountinfo.mount_at(place, mountinfo.read_mounts())
+    if mount is not None and mount.is_automount:
+        raise MountFailed("an automounter lets nobody mount there but the command that it has started")
 
 
 def find_layers(dataset: Dataset) -> tuple[str, ...]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, SECONDS, SmallDataset
-from tests.process.conftest import LEAVE_OTHERS, await_end, list_daemons
+from tests.patience import until
+from tests.process.conftest import LEAVE_OTHERS, PATH, await_end, list_daemons
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
+WHY_AUTOMOUNTED = "an automounter lets nobody mount there but the command that it has started"
 
 
 def run(
@@ -36,8 +40,8 @@ def helper(directory: Path, *arguments: str | Path, **environment: str) -> subpr
 
 
 @pytest.fixture
-def options(dataset: SmallDataset, tmp_path: Path) -> str:
-    return f"cache={dataset.cache},log={tmp_path}/the.log"
+def options(dataset: SmallDataset, tmp_path: Path, mode: str) -> str:
+    return f"mode={mode},cache={dataset.cache},log={tmp_path}/the.log"
 
 
 @pytest.mark.parametrize("fstype", ["fusefs", "fuse.fusefs"])
@@ -151,3 +155,71 @@ def test_another_mount_namespace(
         assert run([*enter, "umount", mountpoint], tmp_path).returncode == 0
         assert await_end(daemon)
         other.communicate("\n", timeout=SECONDS)
+
+
+needs_autofs = pytest.mark.skipif(
+    "autofs" not in Path("/proc/filesystems").read_text().split(), reason="this kernel has no autofs"
+)
+
+
+def automount(place: Path, reader: Sequence[str | Path], mounter: Sequence[str | Path]) -> dict[str, Any]:
+    """What came of it when `reader` looked at a place that `mounter` is to mount on."""
+    words = [json.dumps([str(word) for word in command]) for command in (reader, mounter)]
+    script = Path(__file__).with_name("automounter.py")
+    line = ["unshare", "--mount", "--propagation=private", "sh", "-ec", f'{LEAVE_OTHERS}\nexec "$@"', "sh"]
+    done = subprocess.run(
+        [*line, sys.executable, script, place, *words],
+        env={"PYTHONPATH": str(ROOT), "PATH": PATH, "XDG_CACHE_HOME": str(place.parent / "trees")},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@needs_autofs
+def test_an_automounter_has_it_mounted_on_demand(
+    dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str
+) -> None:
+    """As `x-systemd.automount` does: who looks waits, and gets the version. In native mode the daemon's child
+    would have to mount, which the kernel would keep waiting, too."""
+    automatic = options.replace("mode=native", "mode=auto").replace("mode=fuse", "mode=auto")
+    reader = ["cat", mountpoint / "a/0.txt", mountpoint / ".fusefs/status"]
+    found = automount(
+        mountpoint, reader, ["/bin/mount", "-t", "fusefs", "-o", automatic, dataset.oid, mountpoint]
+    )
+    assert found["mounter"] == [0, "", ""]
+    assert found["types"] == ["autofs", "fuse.fusefs"]
+    status, said, complaint = found["reader"]
+    assert (status, complaint) == (0, "")
+    content = dataset.files["a/0.txt"].decode()
+    assert said.startswith(content)
+    assert json.loads(said.removeprefix(content))["why_fuse"] == WHY_AUTOMOUNTED
+    until(lambda: list_daemons(mountpoint) == [])
+    assert "Traceback" not in (tmp_path / "the.log").read_text()
+
+
+@needs_autofs
+def test_an_automounter_is_told_what_is_wrong(
+    dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str
+) -> None:
+    mounter = ["/bin/mount", "-t", "fusefs", "-o", f"{options},mode=native", dataset.oid, mountpoint]
+    found = automount(mountpoint, ["cat", mountpoint / "a/0.txt"], mounter)
+    status, _, complaint = found["mounter"]
+    assert status != 0
+    assert complaint == f"fusefs: native mode is not possible: {WHY_AUTOMOUNTED}\n"
+    assert found["reader"][0] != 0  # and does not wait any longer
+    assert found["types"] == ["autofs"]
+
+
+@needs_autofs
+def test_who_is_not_the_automounter_finds_it_mounted(
+    dataset: SmallDataset, mountpoint: Path, options: str
+) -> None:
+    by_hand = [sys.executable, "-m", "fusefs.cli", "mount", "-o", options, dataset.oid, mountpoint]
+    found = automount(mountpoint, by_hand, ["mount", "-t", "tmpfs", "theirs", mountpoint])
+    assert found["reader"] == [1, "", f"fusefs: {mountpoint} is mounted already: tmpfs from theirs\n"]
+    assert found["types"] == ["autofs", "tmpfs"]
