@@ -26,7 +26,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 SECONDS = 60.0
 OTHER_MODE = os.environ.get("FUSEFS_TEST_MODE", "fuse")
-"""In which the tests mount that do not name a mode; the suite has no time for all of them in both."""
+"""In which the tests mount that do not name a mode: the suite has no time for all of them in both, so
+`scripts/soak` runs them in native mode."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -36,6 +37,8 @@ class Fusefs:
 
     environment: Mapping[str, str]
     directory: Path
+    mode: str = ""
+    """How to mount where the words do not say it; empty: as the command does by itself."""
 
     def __call__(
         self, *arguments: str | Path, cwd: Path | None = None, check: bool = False, stdin: str = ""
@@ -68,7 +71,10 @@ class Fusefs:
         )
 
     def command(self, *arguments: str | Path) -> Sequence[str]:
-        return [sys.executable, "-m", "fusefs.cli", *map(str, arguments)]
+        words = [str(argument) for argument in arguments]
+        if self.mode and words and words[0] in ("mount", "run"):
+            words[1:1] = [f"--mode={self.mode}"]  # one that the words give comes later, and holds
+        return [sys.executable, "-m", "fusefs.cli", *words]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -91,13 +97,13 @@ def mode(request: pytest.FixtureRequest) -> str:
     return wanted
 
 
-def private_fusefs(directory: Path) -> Fusefs:
-    """The command with home and XDG directories below `directory`."""
+def private_fusefs(directory: Path, mode: str = "") -> Fusefs:
+    """The command with home and XDG directories below `directory`; `mode` as in `Fusefs`."""
     home = directory / "home"
     home.mkdir()
     xdg = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("STATE", "CACHE", "DATA", "CONFIG")}
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM") if name in os.environ}
-    return Fusefs({**kept, **xdg, "HOME": str(home), "PYTHONPATH": str(ROOT)}, directory)
+    return Fusefs({**kept, **xdg, "HOME": str(home), "PYTHONPATH": str(ROOT)}, directory, mode)
 
 
 @pytest.fixture

@@ -110,6 +110,12 @@ class User:
 
 
 @pytest.fixture
+def fusefs(tmp_path: Path, mode: str) -> Fusefs:
+    """The command, as root, which mounts in `mode`."""
+    return private_fusefs(tmp_path, mode)
+
+
+@pytest.fixture
 def user() -> Iterator[User]:
     """The user `nobody`, in a directory of their own: pytest's are closed to everybody but root."""
     Path("/dev/fuse").chmod(0o666)  # as distributions ship it; some containers have 0600

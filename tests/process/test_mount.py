@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -30,13 +31,11 @@ def is_mounted(path: Path) -> bool:
 
 
 @pytest.fixture
-def mount(fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, mode: str) -> Callable[..., int]:
+def mount(fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path) -> Callable[..., int]:
     """Mounts the dataset at `mountpoint`; the daemon's pid."""
 
     def mount_it(*options: str | Path) -> int:
-        fusefs(
-            "mount", f"--mode={mode}", "--cache", dataset.cache, *options, dataset.oid, mountpoint, check=True
-        )
+        fusefs("mount", "--cache", dataset.cache, *options, dataset.oid, mountpoint, check=True)
         (pid,) = list_daemons(mountpoint)
         return pid
 
@@ -92,11 +91,27 @@ def test_the_daemon_has_nothing_of_the_caller(mount: Callable[..., int], tmp_pat
     assert files[3] == files[4]
 
 
-def test_read_ahead_is_raised(mount: Callable[..., int], mountpoint: Path) -> None:
-    mount("--read-ahead=512K")
+@BOTH_MODES
+def read_aheads() -> Counter[int]:
+    """How many file systems have what read-ahead, in KiB."""
+    found: Counter[int] = Counter()
+    for setting in Path("/sys/class/bdi").glob("*/read_ahead_kb"):
+        with contextlib.suppress(OSError):  # it was unmounted meanwhile
+            found[int(setting.read_text())] += 1
+    return found
+
+
+@BOTH_MODES
+def test_read_ahead_is_raised(mount: Callable[..., int], mountpoint: Path, mode: str) -> None:
+    """Of what is read through the daemon. In native mode that is mounted where nobody sees it."""
+    before = read_aheads()
+    raised = next(size for size in range(2048 + os.getpid() % 512 * 4, 8192, 4) if not before[size])  # pages
+    mount(f"--read-ahead={raised}K")
     found = mountinfo.mount_at(str(mountpoint), mountinfo.read_mounts())
     assert found is not None
-    assert Path(f"/sys/class/bdi/{found.device}/read_ahead_kb").read_text().strip() == "512"
+    if mode == "fuse":
+        assert int(Path(f"/sys/class/bdi/{found.device}/read_ahead_kb").read_text()) == raised
+    assert read_aheads()[raised] == 1
 
 
 @BOTH_MODES
@@ -126,6 +141,7 @@ def test_a_signal_unmounts(mount: Callable[..., int], mountpoint: Path, number: 
     assert list(mountpoint.iterdir()) == []
 
 
+@BOTH_MODES
 def test_hangup_opens_the_log_anew(mount: Callable[..., int], tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     pid = mount("--log", log)
@@ -162,6 +178,7 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_is_cleared(
         assert sorted(path.name for path in mountpoint.iterdir()) == ["a", "b"]
 
 
+@BOTH_MODES
 def test_a_hung_daemon_hangs_nobody(mount: Callable[..., int], fusefs: Fusefs, mountpoint: Path) -> None:
     pid = mount()
     os.kill(pid, signal.SIGSTOP)
@@ -210,7 +227,7 @@ def test_a_busy_mount_names_its_holders(mount: Callable[..., int], fusefs: Fusef
 
 @BOTH_MODES
 def test_the_foreground_speaks_to_its_service_manager(
-    fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path, mode: str
+    fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = f"\0fusefs-test-{os.getpid()}-{tmp_path.name}"
@@ -218,9 +235,7 @@ def test_the_foreground_speaks_to_its_service_manager(
         manager.settimeout(SECONDS)
         environment = {**fusefs.environment, "NOTIFY_SOCKET": "@" + address[1:]}
         with subprocess.Popen(
-            fusefs.command(
-                "mount", f"--mode={mode}", "--foreground", "--cache", dataset.cache, dataset.oid, mountpoint
-            ),
+            fusefs.command("mount", "--foreground", "--cache", dataset.cache, dataset.oid, mountpoint),
             env=environment,
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
@@ -251,7 +266,9 @@ def test_the_daemons_error_is_the_commands_own(
     (broken / "__init__.py").write_text("raise RuntimeError('trio is broken')")
     # Found before the real one by the daemon alone: the command does not import it.
     environment = {**fusefs.environment, "PYTHONPATH": f"{fusefs.environment['PYTHONPATH']}:{broken.parent}"}
-    done = Fusefs(environment, tmp_path)("mount", "--cache", dataset.cache, dataset.oid, mountpoint)
+    done = Fusefs(environment, tmp_path, fusefs.mode)(
+        "mount", "--cache", dataset.cache, dataset.oid, mountpoint
+    )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "trio is broken" in done.stderr
     assert not is_mounted(mountpoint)
@@ -269,8 +286,8 @@ def test_a_signal_while_it_starts_leaves_nothing(
         f"import signal\nopen({str(started)!r}, 'w').close()\nsignal.pause()\n"
     )
     environment = {**fusefs.environment, "PYTHONPATH": f"{fusefs.environment['PYTHONPATH']}:{stuck.parent}"}
-    with Fusefs(environment, tmp_path).start(
-        "mount", f"--mode={mode}", "--cache", dataset.cache, dataset.oid, mountpoint
+    with Fusefs(environment, tmp_path, mode).start(
+        "mount", "--cache", dataset.cache, dataset.oid, mountpoint
     ) as command:
         started.read_bytes()  # returns when the daemon is there
         assert is_mounted(mountpoint) == (mode == "fuse")  # what is native is mounted when it is served
@@ -280,6 +297,7 @@ def test_a_signal_while_it_starts_leaves_nothing(
     assert list_daemons(mountpoint) == []
 
 
+@BOTH_MODES
 def test_data_cannot_pass_for_the_status(fusefs: Fusefs, mountpoint: Path, tmp_path: Path) -> None:
     lie = {field.name: None for field in fields(Status)} | {"mountpoint": "/", "pid": 1, "oid": "a lie"}
     dataset = small_dataset(tmp_path / "cache", {".fusefs/status": json.dumps(lie).encode()})
@@ -289,12 +307,13 @@ def test_data_cannot_pass_for_the_status(fusefs: Fusefs, mountpoint: Path, tmp_p
     fusefs("umount", mountpoint, check=True)
 
 
+@BOTH_MODES
 def test_status_of_a_path_in_the_mount(
-    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path
+    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, mode: str
 ) -> None:
     pid = mount()
     status = json.loads(fusefs("status", "--json", mountpoint / "a", check=True).stdout)
-    assert (status["pid"], status["oid"], status["mode"]) == (pid, dataset.oid, "fuse")
+    assert (status["pid"], status["oid"], status["mode"]) == (pid, dataset.oid, mode)
     assert (status["mountpoint"], status["state"]) == (str(mountpoint), "ok")
     shown = fusefs("status", mountpoint, check=True).stdout
     assert f"process {pid}" in shown

@@ -10,7 +10,7 @@ import pytest
 from fusefs import mountinfo
 from tests.conftest import Fusefs, SmallDataset
 
-pytestmark = [pytest.mark.fuse, pytest.mark.root]
+pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("fuse", "native")]
 
 Refuse = Callable[..., str]
 

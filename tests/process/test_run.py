@@ -92,6 +92,7 @@ def test_the_command_finds_the_mount(run: Runner, user: User, who: str) -> None:
         assert done.stderr == ""
 
 
+@BOTH_MODES
 def test_ids_and_capabilities_are_kept(run: Runner, who: str) -> None:
     show = ["sh", "-c", "id -u; id -g; id -G; grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status"]
     done = run(*show)
@@ -105,6 +106,7 @@ def test_ids_and_capabilities_are_kept(run: Runner, who: str) -> None:
         assert {int(line.split()[1], 16) for line in capabilities} == {0}
 
 
+@BOTH_MODES
 def test_supplementary_groups_still_open_doors(run: Runner, user: User) -> None:
     door = user.mountpoint.with_name("door")
     door.write_text("open")
@@ -148,13 +150,14 @@ def test_our_own_failure_is_125(fusefs: Fusefs, tmp_path: Path) -> None:
     assert fusefs("run", "some.dvc").returncode == 2
 
 
-def test_a_daemon_that_fails_fails_the_run(user: User) -> None:
+@BOTH_MODES
+def test_a_daemon_that_fails_fails_the_run(user: User, mode: str) -> None:
     broken = user.mountpoint.with_name("broken") / "trio"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('trio is broken')")
     environment = dict(user.fusefs.environment)
     environment["PYTHONPATH"] += f":{broken.parent}"
-    done = Fusefs(environment, user.mountpoint)(
+    done = Fusefs(environment, user.mountpoint, mode)(
         "run", "--cache", user.dataset.cache, user.dataset.oid, "--", "true"
     )
     assert (done.returncode, done.stderr.count("\n")) == (125, 1)
@@ -214,6 +217,7 @@ def test_a_mount_for_one_command_outlives_its_daemon(run: Runner, user: User) ->
     assert done.stdout == user.dataset.files["b/1.txt"].decode() + "1,\n"
 
 
+@BOTH_MODES
 def test_a_command_that_leaves_a_child_in_the_mount(run: Runner) -> None:
     script = 'cd "$FUSEFS_MOUNT"; sleep 1000 >/dev/null 2>&1 & echo $!'
     done = run("sh", "-c", script)
@@ -233,6 +237,7 @@ def test_the_mount_is_not_seen_by_others(command: Callable[..., list[str]], user
         assert process.wait(SECONDS) == 0
 
 
+@BOTH_MODES
 def test_the_terminal_interrupts_the_command_once(fusefs: Fusefs, dataset: SmallDataset) -> None:
     script = """
 import signal, sys, os
