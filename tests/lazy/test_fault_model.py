@@ -13,7 +13,7 @@ from tests.lazy.faulty import QUICK, new_project
 from tests.mount.mounts import Mounter
 from tests.servers.raw_answers import raw_server, reset
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 STEPS = int(os.environ.get("FUSEFS_FAULT_STEPS", "7"))
 CHOSEN = os.environ.get("FUSEFS_FAULT_SEED")

@@ -42,7 +42,7 @@ from tests.servers.nginx import nginx
 from tests.servers.proxy import Proxy
 from tests.servers.raw_answers import RawServer, Script, raw_server, reset, say, say_raw
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 SMALL = {f"small/{number}": filler(20_000 + number, number) for number in range(6)}
 LARGE = {f"large/{number}": filler((6 << 20) + number, 100 + number) for number in range(4)}

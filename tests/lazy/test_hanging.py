@@ -18,7 +18,7 @@ from tests.mount.mounts import Mount, Mounter, read_status
 from tests.patience import until
 from tests.servers.raw_answers import Script, raw_server, reset, say, say_raw
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 READERS = 64
 ENDED = frozenset({errno.ENOTCONN, errno.ECONNABORTED})

@@ -36,6 +36,7 @@ from tests.servers.proxy import Faults, Proxy
 from tests.servers.raw_answers import Script, raw_server, reset, say
 
 pytestmark = pytest.mark.fuse
+BOTH_MODES = pytest.mark.modes("fuse", "native")
 
 MIB = 1 << 20
 LARGE = "large"
@@ -69,6 +70,7 @@ def fetched(mount: Mount) -> int:
     return int(mount.status()["bytes_remote"])
 
 
+@BOTH_MODES
 def test_a_large_object_goes_on_where_a_killed_daemon_was(mounter: Mounter, served: Served) -> None:
     with Proxy(("127.0.0.1", served.port)) as proxy:
         served.project.configure(proxy.url)
@@ -92,6 +94,7 @@ def test_a_large_object_goes_on_where_a_killed_daemon_was(mounter: Mounter, serv
     assert assert_only_right(served.project.cache, FILES) == 1
 
 
+@BOTH_MODES
 def test_two_daemons_share_what_they_fetch_of_a_large_object(mounter: Mounter, served: Served) -> None:
     mounts = [served.project.mount(mounter) for _ in range(2)]
     with ThreadPoolExecutor(4) as pool:
@@ -104,6 +107,7 @@ def test_two_daemons_share_what_they_fetch_of_a_large_object(mounter: Mounter, s
     assert assert_only_right(served.project.cache, FILES) == 1
 
 
+@BOTH_MODES
 def test_a_daemon_takes_over_when_the_one_that_fetches_is_killed(mounter: Mounter, served: Served) -> None:
     path = next(iter(SMALL))
     with Proxy(("127.0.0.1", served.port), Faults(stall_after=4_000)) as proxy:
@@ -123,6 +127,7 @@ def test_a_daemon_takes_over_when_the_one_that_fetches_is_killed(mounter: Mounte
     assert assert_only_right(served.project.cache, FILES) == 1
 
 
+@BOTH_MODES
 def test_an_object_that_vanishes_while_it_is_read(mounter: Mounter, served: Served) -> None:
     small = next(iter(SMALL))
     mount = served.project.mount(mounter)
@@ -140,6 +145,7 @@ def test_an_object_that_vanishes_while_it_is_read(mounter: Mounter, served: Serv
     assert f"object {md5(DATA)} is in none of the remotes far" in log
 
 
+@BOTH_MODES
 def test_an_object_that_is_exchanged_while_it_is_read(mounter: Mounter, served: Served) -> None:
     """Blocks of two states never come together: what is read then has been hashed, or is an error."""
     place = served.remote.place(md5(DATA))
@@ -163,6 +169,7 @@ def test_an_object_that_is_exchanged_while_it_is_read(mounter: Mounter, served: 
     assert assert_only_right(served.project.cache, FILES) == 1
 
 
+@BOTH_MODES
 def test_credentials_that_expire_in_mid_epoch_cost_no_file(mounter: Mounter, tmp_path: Path) -> None:
     """The server takes new ones from one moment to the next; the user's file has them by then."""
     remote = Cache(tmp_path / "remote")
@@ -185,6 +192,7 @@ def test_credentials_that_expire_in_mid_epoch_cost_no_file(mounter: Mounter, tmp
     assert SECRET not in log
 
 
+@BOTH_MODES
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_disk_that_fills_up_costs_no_reader_a_byte(
     mounter: Mounter, served: Served, tmp_path: Path

@@ -130,6 +130,7 @@ def use_everything(mount: Mount, cycles: int) -> None:
             mount.status()
 
 
+@pytest.mark.modes("fuse", "native")
 def test_a_daemon_that_is_used_does_not_grow(mounter: Mounter) -> None:
     cache = Cache(mounter.home / "objects")
     gone = b"this one is not there"

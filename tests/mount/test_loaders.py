@@ -12,7 +12,7 @@ import pytest
 from tests.mount.datasets import filler, md5
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 SECONDS = 80.0
 FILES = {

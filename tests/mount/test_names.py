@@ -12,7 +12,7 @@ import pytest
 from tests.mount.datasets import BROKEN_NAMES, STRANGE_NAMES
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 LONG = "/".join(["n" * 250] * 15 + ["bottom"])
 """3772 bytes: behind a mountpoint's own path, close to what one call takes."""

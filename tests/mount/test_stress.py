@@ -18,7 +18,7 @@ import pytest
 from tests.mount.datasets import Cache, filler, md5, write_folder
 from tests.mount.mounts import Mount, Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 READERS = 32
 STEPS = int(os.environ.get("FUSEFS_STRESS_STEPS", "60"))

@@ -14,7 +14,7 @@ import pytest
 from tests.mount.datasets import directories_of, md5, tree_of, varied_files, write_folder
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 TOOL_SECONDS = 60.0
 

@@ -12,7 +12,7 @@ import pytest
 from tests.mount.datasets import tree_of
 from tests.mount.mounts import Mounter
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 FILES = {"file": b"bytes", "directory/file": b"more", "other/file": b"others"}
 

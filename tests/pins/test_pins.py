@@ -47,6 +47,7 @@ def links(cache: Path) -> list[Path]:
     return [path for path in (cache / "fusefs").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+@pytest.mark.modes("fuse", "native")
 def test_a_gc_takes_nothing_from_a_mount(
     mounter: Mounter, repository: Path, run: Run, commit: Callable[[Path, Files, str], None]
 ) -> None:
@@ -118,6 +119,7 @@ def test_pins_are_links_in_a_private_directory(mounter: Mounter, legacy: bool) -
     assert not (cache.root / "fusefs").exists()
 
 
+@pytest.mark.modes("fuse", "native")
 def test_what_a_killed_daemon_left_is_removed_and_what_lives_is_not(mounter: Mounter) -> None:
     cache = Cache(mounter.home / "objects")
     oid = cache.put_dataset(FIRST)

@@ -214,6 +214,7 @@ def test_no_version_is_opened_for_a_listing(mounter: Mounter, versions: Project)
     assert len(mapped_trees(mount)) == 2
 
 
+@pytest.mark.modes("fuse")  # `test_revisions_side_by_side_are_links` is their test in native mode
 def test_all_that_match_side_by_side(mounter: Mounter, versions: Project) -> None:
     mount = mounter.mount("data", "--revs", "v*", cwd=versions.root)
     assert sorted(os.listdir(mount.path)) == ["v1", "v2"]

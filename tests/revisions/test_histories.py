@@ -17,7 +17,7 @@ from tests.mount.datasets import Cache, md5
 from tests.mount.mounts import Mounter
 from tests.revisions.projects import Project, Seen, look
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
 STEPS = int(os.environ.get("FUSEFS_HISTORY_STEPS", "12"))
 CHOSEN = os.environ.get("FUSEFS_HISTORY_SEED")

@@ -415,6 +415,7 @@ def test_images_that_a_remote_has_are_fetched_once(mounter: Mounter, tmp_path: P
         mount.umount()
 
 
+@pytest.mark.modes("fuse")  # a view at the root is for fuse mode alone
 def test_as_a_mount_of_its_own(mounter: Mounter) -> None:
     mount = mounter.mount_files(CAMERA, "--view", "chunks:2")
     assert sorted(os.listdir(mount.path)) == ["cam", *NAMES]
@@ -424,6 +425,7 @@ def test_as_a_mount_of_its_own(mounter: Mounter) -> None:
     assert sorted(os.listdir(mount.path / "cam" / "sub")) == NAMES
 
 
+@pytest.mark.modes("fuse")  # a view at the root is for fuse mode alone
 def test_a_switch_takes_the_names_along(mounter: Mounter, project: Project) -> None:
     for tag, files in (("v1", CAMERA), ("v2", {"sub/compressed/x.png": picture(20), "notes.txt": b"two"})):
         project.track("data", files)

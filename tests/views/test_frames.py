@@ -271,6 +271,7 @@ def test_the_table_tells_of_the_frames(shown: Shown) -> None:
     assert told["rotation"] == 90
 
 
+@pytest.mark.modes("fuse")  # a view at the root is for fuse mode alone
 def test_a_view_at_the_root(mounter: Mounter, videos: Videos) -> None:
     files = {"a/clip.mp4": videos.path("constant").read_bytes(), "text.txt": b"text", ".fusefs/x.txt": b"x"}
     mount = mounter.mount_files(files, "--view", "frames:png,scale=16x9", control=".fusefs-control")

@@ -421,6 +421,8 @@ def kernels_mounter(request: pytest.FixtureRequest, mounter: Mounter) -> Iterato
     if request.param == "newer":
         yield mounter
         return
+    if mounter.mode == "native":
+        pytest.skip("in native mode no kernel is told of names")
     older = OlderMounter(mounter.home, mounter.mode)
     (older.home / "older").mkdir()
     (older.home / "older" / "sitecustomize.py").write_text(OLDER_KERNEL)
@@ -429,6 +431,7 @@ def kernels_mounter(request: pytest.FixtureRequest, mounter: Mounter) -> Iterato
     assert (older.home / "told").exists()
 
 
+@pytest.mark.modes("fuse", "native")
 def test_a_switch_takes_the_view_along(kernels_mounter: Mounter, versions: Project) -> None:
     mounter = kernels_mounter
     mount = mounter.mount("data@v1", cwd=versions.root)
@@ -444,6 +447,7 @@ def test_a_switch_takes_the_view_along(kernels_mounter: Mounter, versions: Proje
     mount.umount()
 
 
+@pytest.mark.modes("fuse")  # a view at the root is for fuse mode alone
 def test_a_mount_of_shards(kernels_mounter: Mounter, versions: Project) -> None:
     mounter = kernels_mounter
     mount = mounter.mount("data@v1", "--view", "shards:2", cwd=versions.root)
