@@ -81,7 +81,9 @@ def add_parser(subparsers: Any) -> None:
         "--forget", action="store_true", help="fsck: strike from the logs what is lost for good"
     )
     parser.add_argument(
-        "--end-open", action="store_true", help="fsck: no machine works on an open transaction any more"
+        "--end-open",
+        action="store_true",
+        help="fsck: no machine works on an open transaction any more; logs that are torn go",
     )
     parser.add_argument("--trust", action="store_true", help="trust the project's configuration as your own")
 

@@ -24,7 +24,9 @@ def check_readable(name: str, journal: Journal) -> None:
 def check_logs(name: str, held: Holdings, projects: frozenset[str]) -> None:
     """Do the logs tell all that has to be known? Raises `InputError`."""
     if held.faults:
-        remedy = f"`fusefs remote fsck {name}` ends what was torn, and a newer fusefs reads its own logs"
+        remedy = (
+            f"`fusefs remote fsck {name} --end-open` ends what was torn; a newer fusefs reads its own logs"
+        )
         raise refuse(name, f"{held.faults[0]}; {remedy}")
     if held.open:
         begin = held.open[0].begin.name

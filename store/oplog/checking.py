@@ -2,21 +2,19 @@
 
     logs read → objects listed → logs read again → damage found by hashes → [mended] → ends → base
 
-Only what was in the logs before the listing goes into the base, and only that is covered by it: whatever
-others do meanwhile stands beside it, in logs of its own. A base is read back before the logs that it covers
-are removed, begins before their ends, so a crash leaves every object that was known known, and no transaction
-open that had ended. Objects are never removed here: a transaction that died is ended by what is there. As
-long as something is lost no base forgets it, unless that is wished.
+Only what was in the logs before the listing goes into the base (`store.oplog.bases`), and only that is
+covered by it: whatever others do meanwhile stands beside it, in logs of its own. Objects are never removed
+here: a transaction that died is ended by what is there. As long as something is lost no base forgets it,
+unless that is wished.
 
 Caller: `fusefs remote fsck`. Blocking; the caller's thread watches, others work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
-from typing import Final
 
 from store.contents.names import CATALOGUE, WHOLE, parse_key
 from store.errors import (
@@ -27,21 +25,18 @@ from store.errors import (
 )
 from store.layouts import object_path
 from store.oid import Oid
+from store.oplog.bases import write_base
 from store.oplog.content_files import IN_NO_LOG, NO_INDEX, is_content
-from store.oplog.holdings import Holdings, Key, Open, base_records
-from store.oplog.identities import new_transaction
+from store.oplog.holdings import Holdings, Key, Open
 from store.oplog.inspection import JOBS, Inspection
-from store.oplog.logs import DIRECTORY, Log, LogName, Record, format_oid, parse_oid, read_log, write_log
+from store.oplog.logs import Kind, Log, LogName, Record, format_oid, parse_oid, write_log
 from store.oplog.mending import Mender
 from store.oplog.report import Finding, Report, What, Wishes
 from store.oplog.transactions import Journal, is_running
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
 from store.remotes.remote import Remote
-from store.remotes.storage import Address
 from store.tree import UNKNOWN
-
-_DELETED_AT_ONCE: Final = 1000
 
 
 class Check:
@@ -71,8 +66,7 @@ class Check:
 
         Raises `RemoteError` where the remote cannot be asked, or does not take what is to be put."""
         journal, key = self._journal, self._journal.key
-        self._run(journal.refresh)
-        logs = list(journal.copies.logs(key))
+        logs = self._read_logs()
         before = journal.copies.settle(key)
         there = self._inspection.look(before)
         self._run(journal.refresh)
@@ -111,13 +105,36 @@ class Check:
             report.notes.append("no base is written as long as objects are lost or damaged")
         else:
             try:
-                circular = {fault.partition(": ")[0] for fault in before.faults}
-                sound = [log for log in logs if str(log.name) not in circular]
-                self._write_base({**base, **repaired}, sound, before.latest, ended)
+                faulty = {fault.partition(": ")[0] for fault in before.faults}
+                sound = [log for log in logs if str(log.name) not in faulty]
+                done = [*ended, *([self._name("end", self._repaired)] if self._repaired else [])]
+                torn = self._torn(logs) if self._wishes.end_all else []
+                report.base = write_base(journal, {**base, **repaired}, sound, before.latest, done, torn)
             except RemoteDenied as error:
                 report.notes.append(f"{error}; no base was written")
         report.notes += [fault for fault in after.faults if fault not in report.notes]
         report.notes += [note for note in journal.notes if note not in report.notes]
+
+    def _read_logs(self) -> list[Log]:
+        """All logs; those whose copies cannot be read as the remote has them now."""
+        journal = self._journal
+        self._run(journal.refresh)
+        logs = list(journal.copies.logs(journal.key))
+        faulty = [str(log.name) for log in logs if log.fault and not log.is_newer]
+        if faulty and self._remote.can_list:
+            with contextlib.suppress(CacheUnusable):
+                journal.copies.forget(journal.key, faulty)
+            self._run(journal.refresh)
+            logs = list(journal.copies.logs(journal.key))
+        return logs
+
+    def _torn(self, logs: Iterable[Log]) -> list[LogName]:
+        """Those that tell nobody anything, and that nobody is writing."""
+        return [log.name for log in logs if log.fault and not log.is_newer and self._is_dead(log.name)]
+
+    def _name(self, kind: Kind, transaction: str) -> LogName:
+        writer = self._journal.writer
+        return LogName(kind, writer.project, writer.access, transaction)
 
     def _run(self, work: Callable[[], object]) -> None:
         """In a thread, so that the caller can be interrupted."""
@@ -236,54 +253,6 @@ class Check:
             return {}
         finding.mended = source
         return {key: size}
-
-    def _write_base(
-        self,
-        base: dict[Key, int],
-        logs: Sequence[Log],
-        latest: Sequence[str],
-        ended: Sequence[LogName],
-    ) -> None:
-        """Write a base, and remove those of the `logs`, which are whole, that it stands for.
-
-        Raises `RemoteError`."""
-        transactions = {one.transaction for one in ended} | ({self._repaired} - {""})
-        covered = {log.name.transaction for log in logs if log.name.kind != "begin"}
-        if not transactions and (_is_one_base(logs, base) or not (logs or base)):
-            return
-        journal = self._journal
-        after = sorted({*latest, *transactions})
-        name = LogName("base", journal.writer.project, journal.writer.access, new_transaction())
-        projects = {log.name.project for log in logs}.union(*(log.projects for log in logs))
-        others = tuple(sorted(projects - {name.project}))
-        data = write_log(Log(name, tuple(after), list(base_records(base)), projects=others))
-        journal.put(str(name), data)
-        with self._remote.storage.read(Address(f"{DIRECTORY}{name}")) as body:
-            kept = b"".join(body)
-        if kept != data or read_log(name, kept).fault:
-            raise RemoteError(f"{self._remote.name} has kept another base than it was given; all logs stay")
-        self.report.base = True
-        # A log that a repair or an end has just written goes, too: the base comes after it.
-        gone = [log.name for log in logs if log.name.transaction in covered | transactions]
-        gone += [replace(one, kind="end") for one in ended]
-        gone += [replace(one, kind="begin") for one in gone if one.kind == "end"]  # which need not be here
-        if self._repaired:
-            writer = journal.writer
-            gone += [LogName(k, writer.project, writer.access, self._repaired) for k in ("begin", "end")]
-        for of_kind in (("begin",), ("end", "base")):
-            names = sorted({str(one) for one in gone if one.kind in of_kind})
-            for start in range(0, len(names), _DELETED_AT_ONCE):
-                some = names[start : start + _DELETED_AT_ONCE]
-                self._remote.storage.delete([DIRECTORY + one for one in some])
-                journal.copies.forget(journal.key, some)
-        journal.copies.compile(journal.key)
-
-
-def _is_one_base(logs: Sequence[Log], base: dict[Key, int]) -> bool:
-    """Do the logs consist of one base that says the same?"""
-    if len(logs) != 1 or logs[0].name.kind != "base":
-        return False
-    return {(record.path, record.oid): record.size for record in logs[0].records} == base
 
 
 def _done(planned: Record, there: dict[Key, int]) -> Collection[Record]:

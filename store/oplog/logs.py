@@ -104,6 +104,8 @@ class Log:
     fault: str = ""
     projects: tuple[str, ...] = ()
     """Of a base: whose logs it stands for, beside its writer's."""
+    is_newer: bool = False
+    """Its fault is that a newer fusefs wrote it."""
 
 
 def format_oid(oid: Oid) -> str:
@@ -145,7 +147,7 @@ def read_log(name: LogName, data: bytes) -> Log:
     try:
         version = msgspec.json.decode(lines[0], type=_Version).log
         if version != FORMAT:
-            return replace(log, fault=f"it has format {version}, which a newer fusefs wrote")
+            return replace(log, fault=f"it has format {version}, which a newer fusefs wrote", is_newer=True)
         head = msgspec.json.decode(lines[0], type=_Head)
         tail = msgspec.json.decode(lines[-1], type=_Tail)
         records = msgspec.json.Decoder(Record).decode_lines(b"\n".join(lines[1:-1]))

@@ -197,6 +197,22 @@ def test_a_metafile_that_says_something_else_is_kept(mounter: Mounter) -> None:
     compare(mounter, restore(mounter, backed.file) / "data.dvc", SECOND)
 
 
+def test_it_is_proved_without_being_restored(mounter: Mounter, backed: Backed) -> None:
+    before = there(mounter.home)
+    verify = ("restore", "--verify", backed.file, "--cache", mounter.home / "objects")
+    done = mounter.run(*verify)
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
+    members = members_of(backed.file)
+    info, data = members[2]
+    at = backed.file.read_bytes().index(data, 512)
+    with backed.file.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([data[0] ^ 1]))
+    done = mounter.run(*verify)
+    assert done.returncode == 1 and "".join(info.name.split("/")[-2:]) in done.stderr
+    assert there(mounter.home) == before
+
+
 def test_it_lists_its_versions(mounter: Mounter, backed: Backed) -> None:
     done = mounter.run("restore", "--list", backed.file)
     lines = done.stdout.splitlines()

@@ -76,6 +76,15 @@ def test_sizes_come_from_logs(pushed: Pushed, mounter: Mounter, server: Server, 
     assert server.asked() == []
 
 
+def test_where_costs_no_request(pushed: Pushed, mounter: Mounter, server: Server, cache: Path) -> None:
+    pushed.configure(f"[core]\nremote = far\n['remote \"far\"']\nurl = {server.far}\n")
+    for data in FILES.values():
+        done = mounter.run("remote", "where", md5(data), "--cache", cache, cwd=pushed.root)
+        assert done.stdout == f"far  {md5(data)}  {len(data)} bytes\n"
+    assert mounter.run("remote", "log", "far", "--offline", cwd=pushed.root).returncode == 0
+    assert server.asked() == []
+
+
 def test_a_machine_that_knows_nothing_reads_the_logs(
     pushed: Pushed, mounter: Mounter, server: Server, cache: Path, tmp_path: Path
 ) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from store.errors import RemoteDenied, RemoteError, RemoteUnreachable
+from store.errors import LockTimeout, RemoteDenied, RemoteError, RemoteUnreachable
 from store.oid import Oid
-from store.oplog.logs import DIRECTORY, Log, LogName, Record, write_log
+from store.oplog import giving_way
+from store.oplog.logs import DIRECTORY, Kind, Log, LogName, Record, seal, write_log
 from store.pushing import asking
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
@@ -202,6 +203,75 @@ def test_logs_that_cannot_be_read_are_named_and_skipped(user: User) -> None:
     assert any(str(newer) in note for note in report.notes)
     assert user.known() == user.objects()
     assert (place / str(newer)).exists() and (place / "notes.txt").exists()
+
+
+def newer(name: LogName) -> bytes:
+    """A log as a newer version may write it, sound but for what we do not know."""
+    lines = [b'{"log":2,"kind":"%s"}' % name.kind.encode(), b'{"what":"else"}', b'{"records":1}']
+    return b"".join(seal(line) + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["begin", "end", "base"])
+def test_logs_of_a_newer_version_are_named_and_stay(
+    user: User, other: User, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its base has taken the place of all that could be read: then nothing is known, and asked."""
+    oid = user.add(FILES)
+    user.push(oid)
+    place = user.root / DIRECTORY
+    if kind == "base":
+        for path in place.iterdir():
+            path.unlink()
+    name = LogName(kind, "9" * 32, "9" * 16, "2" * 32)
+    (place / str(name)).write_bytes(newer(name))
+    other.add(FILES)
+    if kind == "begin":  # it may be that of a collection
+        monkeypatch.setattr(giving_way.wait_for_collections, "__defaults__", (0.0,))
+        with pytest.raises(LockTimeout):
+            other.push(oid)
+    else:
+        work = other.push(oid)
+        assert (work.tally.there, work.tally.pushed) == (len(FILES) + 1, 0)
+    for repair in (False, True):
+        report = other.check(other.storage(), repair=repair, adopt=repair, end_all=True)
+        assert any(str(name) in note and "newer fusefs" in note for note in report.notes)
+        assert not report.findings
+        assert (place / str(name)).read_bytes() == newer(name)
+    assert other.known() == user.objects() == names(oid, FILES)
+
+
+@pytest.mark.parametrize("kind", ["begin", "end", "base"])
+def test_what_is_torn_goes_when_nobody_writes_it(user: User, other: User, kind: Kind) -> None:
+    """Else garbage could never be collected there; what it told of is in no log then, and named."""
+    user.push(user.add(FILES))
+    known = user.known()
+    name = LogName(kind, "9" * 32, "9" * 16, "1" * 32)
+    oid = Oid(md5(b"told"))
+    told = Record("PUT", user.place(oid).relative_to(user.root).as_posix(), f"md5:{oid}", 4)
+    (user.root / DIRECTORY / str(name)).write_bytes(write_log(Log(name, (), [told]))[:-20])
+    user.place(oid).parent.mkdir(parents=True, exist_ok=True)
+    user.place(oid).write_bytes(b"told")
+    assert any(str(name) in note for note in user.check().notes)
+    assert len(user.logs()) == 2
+    assert user.check(end_all=True).base and user.logs() == ["base"]
+    held = user.copies.settle(user.key)
+    assert not held.faults and held.projects == {user.project, name.project}
+    assert user.known() == known
+    assert [str(one) for one in user.check().strays] == [str(oid)]
+    user.check(adopt=True)
+    assert user.known() == user.objects() == known | {str(oid)}
+
+
+def test_a_copy_that_is_damaged_here_is_brought_anew(user: User) -> None:
+    oid = user.add(FILES)
+    user.push(oid)
+    (copy,) = (user.cache / "fusefs/logs" / user.key).glob("end==*")
+    copy.chmod(0o644)
+    copy.write_bytes(b"x" * copy.stat().st_size)
+    assert user.copies.settle(user.key).faults
+    report = user.check(end_all=True)
+    assert (report.findings, report.strays, report.ended, report.notes) == ([], [], [], [])
+    assert user.known() == user.objects() == names(oid, FILES)
 
 
 def test_the_begin_of_a_torn_end_is_read(user: User, other: User) -> None:
