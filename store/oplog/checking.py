@@ -85,10 +85,12 @@ class Check:
         sizes = ((k, size, before.there.get(moved.get(k, k), UNKNOWN)) for k, size in there.items())
         doubted = [k for k, size, logged in sizes if logged not in (UNKNOWN, size)]
         damaged = self._inspection.find_damaged(list(there) if self._wishes.deep else doubted)
+        strange = self._find_strange(there, damaged) if self._wishes.deep else set()
         catalogues = self._inspection.find_lost_catalogues(there, deep=self._wishes.deep)
         report.corrected = sum(key not in damaged for key in doubted)
         self._note(lost, "lost", "it is not there")
         self._note(damaged, "damaged", "its bytes are others than its name says")
+        self._note(strange, "damaged", "it can be read, but its archive is not as it was written")
         report.findings += catalogues
         still_open = {one.begin.name.transaction for one in after.open}
         opened = [one for one in before.open if one.begin.name.transaction in still_open]
@@ -135,6 +137,12 @@ class Check:
     def _name(self, kind: Kind, transaction: str) -> LogName:
         writer = self._journal.writer
         return LogName(kind, writer.project, writer.access, transaction)
+
+    def _find_strange(self, there: Collection[Key], damaged: Collection[Key]) -> set[Key]:
+        """What is in archives that are damaged beside their members."""
+        known = {path for path, _ in damaged}
+        strange = self._inspection.find_strange_archives([key for key in there if key[0] not in known])
+        return {key for key in there if key[0] in strange}
 
     def _run(self, work: Callable[[], object]) -> None:
         """In a thread, so that the caller can be interrupted."""

@@ -64,6 +64,12 @@ def is_content(key: Key) -> bool:
     return parse_key(key[0]) is not None
 
 
+def is_archive(key: Key) -> bool:
+    """Is what a log names an archive, and not what is in one?"""
+    place = parse_key(key[0])
+    return place is not None and place.file == ARCHIVE and parse_oid(key[1]) is None
+
+
 class ContentFiles:
     """Those of one remote."""
 

@@ -5,6 +5,7 @@ Made by one thread, which can be interrupted; a `Crew` works.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from store.errors import RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteMissing
 from store.hashing import Hasher
 from store.layouts import object_path
-from store.oplog.content_files import ContentFiles, is_content
+from store.oplog.content_files import ContentFiles, is_archive, is_content
 from store.oplog.holdings import Holdings, Key
 from store.oplog.listing import list_objects
 from store.oplog.logs import format_oid, parse_oid
@@ -112,6 +113,36 @@ class Inspection:
 
         self._crew.each(keys, read, JOBS)
         return damaged
+
+    def find_strange_archives(self, keys: Collection[Key]) -> set[str]:
+        """The paths of archives among these that are not what their names say: of what is between their
+        members readers know nothing, but `tar` does."""
+        strange: set[str] = set()
+
+        def read(key: Key) -> None:
+            if not self._has_its_name(key):
+                with self._lock:
+                    strange.add(key[0])
+
+        self._crew.each([key for key in keys if is_archive(key)], read, JOBS)
+        return strange
+
+    def _has_its_name(self, key: Key) -> bool:
+        def read() -> bool:
+            hasher = hashlib.sha256()
+            with self._remote.storage.read(Address(key[0])) as body:
+                for part in body:
+                    self._crew.check()
+                    hasher.update(part)
+            return key[1] == f"sha256:{hasher.hexdigest()}"
+
+        try:
+            sound = self._patience.run(read)
+        except RemoteMissing:
+            return True  # somebody has removed it just now
+        with self._lock:
+            self._report.hashed += 1
+        return sound
 
     def _is_sound(self, key: Key) -> bool:
         oid = parse_oid(key[1])

@@ -138,8 +138,9 @@ def test_what_is_new_since_a_version(mounter: Mounter) -> None:
 
 @pytest.mark.parametrize("layout", ["dvc", "content"])
 def test_what_is_missing_is_fetched_first(mounter: Mounter, layout: str) -> None:
-    """Manifests, too, which a version that was opened before does without."""
+    """Manifests, too, which a version that was opened before does without. No folder is there any more."""
     project, oids = new_versions(mounter)
+    assert not (project.root / "data").exists()
     remote = mounter.home / "remote"
     for name in ("data@v1", "data@v2"):
         push = ("push", name, "--remote", str(remote), "--layout", layout)

@@ -143,6 +143,29 @@ def test_changes_of_a_published_cache_are_told_with_pushes_and_fetches(
     assert not is_known(md5(b"committed now"))
 
 
+def test_who_may_not_write_logs_here_until_he_may(filled: Pushed, mounter: Mounter, tmp_path: Path) -> None:
+    """What came into a published cache meanwhile is told in the end, and known here at once."""
+    key = tell(mounter, filled.root, "publish", "near")["cache"]
+    place = filled.remote / "META/caches" / key
+    shutil.move(filled.cache / "files", filled.remote / "files")
+    place.rename(place.with_name("away"))
+    place.write_text("no directory: nothing can be put here")
+    fetched = mounter.run("fetch", "data", cwd=filled.root)
+    assert (fetched.returncode, fetched.stderr) == (0, "") and place.is_file()
+    data = FILES["sub/b.bin"]
+    here = tell(mounter, filled.root, "where", md5(data))["places"]
+    assert "cache" in [one["remote"] for one in here]
+    place.unlink()
+    place.with_name("away").rename(place)
+    assert mounter.run("fetch", "single.bin", cwd=filled.root).returncode == 0
+    elsewhere = ("--cache", tmp_path / "elsewhere")
+    tell(mounter, filled.root, "log", "near", *elsewhere)
+    (told,) = (path.read_text() for path in place.glob("end==*"))
+    assert md5(data) in told
+    found = tell(mounter, filled.root, "where", md5(data), *elsewhere)["places"]
+    assert [one["remote"] for one in found] == [f"cache {key[:8]}"]
+
+
 def test_what_is_lost_is_named_and_mended(filled: Pushed, mounter: Mounter) -> None:
     assert mounter.run("push", "data", cwd=filled.root).returncode == 0
     digest = md5(FILES["sub/b.bin"])
@@ -155,9 +178,10 @@ def test_what_is_lost_is_named_and_mended(filled: Pushed, mounter: Mounter) -> N
     assert tell(mounter, filled.root, "fsck", "near")["findings"] == []
 
 
+@pytest.mark.parametrize("layout", ["dvc", "content"])
 @pytest.mark.parametrize("family", ["s3", "webdav"])
 def test_on_servers(
-    filled: Pushed, mounter: Mounter, family: str, moto: ObjectStoreServer, tmp_path: Path
+    filled: Pushed, mounter: Mounter, family: str, layout: str, moto: ObjectStoreServer, tmp_path: Path
 ) -> None:
     (tmp_path / "served").mkdir()
     with nginx(tmp_path / "nginx", tmp_path / "served", webdav=True) as server:
@@ -167,10 +191,11 @@ def test_on_servers(
         else:
             url = f"webdav://127.0.0.1:{server.port}/base\n"
         filled.configure(f"[core]\nremote = far\n['remote \"far\"']\nurl = {url}")
-        assert mounter.run("push", "data", cwd=filled.root).returncode == 0
-        assert tell(mounter, filled.root, "log", "far")["objects"] == len(FILES) + 1
+        assert mounter.run("push", "data", "--layout", layout, cwd=filled.root).returncode == 0
+        count = len(FILES) + 1 + (layout == "content")  # with the archive that they are in
+        assert tell(mounter, filled.root, "log", "far")["objects"] == count
         told = tell(mounter, filled.root, "fsck", "far", "--deep")
-        assert (told["objects"], told["known"], told["hashed"]) == (len(FILES) + 1,) * 3
+        assert (told["objects"], told["known"], told["hashed"]) == (count,) * 3
         assert told["base"] and told["findings"] == told["strays"] == []
         assert [log["kind"] for log in tell(mounter, filled.root, "log", "far")["logs"]] == ["base"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -117,6 +118,24 @@ def test_a_remote_may_go_away_anywhere(tmp_path: Path, damaged: tuple[User, tupl
 def gone(storage: Counted, number: int) -> None:
     if len(storage.keys) >= number:
         raise RemoteUnreachable("it is gone")
+
+
+def test_an_archive_that_tar_cannot_read_is_named(tmp_path: Path) -> None:
+    """Readers ask for its members alone, and never see what is between them."""
+    user = new_user(tmp_path)
+    oid = user.add(FILES)
+    push(user, oid)
+    archive = find(user, lambda place: place.file == ARCHIVE)
+    before = archive.read_bytes()
+    archive.write_bytes(before[:100] + b"9" + before[101:])
+    assert subprocess.run(["tar", "-tf", archive], capture_output=True, check=False).returncode
+    everything = {str(oid), *map(md5, FILES.values())}
+    assert readable(user, oid) == everything and not user.check().findings
+    for repair in (False, True):
+        report = user.check(deep=True, repair=repair)
+        assert {str(one.oid) for one in report.findings} == {md5(FILES["a"]), md5(FILES["b"])}
+        assert {one.what for one in report.findings} == {"damaged"}
+    assert archive.read_bytes() == before and not user.check(deep=True).findings
 
 
 class Losing(Counted):

@@ -25,6 +25,7 @@ from store.contents.names import (
     PARTS_INDEX,
     WHOLE,
     ContentName,
+    Place,
     parse_key,
 )
 from store.contents.reading import Contents
@@ -164,6 +165,27 @@ def test_a_version_is_pushed_and_its_manifest_last(case: Case) -> None:
     assert kept.count(("archives", ARCHIVE)) == kept.count(("archives", ARCHIVE_INDEX)) == 2
     assert kept.count(("md5", PARTS_INDEX)) == 1 and kept.count((PARTS, WHOLE)) > 5
     assert kept.count(("md5", WHOLE)) == 2
+
+
+def test_the_largest_goes_first(case: Case) -> None:
+    push, storage = case.push(jobs=1)
+    push.run([case.oid])
+    put = [parse_key(key) for call, key in storage.keys if call == "put"]
+    places = [place for place in put if place is not None and place.name != ContentName.of(case.oid)]
+    kinds = [(place.name.namespace, place.file) for place in places]
+    parts = [place for place in places if place.name.namespace == PARTS]
+    assert parts and kinds[: len(parts)] == [(PARTS, WHOLE)] * len(parts)  # of all that there is the largest
+    whole = [place for place in places if place.file in (WHOLE, ARCHIVE)]
+    others = [sum(lengths_of(case, place)) for place in whole[len(parts) :]]
+    assert len(others) > 2 and others == sorted(others, reverse=True)
+
+
+def lengths_of(case: Case, place: Place) -> list[int]:
+    """Of the contents in a file."""
+    if place.file == WHOLE:
+        return [case.place(place.name, WHOLE).stat().st_size]
+    index = case.place(place.name, ARCHIVE_INDEX).read_bytes()
+    return list(decode_archive(index, place.name.digest).lengths)
 
 
 def test_what_is_there_is_not_sent_again(case: Case) -> None:
