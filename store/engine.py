@@ -194,6 +194,7 @@ class Engine:
                 below=UNVERIFIED if verify == "off" else "",
                 verify=verify != "off",
                 may_keep=keeper.may_keep,
+                places=lambda: [cache.root for cache in self.caches.caches],
             )
         self._publisher = publisher = Publisher(
             self.threads,

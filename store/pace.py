@@ -36,6 +36,11 @@ class DiskPace:
         self._factor = REST_FACTOR
         self._resting_until = 0.0
 
+    @property
+    def is_local(self) -> bool:
+        """Whether what needs no disk, a lock for instance, needs no network either."""
+        return self._is_local
+
     def distrust(self) -> None:
         """Never wait on the loop from now on: something that is read lies elsewhere."""
         self._is_local = False

@@ -28,7 +28,7 @@ import trio
 from store import errors
 from store.errors import RemoteMissing, RemoteUnreachable, StoreError, StoreTimeout
 from store.fetching import courier_messages as messages
-from store.fetching.asking import CallLost
+from store.fetching.asking import CallLost, NotAsked
 from store.fetching.courier_messages import Report
 from store.fetching.download import NO_ERRAND, Downloader, Fetched, Large, Spare, Wanted
 from store.fetching.remote_pool import LazyStorage
@@ -121,7 +121,10 @@ class Courier:
         below: str,
         verify: bool,
         may_keep: Callable[[int], bool],
+        places: Callable[[], Sequence[Path]],
     ) -> None:
+        """`places` tells the roots of the caches that may have an object already."""
+        self._places = places
         self._threads = threads
         self._nursery = nursery
         self._settings = messages.Settings(str(root), below, verify, REMOTE_THREADS + QUESTION_THREADS)
@@ -205,7 +208,8 @@ class Courier:
             order = messages.pack(
                 kind,
                 *(number, storage.wire, storage.generation, oid.digest, oid.algorithm, oid.is_tree, *address),
-                *(wanted.limit, wanted.keep, errand.reserved, wanted.until),
+                *(wanted.limit, wanted.keep, errand.reserved, wanted.until, wanted.known),
+                [os.fspath(root) for root in self._places()] if wanted.look else (),
             )
         if not order or not self._send(order):
             self._finish(errand)
@@ -345,6 +349,9 @@ class Courier:
             elif report.kind == messages.LARGE:
                 self._finish(errand)
                 errand.end(report.size if errand.question else Large(report.size))
+            elif report.kind == messages.HERE:
+                self._finish(errand)
+                errand.end(None, NotAsked(Fetched(errand.wanted.oid, descriptor, report.size)))
             else:
                 fetched = self._receive(errand, report, payload, descriptor)
                 self._finish(errand)

@@ -37,6 +37,8 @@ PUBLISHED: Final = 5
 """For each object of the order what went wrong, or nothing."""
 LOG: Final = 6
 """A line for the log; its level is the number."""
+HERE: Final = 7
+"""A cache has the object: its file, whose descriptor comes along. No payload."""
 
 SETTINGS: Final = 0
 BRING: Final = 1
@@ -79,6 +81,10 @@ class Bring(NamedTuple):
     in_memory: int
     """An object of no more bytes may come as such; larger ones come as files."""
     until: float
+    known: int
+    """The object's length, or `UNKNOWN`."""
+    places: Sequence[str]
+    """The caches that are to be looked into first."""
 
 
 class Report(NamedTuple):

@@ -13,6 +13,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +26,17 @@ from store.fetching.courier_messages import Bring, Report
 from store.fetching.download import Downloader, Fetched, Large, Wanted
 from store.fetching.publishing import publish
 from store.fetching.remote_pool import LazyStorage
+from store.local_cache import LocalCache
 from store.metrics import RemoteMetrics
 from store.oid import Oid
 from store.remotes.opening import open_remote
 from store.remotes.remote import Remote
 from store.remotes.spec import VERSIONED_LAYOUT, RemoteSpec
+from store.tree import UNKNOWN
 
 FIRST_THREADS: Final = 4
+FOLLOWED_SECONDS: Final = 1.0
+"""For so long a cache is taken to be where it was."""
 _OVERHEAD: Final = 4096
 """Of a message, beside an object's bytes."""
 
@@ -81,6 +86,31 @@ class _Remotes:
             return found
 
 
+class _Places:
+    """The caches that orders name. Any thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, LocalCache]] = {}
+
+    def find(self, oid: Oid, order: Bring) -> tuple[int, int] | None:
+        """The object, open, and its length, which is the one that is known; None where no cache has it."""
+        for place in order.places:
+            found = self._open(place).find(oid)
+            if found is not None:
+                if order.known in (UNKNOWN, found[1]):
+                    return found
+                os.close(found[0])
+        return None
+
+    def _open(self, place: str) -> LocalCache:
+        now = time.monotonic()
+        followed, cache = self._known.get(place) or (0.0, LocalCache(Path(place)))
+        if now - followed > FOLLOWED_SECONDS:
+            cache.follow()
+            self._known[place] = (now, cache)
+        return cache
+
+
 class _ToDaemon(logging.Handler):
     """Sends what is to be said in the log to whoever has one."""
 
@@ -107,6 +137,7 @@ class CourierProcess:
         self._data_bytes = min(messages.DATA_BYTES, room)
         self._tally = _Tally()
         self._remotes = _Remotes(self._tally)
+        self._places = _Places()
         self._brought: dict[int, Fetched] = {}
         self._to_publish: queue.SimpleQueue[tuple[int, tuple[int, ...]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -153,6 +184,14 @@ class CourierProcess:
 
     def _bring(self, order: Bring) -> None:
         oid = Oid(order.digest, order.is_directory, order.algorithm)
+        here = self._places.find(oid, order) if order.places else None
+        if here is not None:
+            descriptor, size = here
+            try:
+                self._report(Report(messages.HERE, order.number, 0, size), descriptor=descriptor)
+            finally:
+                os.close(descriptor)
+            return
         in_memory = min(order.in_memory, self._data_bytes)
         wanted = Wanted(oid, order.limit, order.keep, order.until, in_memory)
         try:

@@ -27,6 +27,7 @@ from store.hashing import Hasher, bytes_match
 from store.oid import Oid
 from store.remotes.remote import Remote
 from store.remotes.storage import CHUNK_BYTES, Body
+from store.tree import UNKNOWN
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ class Wanted(NamedTuple):
     """On the clock of `time.monotonic`; nobody waits for it any longer."""
     in_memory: int = IN_MEMORY
     """If it has no more bytes, it comes into memory, where that has room."""
+    known: int = UNKNOWN
+    """Its length."""
+    look: bool = False
+    """Is it to be looked for in the caches first? The courier does that."""
 
 
 class Fetched:

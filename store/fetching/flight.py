@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
@@ -26,16 +26,6 @@ class Busy:
 BUSY: Final = Busy()
 Answer = Fetched | Large | Busy
 Bring = Callable[[Remote], Answer]
-
-
-class Looked(NamedTuple):
-    """What there is of an object, under its lock."""
-
-    holds: bool
-    """Has this process the lock?"""
-    found: Fetched | None
-    seconds: float
-    """How long the disk took to tell."""
 
 
 class Hold:

@@ -19,7 +19,7 @@ from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetching.asking import NotAsked
 from store.fetching.courier import Courier
 from store.fetching.download import NOTHING, WHOLE_LIMIT, Downloader, Fetched, Large, Wanted
-from store.fetching.flight import BUSY, Answer, Bring, Busy, Flight, Hold, Looked
+from store.fetching.flight import BUSY, Answer, Bring, Busy, Flight, Hold
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.neighbours import let_go, take_along
 from store.fetching.publisher import Publisher
@@ -70,9 +70,7 @@ class Flights:
         self._flights: dict[Oid, Flight] = {}
         self._short_way: ShortWay | None = None
         if courier is not None:
-            self._short_way = ShortWay(
-                *(nursery, courier, publisher, self._pace), self._look_first, self._arrive, self._give_task
-            )
+            self._short_way = ShortWay(nursery, courier, publisher, self._pace, self._arrive, self._give_task)
 
     def __len__(self) -> int:
         """How many objects are being fetched."""
@@ -230,22 +228,19 @@ class Flights:
         if under_way is not None:
             left = under_way.began + WHOLE_SECONDS - trio.current_time()
             return await remotes.run(wanted.oid, bring, begin=begin, deadline=left, under_way=under_way)
-        if self._pace.is_quick(time.monotonic()):
-            looked = self._look_first(flight)
+        if self._pace.is_local and flight.hold.take():
+            wanted = wanted._replace(known=flight.known, look=True)
         else:
-            looked = await self._threads.on_disk(self._look_first, flight)
-        self._pace.took(looked.seconds, time.monotonic())
-        if looked.found is not None:
-            return looked.found
-        if not looked.holds and not alone:
-            return BUSY
+            holds, found = await self._threads.on_disk(self._look_first, flight)
+            if found is not None:
+                return found
+            if not holds and not alone:
+                return BUSY
         return await remotes.run(wanted.oid, bring, begin=begin)
 
-    def _look_first(self, flight: Flight) -> Looked:
-        began = time.monotonic()
-        holds = flight.hold.take()
-        found = self._look(flight.oid, flight.known)
-        return Looked(holds, found, time.monotonic() - began)
+    def _look_first(self, flight: Flight) -> tuple[bool, Fetched | None]:
+        """Whether we have the object's lock, and what there is of it then."""
+        return flight.hold.take(), self._look(flight.oid, flight.known)
 
     def _bring(self, remote: Remote, *, known: int, wanted: Wanted, hold: Hold, alone: bool) -> Answer:
         """In a thread: look once more, under the lock, and then ask the remote."""

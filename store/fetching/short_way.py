@@ -15,10 +15,10 @@ from typing import Final
 
 import trio
 
-from store.fetching.asking import Attempt
+from store.fetching.asking import Attempt, NotAsked
 from store.fetching.courier import Courier
 from store.fetching.download import WHOLE_LIMIT, Fetched, Large, Wanted
-from store.fetching.flight import Answer, Busy, Flight, Looked
+from store.fetching.flight import Answer, Busy, Flight
 from store.fetching.publisher import Publisher
 from store.fetching.remote_set import WHOLE_SECONDS
 from store.pace import DiskPace
@@ -30,8 +30,7 @@ WATCH_SECONDS: Final = 0.05
 
 
 class ShortWay:
-    """Of one daemon. `look` tells what the caches have, under the flight's lock; `land` is given what came,
-    and `go_on` the flights that need a task."""
+    """Of one daemon. `land` is given what came, and `go_on` the flights that need a task."""
 
     def __init__(
         self,
@@ -39,7 +38,6 @@ class ShortWay:
         courier: Courier,
         publisher: Publisher,
         pace: DiskPace,
-        look: Callable[[Flight], Looked],
         land: Callable[[Flight, Fetched | Large], object],
         go_on: Callable[[Flight], object],
     ) -> None:
@@ -47,30 +45,25 @@ class ShortWay:
         self._courier = courier
         self._publisher = publisher
         self._pace = pace
-        self._look = look
         self._land = land
         self._go_on = go_on
         self._under_way: set[Flight] = set()
         self._is_watching = False
 
     def take(self, flight: Flight) -> bool:
-        """Look for the object, or have it brought, if that can be done at once; whether it was done."""
-        began = time.monotonic()
+        """Have the object brought, if the courier can be sent at once; whether it was sent."""
         if flight.limit > WHOLE_LIMIT or not (
             self._courier.is_there
-            and self._pace.is_quick(began)
+            and self._pace.is_local
             and self._publisher.has_room_now()
             and flight.remotes.is_ready(flight.oid)
+            and flight.hold.take()
         ):
             return False
-        looked = self._look(flight)
-        self._pace.took(looked.seconds, time.monotonic())
-        if looked.found is not None:
-            self._land(flight, looked.found)
-            return True
-        if not looked.holds:
-            return False
-        wanted = Wanted(flight.oid, flight.limit, True, began + WHOLE_SECONDS, flight.in_memory)
+        until = time.monotonic() + WHOLE_SECONDS
+        wanted = Wanted(
+            flight.oid, flight.limit, True, until, flight.in_memory, known=flight.known, look=True
+        )
 
         def start(remote: Remote, ended: Callable[[Job[Answer]], object]) -> Job[Answer] | None:
             return self._courier.call_now(remote, wanted, ended)
@@ -88,13 +81,17 @@ class ShortWay:
         """The courier is back."""
         try:
             result = attempt.value()
+        except NotAsked as shortcut:
+            result = shortcut.value
+            attempt.member.shared.health.withdraw()
         except Exception:  # whatever it is: the task knows what to do about it
             self._give_task(flight, attempt)
             return
+        else:
+            attempt.praise(flight.oid)
         assert not isinstance(result, Busy)  # the courier does not know of others
         attempt.forget()
         self._under_way.discard(flight)
-        attempt.praise(flight.oid)
         self._land(flight, result)
 
     async def _watch(self) -> None:

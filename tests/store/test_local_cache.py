@@ -48,6 +48,36 @@ def test_what_is_not_there_is_missing(cache: LocalCache) -> None:
         assert not cache.has(oid)
 
 
+def test_what_is_there_is_found_without_an_error_for_what_is_not(cache: LocalCache) -> None:
+    assert cache.find(OID) is None
+    place(cache).write_bytes(b"hello")
+    found = cache.find(OID)
+    assert found is not None
+    descriptor, size = found
+    assert (os.read(descriptor, 9), size) == (b"hello", 5)
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    place(cache).unlink()
+    place(cache).symlink_to("/etc/passwd")
+    assert cache.find(OID) is None
+    place(cache).unlink()
+    place(cache).mkdir()
+    assert cache.find(OID) is None
+
+
+def test_a_cache_that_was_made_anew_is_followed(cache: LocalCache) -> None:
+    assert cache.find(OID) is None
+    cache.root.rename(f"{cache.root}-away")
+    cache.follow()  # there is nothing to be followed yet
+    place(cache).parent.mkdir(parents=True)
+    place(cache).write_bytes(b"new")
+    assert cache.find(OID) is None
+    cache.follow()
+    found = cache.find(OID)
+    assert found is not None and found[1] == 3
+    os.close(found[0])
+
+
 def test_a_cache_may_come_into_being_later(tmp_path: Path) -> None:
     cache = LocalCache(tmp_path / "later")
     with pytest.raises(ObjectMissing):

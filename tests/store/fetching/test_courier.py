@@ -35,10 +35,10 @@ MANY = 200
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["short way", "by tasks"])
 def short_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """A disk that is quick lets most objects come without a task for each."""
-    is_quick = bool(request.param)
-    monkeypatch.setattr(DiskPace, "is_quick", lambda *_: is_quick)
-    return is_quick
+    """A disk of this machine lets most objects come without a task for each."""
+    is_local = bool(request.param)
+    monkeypatch.setattr(DiskPace, "is_local", property(lambda _: is_local))
+    return is_local
 
 
 def put(root: Path, data: bytes, *, instead: bytes | None = None) -> Oid:
@@ -158,6 +158,29 @@ def test_what_comes_as_usual_needs_no_task(
     trio.run(main)
 
 
+def test_what_a_cache_has_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_way: bool
+) -> None:
+    """The courier looks for it, so that the loop waits for no disk; another length does not count."""
+
+    async def main() -> None:
+        here, wrong = oid_of(b"here"), put(tmp_path / "far", b"right")
+        put(tmp_path / "cache", b"here")
+        put(tmp_path / "cache", b"right", instead=b"of another length")
+        async with engine_of(tmp_path, monkeypatch) as engine:
+            with monkeypatch.context() as patch:
+                if short_way:
+                    patch.setattr(Flights, "_look", _not_here)
+                found = await fetch(engine, here, known=4)
+                assert bytes_of(found) == b"here"
+                assert isinstance(found, Fetched) and found.remote is None
+                assert engine.metrics.bytes_received() == 0
+            assert bytes_of(await fetch(engine, wrong, known=5)) == b"right"
+            assert engine.metrics.bytes_received() == 5
+
+    trio.run(main)
+
+
 def test_it_writes_down_what_it_has_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         oid = put(tmp_path / "far", b"known")
@@ -248,7 +271,9 @@ def test_a_remote_is_opened_anew_for_fresh_credentials(monkeypatch: pytest.Monke
     wire = messages.pack_map(RemoteSpec("far", "test://").to_wire())
     oid = oid_of(b"")
     for generation, expected in ((0, 0), (0, 0), (1, 1), (0, 1), (1, 1)):
-        order = messages.Bring(1, wire, generation, oid.digest, "md5", False, "key", "", 1, True, 1, 0.0)
+        order = messages.Bring(
+            1, wire, generation, oid.digest, "md5", False, "key", "", 1, True, 1, 0.0, UNKNOWN, ()
+        )
         assert remotes.get(order).size(oid) == expected
 
 
