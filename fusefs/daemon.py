@@ -28,6 +28,7 @@ from fusefs.journal import Journal
 from fusefs.launch import FAILED, READY
 from fusefs.logs import Log, escape, start_logging
 from fusefs.native.attacher import Attacher
+from fusefs.native.fresh import make_fresh
 from fusefs.native.layers import make_layers
 from fusefs.plan import MountPlan
 from fusefs.serving import serve
@@ -93,9 +94,11 @@ class Daemon:
         self._ready = trio.Event()
         self._told_to_end = False
         self._attacher: Attacher | None = None
+        self._fresh = -1
         if role.session_fd >= 0:  # which another daemon does not have: the overlay is there
             session = role.session_fd if not succession.restarts else -1
-            self._attacher = Attacher(session, make_layers(plan, role.read_ahead))
+            self._fresh = make_fresh(plan) if session >= 0 else -1
+            self._attacher = Attacher(session, make_layers(plan, role.read_ahead, self._fresh))
 
     async def run(self) -> None:
         """Serve until the mount is gone or we are told to end. Raises what `serve` raises."""
@@ -114,6 +117,7 @@ class Daemon:
                 self._succession,
                 self._role.opens_fd,
                 self._role.image_fd if not self._succession.restarts else -1,
+                self._fresh,
             )
             nursery.cancel_scope.cancel()
 

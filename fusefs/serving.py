@@ -48,12 +48,14 @@ async def serve(
     succession: Succession,
     opens_fd: int = -1,
     image_fd: int = -1,
+    fresh_fd: int = -1,
 ) -> None:
     """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
 
     In native mode `attacher` puts the overlay above it first, where that is ours to do and has not been done;
     elsewhere `opens_fd` is an inotify descriptor that tells of opens, and `image_fd` a socket for the
-    version's image, or -1.
+    version's image, or -1. `fresh_fd` is a directory that the overlay has for a layer
+    (`fusefs.native.fresh`), or -1.
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened, `MountFailed` where the overlay cannot be
     mounted. The descriptor is used up.
@@ -68,6 +70,7 @@ async def serve(
         verify=plan.verify,
         grace=GRACE_SECONDS if plan.mode == "native" else 0.0,
         courier=True,
+        fresh=fresh_fd,
     )
     async with open_engine(settings, open_remote) as engine:
         repository = hold_repository(plan.repo)

@@ -21,13 +21,16 @@ from store.tree import UNKNOWN
 
 
 class CacheLayers:
-    """The directories, in the order in which they are asked. Raises OSError for one that is not there."""
+    """The directories, in the order in which they are asked, and then `opened`, which stays open. Raises
+    OSError for one that is not there."""
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], opened: int = -1) -> None:
         self._directories: list[int] = []
         try:
             for root in roots:
                 self._directories.append(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            if opened >= 0:
+                self._directories.append(os.dup(opened))
         except BaseException:
             self.close()
             raise

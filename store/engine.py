@@ -25,6 +25,7 @@ from store.fetching.courier import Courier
 from store.fetching.download import Downloader
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.flights import Flights
+from store.fetching.fresh import Fresh
 from store.fetching.publisher import Publisher
 from store.fetching.ranged_object import RangedObjects, Verify
 from store.fetching.remote_pool import Opener, RemotePool
@@ -78,6 +79,9 @@ class Settings:
     """Seconds for which an object that came is not evicted: somebody else is about to open it."""
     verify: Verify = "blocks"
     """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
+    fresh: int = -1
+    """The descriptor of a directory where objects are shown before they are on the disk
+    (`store.fetching.fresh`), or -1."""
     workers: int = 0
     """Processes that make what the views show; 0: one for each core."""
 
@@ -184,7 +188,13 @@ class Engine:
             keeper.note_arrival(oid, size, remote)
             self._index.note(Learnt(oid.raw, size, How.HASHED), oid.algorithm)
 
-        downloader = Downloader(places, verify=verify != "off", may_keep=keeper.may_keep)
+        fresh = self.settings.fresh
+        downloader = Downloader(
+            places,
+            verify=verify != "off",
+            may_keep=keeper.may_keep,
+            fresh=Fresh(fresh) if fresh >= 0 else None,
+        )
         if self.settings.courier:
             self._courier = Courier(
                 self.threads,
@@ -192,6 +202,7 @@ class Engine:
                 root,
                 downloader,
                 below=UNVERIFIED if verify == "off" else "",
+                fresh=fresh,
                 verify=verify != "off",
                 may_keep=keeper.may_keep,
                 places=lambda: [cache.root for cache in self.caches.caches],

@@ -31,6 +31,7 @@ class Attacher:
     def __init__(self, session: int, layers: Layers) -> None:
         self._session = session
         self._layers = layers
+        self._of_layers = [layers.fresh] if layers.fresh >= 0 else []
         self.fuse_fd = -1
         """The `/dev/fuse` that this daemon reads, once it does."""
         self.device = ""
@@ -40,7 +41,7 @@ class Attacher:
         """Mount the overlay, with an image for the names where its descriptor is given; what came of
         `watched`. Raises `MountFailed`."""
         question = {"session": self._session, "layers": asdict(self._layers), "image": image}
-        given = [one for one in (self._session, image) if one >= 0]
+        given = [one for one in (self._session, image) if one >= 0] + self._of_layers
         try:
             answer = await _ask(question, watched, *given)
         finally:
@@ -56,7 +57,7 @@ class Attacher:
         if image >= 0:
             session, layers = self.fuse_fd, asdict(self._layers)
             question["image"] = {"layers": layers, "session": session, "image": image, "root": root}
-            given = [session, image]
+            given = [session, image, *self._of_layers]
         return self._take(await _ask(question, watched, *given))
 
     def _take(self, answer: Mapping[str, Any]) -> Came:

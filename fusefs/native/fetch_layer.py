@@ -66,7 +66,10 @@ class FetchLayer(PlainSpace):
         held: HeldFiles,
         seen: SeenOpens,
         threads: Threads,
+        came_fresh: Callable[[], object] | None = None,
     ) -> None:
+        """`came_fresh` is told of what is seen before it is on the disk."""
+        self._came_fresh = came_fresh
         self._trees = trees
         self._layers = layers
         self._held = held
@@ -108,9 +111,13 @@ class FetchLayer(PlainSpace):
                 files.close(opened)
                 raise
             if isinstance(opened, CachedFile | OpenBytes):
-                with trio.move_on_after(KEEPING_SECONDS):
-                    await files.await_kept(oid)
                 is_seen = await self._is_seen(oid, opened.size)
+                if not is_seen:
+                    with trio.move_on_after(KEEPING_SECONDS):
+                        await files.await_kept(oid)
+                    is_seen = await self._is_seen(oid, opened.size)
+                elif self._came_fresh is not None:
+                    self._came_fresh()
                 if is_seen and not has_vanished and self._may_return(oid):
                     files.close(opened)
                     self._seen.asked(oid)

@@ -1,9 +1,9 @@
 """The overlay that native mode shows: names from our FUSE session, bytes from the cache itself.
 
 Overlayfs takes a file's name and attributes from one layer and its bytes from another, which it asks for them
-at `open` only. The overlay is `tree :: caches :: fetch`: `tree` and `fetch` are directories of one FUSE
-session (`fusefs.native.tree_layer`, `fusefs.native.fetch_layer`), and a cached object is opened by the kernel
-alone. As root, a large tree is an EROFS image instead, in which the kernel looks by itself
+at `open` only. The overlay is `tree :: caches :: fresh :: fetch`: `tree` and `fetch` are directories of one
+FUSE session (`fusefs.native.tree_layer`, `fusefs.native.fetch_layer`), and a cached object is opened by the
+kernel alone. As root, a large tree is an EROFS image instead, in which the kernel looks by itself
 (`fusefs.native.images`); what we hide in the root is then a layer of its own, `beside`, below it. All layers
 are given as descriptors, FUSE is attached nowhere, and nobody keeps a descriptor of it: so nothing but the
 mountpoint is to be seen, no name needs escaping, and whatever unmounts that ends the session. Another version
@@ -62,14 +62,16 @@ class Layers:
     """What the user named, for mountinfo."""
     caches: Sequence[str]
     """The roots of caches that are there."""
+    fresh: int
+    """The descriptor of a directory that is asked after them (`fusefs.native.fresh`), or -1."""
     noexec: bool
     read_ahead: int
     """Bytes that the kernel reads ahead of what is fetched, where it lets us say so."""
 
 
-def make_layers(plan: MountPlan, read_ahead: int) -> Layers:
+def make_layers(plan: MountPlan, read_ahead: int, fresh: int = -1) -> Layers:
     """The layers that a plan settles."""
-    return Layers(plan.mountpoint, plan.target, plan.layers, noexec=plan.noexec, read_ahead=read_ahead)
+    return Layers(plan.mountpoint, plan.target, plan.layers, fresh, noexec=plan.noexec, read_ahead=read_ahead)
 
 
 def xattr_prefix() -> str:
@@ -213,6 +215,8 @@ def _mount_names(session: int, layers: Layers, names: Sequence[int]) -> int:
     """The overlay of layers of names and those that have the bytes, attached nowhere. Raises OSError."""
     with _Held() as held:
         data = [held.keep(os.open(cache, OPEN)) for cache in layers.caches]
+        if layers.fresh >= 0:
+            data.append(layers.fresh)
         data.append(held.keep(os.open(FETCH, OPEN, dir_fd=session)))
         source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
         attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)

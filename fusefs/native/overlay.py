@@ -19,6 +19,7 @@ import trio
 from fusefs import mountinfo
 from fusefs.native.attacher import Attacher
 from fusefs.native.fetch_layer import FetchLayer
+from fusefs.native.fresh import FreshLayer
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.images import Images
 from fusefs.native.layers import IMAGE
@@ -33,6 +34,7 @@ from fusefs.versions import Place, Versions
 from store.cache_layers import CacheLayers
 from store.engine import Engine
 from store.errors import StoreError
+from store.fetching.fresh import Fresh
 from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
@@ -64,8 +66,11 @@ class Overlay:
         self._held = held
         self._seen = seen
         self.roots = roots
-        self._layers = CacheLayers([Path(layer) for layer in plan.layers])
-        self._fetch = FetchLayer(self._trees, self._layers, held, seen, engine.threads)
+        fresh = engine.settings.fresh
+        self._layers = CacheLayers([Path(layer) for layer in plan.layers], fresh)
+        self._fresh = FreshLayer(Fresh(fresh), self.forget_unused) if fresh >= 0 else None
+        came = self._fresh.note if self._fresh is not None else None
+        self._fetch = FetchLayer(self._trees, self._layers, held, seen, engine.threads, came)
         self._images = Images(plan, engine.threads, engine.nursery)
         self._came_late = trio.Event()
         engine.on_large = lambda _: self.find_anew()
@@ -233,7 +238,9 @@ class Overlay:
         self._came_late.set()
 
     async def settle(self) -> None:
-        """When that is so, have the kernel look again once nobody reads through us."""
+        """When that is so, have the kernel look again once nobody reads through us. Until cancelled."""
+        if self._fresh is not None:
+            self._engine.nursery.start_soon(self._fresh.run)
         rest = REST_SECONDS
         while True:
             await self._came_late.wait()

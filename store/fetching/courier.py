@@ -119,6 +119,7 @@ class Courier:
         downloader: Downloader,
         *,
         below: str,
+        fresh: int,
         verify: bool,
         may_keep: Callable[[int], bool],
         places: Callable[[], Sequence[Path]],
@@ -127,7 +128,7 @@ class Courier:
         self._places = places
         self._threads = threads
         self._nursery = nursery
-        self._settings = messages.Settings(str(root), below, verify, REMOTE_THREADS + QUESTION_THREADS)
+        self._settings = messages.Settings(str(root), below, fresh, verify, REMOTE_THREADS + QUESTION_THREADS)
         self._downloader = downloader
         self._spare: Spare = downloader.spare
         self._may_keep = may_keep
@@ -306,6 +307,7 @@ class Courier:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **FEW_ARENAS},
+                pass_fds=[self._settings.fresh] if self._settings.fresh >= 0 else [],
                 start_new_session=True,
             )
 

@@ -23,10 +23,12 @@ from typing import Final, NamedTuple
 from store.contents.members import MemberBody
 from store.errors import CacheUnusable, RemoteCorrupt, RemoteSlow
 from store.fetching.arrivals import Arrivals
+from store.fetching.fresh import Fresh
 from store.hashing import Hasher, bytes_match
 from store.oid import Oid
 from store.remotes.remote import Remote
 from store.remotes.storage import CHUNK_BYTES, Body
+from store.syncing import write_all
 from store.tree import UNKNOWN
 
 log = logging.getLogger(__name__)
@@ -169,8 +171,15 @@ class Downloader:
     """Brings objects for one cache. `may_keep` says whether the cache has room for so many bytes."""
 
     def __init__(
-        self, arrivals: Arrivals, *, verify: bool = True, may_keep: Callable[[int], bool] = lambda _: True
+        self,
+        arrivals: Arrivals,
+        *,
+        verify: bool = True,
+        may_keep: Callable[[int], bool] = lambda _: True,
+        fresh: Fresh | None = None,
     ) -> None:
+        """What is in memory and is to be kept is shown in `fresh` until it is in the cache."""
+        self._fresh = fresh
         self._arrivals = arrivals
         self._verify = verify
         self._may_keep = may_keep
@@ -188,6 +197,8 @@ class Downloader:
                 return Large(length)
             if 0 <= length <= wanted.in_memory and self.spare.take(length):
                 fetched = self._receive_in_memory(remote, wanted, body)
+                if self._fresh is not None and fetched.keep and fetched.data is not None:
+                    self._fresh.show(fetched.oid, fetched.data)
             else:
                 sink = self._sink(length, keep=wanted.keep)
                 try:
@@ -213,7 +224,7 @@ class Downloader:
         assert fetched.data is not None
         descriptor, path = self._arrivals.new_file()
         try:
-            _write_all(descriptor, fetched.data)
+            write_all(descriptor, fetched.data)
         except OSError as error:
             os.close(descriptor)
             self._arrivals.discard(path)
@@ -224,8 +235,15 @@ class Downloader:
 
     def discard(self, result: Fetched | Large) -> None:
         """Remove what nobody needs any more."""
-        if isinstance(result, Fetched) and result.path is not None:
-            self._arrivals.discard(result.path)
+        if isinstance(result, Fetched):
+            if result.path is not None:
+                self._arrivals.discard(result.path)
+            self.take_back(result)
+
+    def take_back(self, fetched: Fetched) -> None:
+        """Show no more what is in the cache now, or never will be."""
+        if self._fresh is not None and fetched.data is not None:
+            self._fresh.take_back(fetched.oid)
 
     def rescue(self, fetched: Fetched) -> None:
         """The disk did not take the file of `fetched`: put its readers on a copy, if it is still right.
@@ -242,7 +260,7 @@ class Downloader:
             copied = 0
             while part := os.pread(fetched.descriptor, CHUNK_BYTES, copied):
                 hasher.update(part)
-                _write_all(spare, part)
+                write_all(spare, part)
                 copied += len(part)
             if self._verify and not hasher.matches(fetched.oid):
                 os.ftruncate(spare, 0)
@@ -341,7 +359,7 @@ class _Sink:
                 part = os.pread(former, min(CHUNK_BYTES, self._written - copied), copied)
                 if not part:
                     raise OSError(EIO, os.strerror(EIO))
-                _write_all(self._descriptor, part)
+                write_all(self._descriptor, part)
                 copied += len(part)
         except OSError as error:
             raise CacheUnusable(f"there is no room for an object: {error.strerror}") from None
@@ -354,7 +372,7 @@ class _Sink:
 
     def write(self, part: bytes) -> None:
         try:
-            _write_all(self._descriptor, part)
+            write_all(self._descriptor, part)
         except OSError as error:
             if self.path is None:
                 raise CacheUnusable(f"there is no room for an object: {error.strerror}") from None
@@ -382,10 +400,3 @@ class _Sink:
 
 def _other_hash(remote: Remote, oid: Oid) -> RemoteCorrupt:
     return RemoteCorrupt(f"{remote.name} sent bytes for object {oid} that have another hash")
-
-
-def _write_all(descriptor: int, part: bytes) -> None:
-    """Raises `OSError`; then some of `part` may have been written."""
-    written = os.write(descriptor, part)
-    while written < len(part):
-        written += os.write(descriptor, memoryview(part)[written:])

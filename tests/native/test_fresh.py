@@ -1,0 +1,173 @@
+"""A missing object is the kernel's to read as soon as it has come, before the disk has it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from fusefs.native import mount_api
+from fusefs.native.fresh import FULL, IDLE_SECONDS, FreshLayer
+from store.fetching.fresh import Fresh
+from store.layouts import object_path
+from store.oid import MD5_DOS2UNIX, Oid
+from tests.mount.datasets import Cache, filler, md5
+from tests.mount.mounts import Mounter
+
+SECONDS = 60.0
+FILES = {f"{number % 3}/{number}": filler(20_000, number) for number in range(40)}
+OID = Oid(md5(b"one"))
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.fuse
+@pytest.mark.root
+@pytest.mark.modes("native")
+def test_a_reader_does_not_wait_for_the_disk(
+    mounter: Mounter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The courier's objects and those that threads bring; nothing is in the cache before the disk has it."""
+    library, held = tmp_path / "sync.so", tmp_path / "held"
+    source = Path(__file__).with_name("sync.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=SECONDS)
+    held.touch()
+    cache, remote = Cache(mounter.home / "objects"), Cache(mounter.home / "remote")
+    for data in FILES.values():
+        remote.put(data)
+    oid = cache.put_dataset(FILES, sizes=True)
+    for data in FILES.values():
+        cache.remove(md5(data))
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(library))
+        patch.setenv("FUSEFS_TEST_SYNC", str(held))
+        mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root)
+    try:
+        for path, data in FILES.items():
+            assert (mount.path / path).read_bytes() == data
+        assert not any(cache.place(md5(data)).exists() for data in FILES.values())
+        assert mount.status()["misses"] == len(FILES)
+        os.kill(mount.pid, signal.SIGSTOP)  # so that nobody but the kernel can answer
+        try:
+            for path, data in FILES.items():
+                with (
+                    open(mount.path / path, "rb") as file,
+                    mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+                ):
+                    assert mapped[:] == data
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+        first = next(iter(FILES))
+        with open(mount.path / first, "rb") as opened:
+            held.unlink()
+            until(lambda: all(cache.place(md5(data)).exists() for data in FILES.values()))
+            assert opened.read() == FILES[first]
+    finally:
+        held.unlink(missing_ok=True)
+    for path, data in FILES.items():
+        assert (mount.path / path).read_bytes() == data
+        assert cache.place(md5(data)).read_bytes() == data
+    log = mount.umount()
+    assert "ERROR" not in log and "WARNING" not in log
+
+
+@pytest.fixture
+def small() -> Iterator[Fresh]:
+    """Room for a few objects."""
+    descriptor = mount_api.mount_detached("tmpfs", [("size", "65536"), ("mode", "700")], 0)
+    try:
+        fresh = Fresh(descriptor)
+        fresh.make_directories()
+        yield fresh
+    finally:
+        os.close(descriptor)
+
+
+def read(fresh: Fresh, oid: Oid) -> bytes:
+    descriptor = os.open(object_path(oid), os.O_RDONLY, dir_fd=fresh.descriptor)
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+@pytest.mark.root
+def test_what_is_shown_is_whole(small: Fresh) -> None:
+    small.show(OID, b"one")
+    assert read(small, OID) == b"one"
+    legacy = Oid(OID.digest, algorithm=MD5_DOS2UNIX)
+    small.show(legacy, b"of another hash")
+    assert (read(small, OID), read(small, legacy)) == (b"one", b"of another hash")
+    small.take_back(OID)
+    small.take_back(OID)  # which nobody need know of
+    with pytest.raises(FileNotFoundError):
+        read(small, OID)
+    assert read(small, legacy) == b"of another hash"
+
+
+@pytest.mark.root
+def test_what_has_no_room_is_not_shown_in_part(small: Fresh) -> None:
+    other = Oid(md5(b"two"))
+    small.show(OID, bytes(40_000))
+    assert small.used() > FULL
+    small.show(other, bytes(40_000))
+    with pytest.raises(FileNotFoundError):
+        read(small, other)
+    assert not [name for *_, names in os.walk(f"/proc/self/fd/{small.descriptor}") for name in names][1:]
+    small.take_back(OID)
+    assert small.used() < FULL
+    small.show(other, bytes(40_000))
+    assert read(small, other) == bytes(40_000)
+
+
+class Scripted(Fresh):
+    """As full as is said."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self.fraction = 0.0
+
+    def used(self) -> float:
+        return self.fraction
+
+
+def test_the_kernel_is_to_forget_when_there_is_much_and_when_no_more_comes() -> None:
+    async def main() -> None:
+        told: list[float] = []
+        fresh = Scripted()
+
+        async def forget() -> None:
+            told.append(trio.current_time())
+            fresh.fraction = 0.0
+
+        layer = FreshLayer(fresh, forget)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(layer.run)
+            await trio.sleep(100)
+            assert not told  # nothing has come
+            for _ in range(20):
+                layer.note()
+                await trio.sleep(IDLE_SECONDS / 2)
+            assert not told  # more comes all the time, and it is little
+            last = trio.current_time() - IDLE_SECONDS / 2
+            await trio.sleep(100)
+            assert len(told) == 1 and told[0] == pytest.approx(last + IDLE_SECONDS, abs=0.2)
+            layer.note()
+            fresh.fraction = FULL
+            before = trio.current_time()
+            await trio.sleep(1)
+            assert len(told) == 2 and told[1] == pytest.approx(before, abs=0.2)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
