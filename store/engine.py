@@ -97,7 +97,7 @@ class Engine:
         self.threads = Threads()
         self.metrics = Metrics()
         self.metrics.queues = self.threads.queues
-        self.pool = RemotePool(opener, self.metrics)
+        self.pool = RemotePool(opener, self.metrics, settings.own)
         pace = DiskPace(is_local=all(map(is_on_disk, (*settings.caches, settings.blobs))))
         self.store = ContentStore(self.caches, self.blobs, self.threads, Fetcher(self.threads, nursery), pace)
         self._index = SizeIndex(settings.own)

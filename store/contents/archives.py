@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 from store.contents.index import ArchiveIndex, decode_archive
+from store.contents.kept_indexes import KeptIndexes
 from store.contents.lookup import InArchive, Members
 from store.contents.names import ARCHIVE_INDEX, ContentName
 from store.errors import ObjectCorrupt, RemoteCorrupt, RemoteError, RemoteMissing
@@ -56,9 +57,12 @@ class LeftOut:
 class KnownArchives:
     """Those of one remote; `name` is fit to be shown."""
 
-    def __init__(self, name: str, read: Read) -> None:
+    def __init__(self, name: str, read: Read, kept: KeptIndexes | None = None) -> None:
         self._name = name
         self._read = read
+        self._kept = kept
+        self._doubted: set[str] = set()
+        """Archives whose indexes were kept, and have proved neither right nor wrong."""
         self._guard = threading.Lock()
         self._indexes: dict[str, ArchiveIndex] = {}
         self._bytes = 0
@@ -81,7 +85,7 @@ class KnownArchives:
             if len(lost) >= MOST_LOST:
                 return
             try:
-                index = decode_archive(self._read(ContentName.of_archive(name), ARCHIVE_INDEX), name)
+                index = self._load(name)
             except (RemoteMissing, ObjectCorrupt, RemoteCorrupt) as error:
                 if not isinstance(error, RemoteMissing):
                     log.warning("%s: %s; the archive is done without", self._name, error)
@@ -98,8 +102,40 @@ class KnownArchives:
         if failures:
             raise failures[0]
 
+    def _load(self, name: str) -> ArchiveIndex:
+        """From here, or from the remote. Raises `ObjectCorrupt`, `RemoteError`."""
+        data = None if self._kept is None else self._kept.read(name)
+        if data is not None:
+            try:
+                index = decode_archive(data, name)
+            except ObjectCorrupt:
+                pass  # it was damaged here
+            else:
+                self._doubted.add(name)
+                return index
+        data = self._read(ContentName.of_archive(name), ARCHIVE_INDEX)
+        index = decode_archive(data, name)
+        if self._kept is not None:
+            self._kept.keep(name, data)
+        return index
+
+    def renew(self, name: str) -> None:
+        """An archive does not have what its index says: if that was kept here, it may be to blame, and is
+        read anew, once. Raises `RemoteError`."""
+        if self._kept is None:
+            return
+        self._kept.drop(name)
+        if name in self._doubted:
+            self._doubted.discard(name)
+            with self._guard:
+                index = self._indexes.pop(name, None)
+                self._bytes -= _MEMBER_BYTES * len(index) if index is not None else 0
+            self.load([name])
+
     def lose(self, name: str) -> None:
         """An archive is not there any more, or not as it should be."""
+        if self._kept is not None:
+            self._kept.drop(name)
         with self._guard:
             index = self._indexes.pop(name, None)
             if index is not None:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, TypeVar
 from store.contents.archives import ABSENT_SECONDS, KnownArchives, LeftOut, side_by_side
 from store.contents.catalogue import Catalogue
 from store.contents.index import PartsIndex, decode_parts
+from store.contents.kept_indexes import KeptIndexes
 from store.contents.lookup import InArchive
 from store.contents.names import (
     ARCHIVE_INDEX,
@@ -73,7 +74,7 @@ Location = Whole | InParts | InArchive
 class Finder:
     """Of one remote; `name` is fit to be shown."""
 
-    def __init__(self, name: str, storage: Storage) -> None:
+    def __init__(self, name: str, storage: Storage, kept: KeptIndexes | None = None) -> None:
         self.name = name
         self._storage = storage
         self._guard = threading.Lock()
@@ -84,7 +85,7 @@ class Finder:
         self._catalogues: dict[Oid, Catalogue] = {}
         self._read_at: dict[Oid, float] = {}
         """When those were read."""
-        self._archives = KnownArchives(name, self._read)
+        self._archives = KnownArchives(name, self._read, kept)
         self._found: OrderedDict[Oid, Location] = OrderedDict()
         self._parts: OrderedDict[Oid, PartsIndex] = OrderedDict()
         self._parts_bytes = 0
@@ -157,6 +158,10 @@ class Finder:
                     del self._catalogues[manifest]
                     if time.monotonic() - self._read_at.get(manifest, 0.0) < FRESH_SECONDS:
                         self._left_out.add(manifest)
+
+    def renew(self, location: InArchive) -> None:
+        """An archive does not have what its index says. Raises `RemoteError`."""
+        self._with_turn(lambda: self._archives.renew(location.archive.name))
 
     def at_depths(self, name: ContentName, file: str, ask: Callable[[Address], T]) -> T:
         """What `ask` says of a file of a content directory, at whatever depth it is. Raises `RemoteError`:

@@ -16,7 +16,7 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 import xxhash
@@ -24,12 +24,13 @@ import xxhash
 from store.contents.archives import side_by_side
 from store.contents.finding import REMEMBERED, Finder, InParts, Location, Whole, read_whole
 from store.contents.index import Piece
+from store.contents.kept_indexes import KeptIndexes
 from store.contents.lookup import InArchive
 from store.contents.members import MemberBody, bring_run, ends_of
 from store.contents.names import ARCHIVE, PARTS_INDEX, WHOLE, ContentName
 from store.contents.pieces import ASKERS, KeptPieces, PiecesBody
 from store.contents.windows import Brought, Run, Windows
-from store.errors import RemoteCorrupt, RemoteMissing
+from store.errors import RemoteCorrupt, RemoteError, RemoteMissing
 from store.oid import Oid
 from store.remotes.storage import Address, Body, Storage
 
@@ -47,12 +48,12 @@ _MOST_ARCHIVES: Final = 64
 
 
 class Contents:
-    """Of one remote; `name` is fit to be shown."""
+    """Of one remote; `name` is fit to be shown. Indexes are `kept` for the next process, if they are."""
 
-    def __init__(self, name: str, storage: Storage) -> None:
+    def __init__(self, name: str, storage: Storage, kept: KeptIndexes | None = None) -> None:
         self._name = name
         self._storage = storage
-        self._finder = Finder(name, storage)
+        self._finder = Finder(name, storage, kept)
         self._windows = Windows()
         self._pieces = KeptPieces()
         self._askers = threading.BoundedSemaphore(ASKERS)
@@ -167,6 +168,19 @@ class Contents:
             if isinstance(location, InArchive):
                 self._windows.forget(location.archive.name)
             raise
+        except RemoteCorrupt:
+            if isinstance(location, InArchive):
+                self._renew(location)
+            raise
+
+    def _renew(self, location: InArchive) -> None:
+        """An archive does not have what its index says; whoever asks again may find another index."""
+        with suppress(RemoteError):
+            self._finder.renew(location)
+        name = location.archive.name
+        self._windows.forget(name)
+        with self._guard:
+            self._ends.pop(name, None)
 
     @contextmanager
     def _read_whole(self, oid: Oid, offset: int, length: int | None, validator: str) -> Iterator[Body]:

@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from store.contents.kept_indexes import INDEXES, KeptIndexes
 from store.contents.reading import Contents
 from store.errors import InputError, RemoteError
 from store.fetching.breaker import Health
@@ -201,10 +203,12 @@ _Key = tuple[str, str, tuple[tuple[str, str], ...], bool]
 
 
 class RemotePool:
-    """All remotes of a daemon. `opener` is `store.remotes.opening.open_remote`."""
+    """All remotes of a daemon. `opener` is `store.remotes.opening.open_remote`; what is kept of their content
+    directories lies below `own`, a directory of the user's own."""
 
-    def __init__(self, opener: Opener, metrics: Metrics) -> None:
+    def __init__(self, opener: Opener, metrics: Metrics, own: Path | None = None) -> None:
         self._opener = opener
+        self._own = own
         self._metrics = metrics
         self._remotes: dict[_Key, PooledRemote] = {}
 
@@ -231,7 +235,8 @@ class RemotePool:
         if pooled is None:
             metrics = self._metrics.remote(spec.name)
             storage = LazyStorage(spec, self._opener, metrics)
-            contents = Contents(spec.name, storage)
+            kept = None if self._own is None else KeptIndexes(self._own / INDEXES / remote_key(spec))
+            contents = Contents(spec.name, storage, kept)
             pooled = self._remotes[key] = PooledRemote(storage, metrics, contents)
             metrics.breaker = pooled.health.state
         return pooled

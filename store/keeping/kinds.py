@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from store.contents.kept_indexes import INDEXES
 from store.errors import CacheUnusable, StoreError
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.partials import DIRECTORY, Leftover, Partials
@@ -196,6 +197,7 @@ def kinds_of_user(directory: Path) -> tuple[Kind, ...]:
         Files("sizes", directory, "trees", counts_as_used_again=True, suffix=".sizes"),
         Files("images", directory, "trees", counts_as_used_again=True, suffix=".erofs"),
         Files("traces", directory, "trees", counts_as_used_again=True, suffix=".trace"),
+        Files("indexes", directory, INDEXES, counts_as_used_again=True),
         Clones(directory / "clones"),
         Files("blobs", directory, "blobs", counts_as_used_again=True),
     )
