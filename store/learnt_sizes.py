@@ -26,7 +26,7 @@ import stat
 import tempfile
 import time
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -147,9 +147,13 @@ class LearntSizes:
             return True
         return self._size[row] != UNKNOWN and self._how[row] in (_TOLD, How.HASHED)
 
-    def are_hearsay(self) -> bool:
-        """Whether one of the sizes is known from a remote alone: bytes that come may prove it wrong."""
-        return self._size is not None and bytes([How.REMOTE]) in bytes(self._how)
+    def hearsay(self) -> Iterator[int]:
+        """The rows whose size is now known from a remote alone: bytes that come may prove it wrong."""
+        how = bytes(self._how) if self._size is not None else b""
+        row = how.find(How.REMOTE)
+        while row >= 0:
+            yield row
+            row = how.find(How.REMOTE, row + 1)
 
     def are_certain(self) -> bool:
         """Whether all sizes are known, and none only from a remote or a file in a cache."""

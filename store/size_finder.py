@@ -117,6 +117,10 @@ class SizeFinder:
             look_here, self._caches, self._index, tuple(digests), algorithm, remember, self.hints
         )
 
+    async def recall(self, digests: Sequence[bytes], algorithm: str) -> list[Size | None]:
+        """What is remembered of the sizes of objects; nobody and nothing is asked. Raises `StoreTimeout`."""
+        return await self.threads.on_disk(self._index.find, tuple(digests), algorithm)
+
     async def size(self, oid: Oid, remotes: AskedRemotes | None = None) -> int:
         """An object's size in bytes. Raises as `find` does."""
         return (await self.find(oid, remotes)).size

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from store.oid import DVC_ALGORITHMS
 from store.size_finder import AskedRemotes, SizeFinder
 from store.size_survey import SizeSurvey
 from store.size_sweep import SWEPT_ROWS, SizeSweep
+from store.sizes import How
 from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
 from store.tree_sizes import by_algorithm
 
@@ -133,6 +135,21 @@ class SizeLearner:
             for row, size in zip(of_kind, found, strict=True):
                 if size is not None:
                     self.sizes.learn(row, *size)
+
+    async def confirm_sizes(self) -> Sequence[int]:
+        """Remember which objects have been hashed here since a remote told their sizes, up to some that have
+        not; the rows whose size is another one. Raises `StoreTimeout`."""
+        await self.loaded.wait()
+        corrected: list[int] = []
+        told = self.sizes.hearsay()
+        while rows := list(islice(told, ROWS_AT_ONCE)):
+            for algorithm, of_kind, digests in by_algorithm(self._tree, rows):
+                for row, size in zip(of_kind, await self._finder.recall(digests, algorithm), strict=True):
+                    if size is not None and size.how is How.HASHED and self.sizes.learn(row, *size):
+                        corrected.append(row)
+            if not all(map(self.sizes.is_certain, rows)):
+                break
+        return corrected
 
     def look_ahead(self, row: int, *, is_asked: bool = False) -> None:
         """Ask the remotes for the sizes of the row and of those that are likely to be looked at next.

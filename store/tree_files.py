@@ -288,7 +288,13 @@ class TreeFiles:
     @property
     def sizes_hold(self) -> bool:
         """Are all sizes known, and by somebody who has had the bytes?"""
-        return not self.sizes_unknown and not self._sizes.are_hearsay()
+        return not self.sizes_unknown and next(self._sizes.hearsay(), None) is None
+
+    async def confirm_sizes(self) -> None:
+        """As `SizeLearner.confirm_sizes`. Raises `StoreTimeout`."""
+        for row in await self._learner.confirm_sizes():
+            if self.corrected is not None:
+                await self.corrected(row)
 
     @property
     def sizes_are_certain(self) -> bool:

@@ -85,6 +85,8 @@ class Images:
         with trio.move_on_after(PATIENCE):
             try:
                 is_known = await files.learn_here(ASKED_FILES)
+                if for_good:
+                    await files.confirm_sizes()
             except StoreError as error:
                 log.warning("sizes could not be asked for: %s", error)
             if for_good and not files.sizes_are_certain:
@@ -118,6 +120,7 @@ class Images:
     async def _fulfil(self, wish: _Wish, files: TreeFiles, tree: Path, oid: str) -> None:
         try:
             await files.await_sizes()
+            await files.confirm_sizes()  # of what was fetched since a remote told of it
             self._awaited.discard(tree)
             if files.sizes_hold:
                 async with self._one_at_a_time:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from store.erofs.shelf import SUFFIX
 from tests.mount.datasets import Cache
 from tests.mount.forked import FORKS
 
@@ -226,7 +227,7 @@ class Mounter:
         return done.stderr
 
     def close(self) -> None:
-        """Unmount what is still mounted."""
+        """Unmount what is still mounted; every image that was made must be one to others as well."""
         faults = []
         for mount in self.mounts:
             if mount.is_mounted:
@@ -234,4 +235,8 @@ class Mounter:
                     mount.umount()
                 except AssertionError as error:
                     faults.append(str(error))
+        for image in (self.home / "cache" / "fusefs" / "trees").glob(f"*{SUFFIX}"):
+            done = subprocess.run(["fsck.erofs", image], capture_output=True, text=True, check=False)
+            if done.returncode:
+                faults.append(f"{image}: {done.stdout}{done.stderr}")
         assert not faults, faults

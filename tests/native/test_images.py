@@ -295,3 +295,80 @@ def test_a_size_that_was_wrong_ends_the_image(mounter: Mounter, cache: Cache) ->
         (mount.path / "sub/b").read_bytes()
     until(lambda: (mount.path / "sub/b").stat().st_size == len(FILES["sub/b"]), "another size")
     assert tree_of(mount.path) == FILES
+
+
+WITHOUT_EROFS = """
+import errno, os, sys
+if "fusefs.native.attach" in sys.orig_argv:
+    from fusefs.native import image_mount, mount_api
+    mount_detached = mount_api.mount_detached
+    def refuse(kind, options, attributes):
+        if kind == "erofs" and (LACKING == "erofs" or "/proc/self/fd" in str(options)):
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return mount_detached(kind, options, attributes)
+    mount_api.mount_detached = refuse
+    if LACKING == "loop devices":
+        image_mount._LOOP_CONTROL = "/nowhere/loop-control"
+"""
+"""For the child that mounts: a kernel without EROFS, or one of before 6.12 and without loop devices."""
+
+
+class OlderMounter(Mounter):
+    """Starts what takes the kernel for another one."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = super().environment
+        return {**inherited, "PYTHONPATH": f"{self.home / 'older'}{os.pathsep}{inherited['PYTHONPATH']}"}
+
+
+@pytest.mark.parametrize("lacking", ["erofs", "loop devices"])
+def test_a_kernel_that_takes_no_image(mounter: Mounter, cache: Cache, lacking: str) -> None:
+    """The mount shows our own layer, and says why."""
+    older = OlderMounter(mounter.home, "native", mounter.mounts)
+    (older.home / "older").mkdir()
+    (older.home / "older" / "sitecustomize.py").write_text(f"LACKING = {lacking!r}\n{WITHOUT_EROFS}")
+    mount = older.mount(cache.put_dataset(FILES, sizes=True), "--cache", cache.root)
+    assert not has_image(mount)
+    assert tree_of(mount.path) == FILES
+    assert mount.status()["mode"] == "native"
+    log = mount.umount()
+    assert "the image of the version cannot be mounted: " in log
+    assert "Traceback" not in log
+
+
+def test_a_remotes_word_is_not_enough_for_an_image(mounter: Mounter, cache: Cache) -> None:
+    """What an image told cannot be taken back. When the objects have come, their lengths are known."""
+    remote = Cache(mounter.home / "remote")
+    files = {"sub/b": FILES["sub/b"], **{f"{number}": b"%d" % number for number in range(FEWEST_FILES)}}
+    oid = cache.put_dataset(files)
+    for data in files.values():
+        remote.put(data)
+        cache.remove(md5(data))
+    where = (oid, "--cache", cache.root, "--remote", remote.root, "--no-pin")
+    mount = mounter.mount(*where)
+    assert (mount.path / "sub/b").stat().st_size == len(FILES["sub/b"])
+    assert not has_image(mount)
+    assert (mount.path / "sub/b").read_bytes() == files["sub/b"]
+    mount.umount()
+    mount = mounter.mount(*where)
+    assert not has_image(mount)
+    assert tree_of(mount.path) == files
+    mount.umount()
+    assert not images(mounter)
+    mount = mounter.mount(*where)
+    assert has_image(mount)
+    assert tree_of(mount.path) == files
+
+
+def test_views_of_a_version_with_an_image(mounter: Mounter, cache: Cache) -> None:
+    """They are ours to show, and the kernel merges them with what the image has."""
+    oid = cache.put_dataset(FILES, sizes=True)
+    mount = mounter.mount(oid, "--cache", cache.root)
+    assert has_image(mount)
+    other = Mounter(mounter.home, "fuse", mounter.mounts).mount(oid, "--cache", cache.root)
+    shards = [one.path / ".fusefs" / "shards" / "500" for one in (mount, other)]
+    names = [sorted(path.name for path in directory.iterdir()) for directory in shards]
+    assert names[0] == names[1] and "dataset.json" in names[0]
+    for name in names[0]:
+        assert (shards[0] / name).read_bytes() == (shards[1] / name).read_bytes()
