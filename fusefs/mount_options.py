@@ -145,6 +145,8 @@ class MountOptions:
     """Bytes that are left free on the cache's disk at least; 0: no bound."""
     prefetch: bool = True
     """Bring files ahead of their readers, and remember in which order they read."""
+    record: bool = False
+    """See every open, so that the order of an epoch is known whatever the version is like."""
     order: str = ""
     """A file with paths in the order in which they will be read (`fusefs.order_file`)."""
     pin: bool = True
@@ -155,6 +157,8 @@ class MountOptions:
     def __post_init__(self) -> None:
         if self.order and not self.prefetch:
             raise InputError("--order says what to fetch ahead, and --no-prefetch not to: give one of them")
+        if self.record and not self.prefetch:
+            raise InputError("--record says to remember orders, and --no-prefetch not to: give one of them")
         if self.order and self.revs:
             raise InputError("--order is for one version, and --revs shows many: give one of them")
         if self.view and self.revs:
@@ -229,6 +233,7 @@ FLAGS: Final = (
         "yes|no",
         negatable=True,
     ),
+    Flag("record", None, "see every open, so that no epoch's order is missed: in fuse mode"),
     Flag(
         "pin",
         parse_switch,

@@ -91,6 +91,8 @@ def _check_options(options: MountOptions) -> None:
     """Raises `MountFailed` for what native mode does not have."""
     if options.revs and options.mode != NATIVE:
         raise MountFailed("revisions side by side are directories there, and links in native mode")
+    if options.record:
+        raise MountFailed("--record sees every open, and native mode does not")
     if options.view:
         raise MountFailed("a view at the root is shown in fuse mode")
 

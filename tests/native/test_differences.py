@@ -49,9 +49,14 @@ def test_an_object_that_is_cut_short_later_is_read_as_it_is(mounter: Mounter, ca
 def test_a_removed_object_is_read_until_the_kernel_forgets_it(mounter: Mounter, cache: Cache) -> None:
     mount = mounter.mount(cache.put_dataset(FILES), "--cache", cache.root, "--no-pin").path
     assert tree_of(mount) == FILES
-    cache.remove(md5(FILES["a"]))
+    held = (mount / "sub" / "b").open("rb", buffering=0)
+    for data in FILES.values():
+        cache.remove(md5(data))
     assert (mount / "a").read_bytes() == FILES["a"]
     forget_unused(str(mount))
+    with held:  # whatever is in its object's place
+        cache.put(b"x" * len(FILES["sub/b"]), md5(FILES["sub/b"]))
+        assert held.read() == FILES["sub/b"]
     with pytest.raises(OSError) as raised:
         (mount / "a").read_bytes()
     assert raised.value.errno == errno.EIO
@@ -92,6 +97,20 @@ def test_revisions_side_by_side_are_links(mounter: Mounter, versions: Project) -
     mounter.mode = "auto"
     status = mounter.mount("data", "--revs", "v*", cwd=versions.root).status()
     assert status["why_fuse"] == "revisions side by side are directories there, and links in native mode"
+
+
+def test_who_records_sees_every_open(mounter: Mounter, cache: Cache) -> None:
+    """Native mode sees none where there is nothing to fetch, and never all."""
+    oid = cache.put_dataset(FILES)
+    why = "--record sees every open, and native mode does not"
+    refused = mounter.refuse(oid, "--cache", cache.root, "--record")
+    assert refused == f"fusefs: native mode is not possible: {why}\n"
+    mounter.mode = "auto"
+    assert "--no-prefetch" in mounter.refuse(oid, "--cache", cache.root, "--record", "--no-prefetch")
+    mount = mounter.mount(oid, "--cache", cache.root, "--record")
+    assert tree_of(mount.path) == FILES
+    status = mount.status()
+    assert (status["mode"], status["why_fuse"], status["hits"]) == ("fuse", why, len(FILES))
 
 
 def test_a_mount_for_one_command_is_not_switched(mounter: Mounter, versions: Project) -> None:
