@@ -17,7 +17,7 @@ from tests.mount.mounts import Mounter
 
 pytestmark = pytest.mark.fuse
 
-AT_ONCE = 24
+AT_ONCE = 64
 SECONDS = 30.0
 PREFIX = "5a"
 

@@ -4,6 +4,7 @@ signals, its mount namespaces, and rights that it takes away. Quoted are setting
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("fuse", "nat
 
 CREDENTIALS = struct.Struct("3i")
 FILE = "a/0.txt"
+LAYERS = "native layers"
+"""The check of the doctor's."""
 
 
 def children_of(pid: int) -> list[int]:
@@ -141,17 +144,24 @@ def test_a_unit_that_shares_its_mounts(fusefs: Fusefs, dataset: SmallDataset, sh
 
 def test_rights_that_a_unit_lacks(fusefs: Fusefs, words: list[str | Path]) -> None:
     """`CapabilityBoundingSet=` without the right to mount: one line, also from root."""
-    done = subprocess.run(
-        ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", *fusefs.command("mount", *words)],
-        env=fusefs.environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*without, *fusefs.command(*words)],
+            env=fusefs.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    done = run("mount", *words)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     expected = "cannot mount on" if fusefs.mode == "fuse" else "only root may mount an overlay"
     assert expected in done.stderr
+    (row,) = [one for one in json.loads(run("doctor", "--json").stdout)["checks"] if one["name"] == LAYERS]
+    assert (row["state"], "not permitted" in row["detail"]) == ("no", True)
 
 
 @pytest.mark.modes("fuse")  # nobody but root mounts in native mode, except for one command

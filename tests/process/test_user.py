@@ -73,6 +73,29 @@ def test_a_user_clears_a_dead_mount(user: User) -> None:
     assert mountinfo.mount_at(str(user.mountpoint), mountinfo.read_mounts()) is None
 
 
+IN_A_NAMESPACE = """
+place=$1 python=$2
+shift
+"$@" "$place"
+cat "$place/a/0.txt"
+"$python" -m fusefs.cli status --json "$place"
+"$python" -m fusefs.cli umount "$place"
+"""
+
+
+@pytest.mark.modes("native")
+def test_a_user_mounts_as_root_does_in_a_namespace_of_his_own(user: User, mode: str) -> None:
+    words = ["mount", "--mode", mode, "--cache", user.dataset.cache, user.dataset.oid]
+    script = ["unshare", "-Urm", "sh", "-ec", IN_A_NAMESPACE, "sh", str(user.mountpoint)]
+    done = user.run([*script, *user.fusefs.command(*words)])
+    assert (done.returncode, done.stderr) == (0, "")
+    content = user.dataset.files["a/0.txt"].decode()
+    assert done.stdout.startswith(content)
+    status = json.loads(done.stdout.removeprefix(content))
+    assert (status["mode"], status["state"]) == ("native", "ok")
+    assert list_daemons(user.mountpoint) == []
+
+
 def test_the_helper_gets_no_options_from_a_source(user: User) -> None:
     script = """
 import os, sys
