@@ -19,7 +19,7 @@ from store.engine import Engine
 from store.errors import MediaInvalid
 from store.making.frame_chunks import FrameChunks
 from store.making.tasks import RowOrigin, Task
-from store.media.encode import exact_size
+from store.media.encoding import exact_size
 from store.media.index import VideoIndex
 from store.media.recipe import FramesRecipe
 

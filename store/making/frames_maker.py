@@ -13,7 +13,8 @@ from typing import Any, Final
 from store.errors import MediaInvalid
 from store.making.makers import MISSING, Made, Piece
 from store.making.readers import reading
-from store.media.encode import Encoding, encode
+from store.media.encode import encode
+from store.media.encoding import Encoding
 from store.media.frames import Frame, FrameReader
 from store.media.index import VideoIndex
 from store.media.recipe import parse_frames

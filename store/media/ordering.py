@@ -9,13 +9,12 @@ Pure; any thread. Paths are relative, with `/`.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Any, Final
-
-from natsort import natsort_keygen, ns
 
 from store.errors import InputError
 
@@ -34,7 +33,13 @@ _VIDEOS: Final = re.compile(
     r"3g2|3gp|3gpp?2|3gpp|asf|avf|avi|bdm|divx|dv|f4v|flc|fli|flv|lrv|m2ts?|m4v|mk3d|mkv|moov|mov|movie|"
     r"mp4|mpe|mpe?g|mts|mxf|nsv|og[gmv]|qt|qtvr|rv|ts|vob|webm|wmv"
 )
-_keys = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
+
+
+@functools.cache
+def _keys() -> Callable[[str], Any]:
+    from natsort import natsort_keygen, ns  # it builds large tables, and most orders are not natural
+
+    return natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
 
 
 def kind_of(path: str) -> str | None:
@@ -82,7 +87,7 @@ def frames_of(paths: Iterable[str], order: str, predefined: Iterable[str] = ()) 
 
 
 def _natural_key(path: str) -> Any:
-    return _composed(_keys(path))
+    return _composed(_keys()(path))
 
 
 def _composed(key: Any) -> Any:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from store.errors import InputError
-from store.media.encode import DEFAULT_QUALITY, FORMATS, LOSSY, RGB, Encoding
+from store.media.encoding import DEFAULT_QUALITY, FORMATS, LOSSY, RGB, Encoding
 from store.media.ordering import LEXICOGRAPHICAL, ORDERS
 
 LONGEST_RECIPE: Final = 200

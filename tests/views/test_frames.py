@@ -17,7 +17,8 @@ import pytest
 from av.error import FFmpegError
 from PIL import Image as Pictures
 
-from store.media.encode import Encoding, encode
+from store.media.encode import encode
+from store.media.encoding import Encoding
 from store.media.index import build_index
 from tests.mount.datasets import BROKEN_NAMES, STRANGE_NAMES, Cache, md5
 from tests.mount.mounts import Mount, Mounter

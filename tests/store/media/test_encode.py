@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from store.errors import InputError, MediaInvalid
-from store.media.encode import EXACT, FORMATS, GRAY, LOSSY, RGB, Encoding, encode, encoder, exact_size
+from store.media.encode import encode, encoder
+from store.media.encoding import EXACT, FORMATS, GRAY, LOSSY, RGB, Encoding, exact_size
 from tests.store.media.videos import picture
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import InputError
-from store.media.encode import FORMATS, LOSSY, Encoding
+from store.media.encoding import FORMATS, LOSSY, Encoding
 from store.media.key import product_key, sources_id
 from store.media.numbering import Numbering, image_chunk_size
 from store.media.ordering import ORDERS
