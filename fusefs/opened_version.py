@@ -14,6 +14,7 @@ from fusefs.directories import blob_directory, cache_directory
 from store.blobs import BlobSource
 from store.engine import Engine, Settings, open_engine
 from store.learnt_sizes import kept_path
+from store.making.started_worker import StartedWorkers
 from store.remotes.opening import open_remote
 from store.remotes.spec import RemoteSpec
 from store.tree import Tree
@@ -25,12 +26,21 @@ Work = Callable[[Engine, TreeFiles], Awaitable[None]]
 
 
 async def read_version(
-    request: Request, dataset: Dataset, tree: Tree, work: Work, *, workers: int = 0
+    request: Request,
+    dataset: Dataset,
+    tree: Tree,
+    work: Work,
+    *,
+    workers: int = 0,
+    started: StartedWorkers | None = None,
 ) -> int:
-    """Do `work` with the engine and files of a resolved dataset; `workers` are the processes that make
-    something, 0 for the default. Returns the signal that has ended it early, 0 for none. Raises as `work`."""
+    """Do `work` with the engine and files of a resolved dataset.
+
+    `workers` are the processes that make something, 0 for the default, and `started` the first of them.
+    Returns the signal that has ended it early, 0 for none. Raises as `work`.
+    """
     try:
-        return await _read(request, dataset, tree, work, workers)
+        return await _read(request, dataset, tree, work, workers, started)
     except BaseExceptionGroup as group:
         # Several tasks fail when one does; the first is what is reported, as if there were no tasks.
         first: BaseException = group
@@ -39,13 +49,21 @@ async def read_version(
         raise first from None
 
 
-async def _read(request: Request, dataset: Dataset, tree: Tree, work: Work, workers: int) -> int:
+async def _read(
+    request: Request,
+    dataset: Dataset,
+    tree: Tree,
+    work: Work,
+    workers: int,
+    started: StartedWorkers | None,
+) -> int:
     settings = Settings(
         caches=dataset.caches,
         blobs=blob_directory(),
         own=cache_directory(),
         offline=request.offline,
         workers=workers,
+        started_workers=started,
     )
     assert dataset.tree is not None
     came = 0

@@ -23,8 +23,6 @@ from store.media.index import VideoIndex
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 
-KEPT_SECONDS: Final = 10.0
-KEPT_TICK: Final = 0.02
 PUSHES: Final = 3
 """Tries to put a product on a remote."""
 PUSH_SECONDS: Final = 600.0
@@ -105,8 +103,8 @@ class TaskMaker:
             if outcome is not None:
                 outcome = replace(outcome, kept=True)
             else:
-                await self._engine.maker.product(task)
-                outcome = await self._await_kept(task)
+                await self._engine.maker.keep(task)
+                outcome = await self._look(task)
             if outcome is not None and self._remote is not None:
                 outcome = replace(outcome, pushed=await self._put(task, self._remote))
         except StoreError as error:
@@ -148,14 +146,6 @@ class TaskMaker:
                     raise
                 await trio.sleep(random.uniform(0.5, 1.5) * 4**attempt)
         raise AssertionError("it returned or raised")
-
-    async def _await_kept(self, task: Task) -> Outcome | None:
-        """It is kept behind the back of those who wait for it."""
-        with trio.move_on_after(KEPT_SECONDS):
-            while (made := await self._look(task)) is None:
-                await trio.sleep(KEPT_TICK)
-            return made
-        return None
 
     async def _look(self, task: Task) -> Outcome | None:
         """What there is in the cache of a whole product."""

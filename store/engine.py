@@ -48,6 +48,7 @@ from store.threads import Threads
 
 if TYPE_CHECKING:
     from store.making.maker import Maker
+    from store.making.started_worker import StartedWorkers
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class Settings:
     (`store.fetching.fresh`), or -1."""
     workers: int = 0
     """Processes that make what the views show; 0: one for each core."""
+    started_workers: StartedWorkers | None = None
+    """Those of them that there are already."""
 
 
 class Engine:
@@ -153,6 +156,7 @@ class Engine:
                 may_keep=keeper.may_keep,
                 note_kept=keeper.budget.added,
                 workers=self.settings.workers,
+                started=self.settings.started_workers,
             )
             self.metrics.making = self._maker.figures
         return self._maker

@@ -67,6 +67,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/making/gathering.py",
         "store/making/maker.py",
         "store/making/open_products.py",
+        "store/making/publishing.py",
         "store/making/worker_process.py",
         "store/making/workers.py",
         "store/prefetcher.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -11,8 +12,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
-
-import trio
 
 from fusefs.cli import print_error
 from fusefs.cli.target_flags import (
@@ -25,9 +24,9 @@ from fusefs.cli.target_flags import (
 from fusefs.dataset import open_dataset
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_remote
-from fusefs.opened_version import read_version
 from fusefs.views.kinds import parse_view
 from store.errors import InputError
+from store.making.started_worker import CHUNK_MAKERS, FRAME_MAKERS, StartedWorkers
 from store.tree import Tree
 
 MOST_JOBS: Final = 64
@@ -104,10 +103,23 @@ def run(options: argparse.Namespace) -> int:
     if options.view.startswith("shards:"):
         print("shards are computed as they are read: there is nothing to make")
         return 0
-    from fusefs.cli.materialize_work import ProductProgress, Work  # what decodes is slow to import
-    from fusefs.materializing import find_sources, parse_recipe
-
     started = time.monotonic()
+    cores = len(os.sched_getaffinity(0))
+    # They take as long to start as this process to find out what is to be made.
+    makers = FRAME_MAKERS if options.view.startswith("frames:") else CHUNK_MAKERS
+    with StartedWorkers(0 if options.dask else min(options.jobs, cores), makers) as workers:
+        status = _materialize(options, workers, started)
+    gc.freeze()  # or the interpreter looks at all that was imported once more, to no use
+    return status
+
+
+def _materialize(options: argparse.Namespace, workers: StartedWorkers, started: float) -> int:
+    import trio  # all of these are slow to import, what decodes most of all
+
+    from fusefs.cli.materialize_work import ProductProgress, Work
+    from fusefs.materializing import find_sources, parse_recipe
+    from fusefs.opened_version import read_version
+
     recipe = parse_recipe(options.view)
     request = replace(make_request(options, options.target, options.rev), push_to=options.push)
     dataset = open_dataset(request)
@@ -121,9 +133,10 @@ def run(options: argparse.Namespace) -> int:
     # What goes wrong with a file is said at the end, by classes, and not as it happens.
     logging.getLogger("store").addHandler(logging.NullHandler())
     watched = not options.json and sys.stderr.isatty()
-    work = Work(options, dataset, recipe, sources, ProductProgress() if watched else None)
+    work = Work(options, dataset, tree, recipe, sources, ProductProgress() if watched else None)
     with work.connected():
-        came = trio.run(partial(read_version, request, dataset, tree, work.run, workers=options.jobs))
+        read = partial(read_version, workers=options.jobs, started=workers)
+        came = trio.run(read, request, dataset, tree, work.run)
     seconds = time.monotonic() - started
     if options.json:
         print(json.dumps(work.describe(seconds, interrupted=bool(came))))

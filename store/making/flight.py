@@ -62,6 +62,11 @@ class Flight:
         return bool(self._waiting or self._wholes)
 
     @property
+    def is_patient(self) -> bool:
+        """Is all of it waited for, and no piece?"""
+        return self._wholes > 0 and not self._waiting
+
+    @property
     def missing(self) -> list[int]:
         """What is to be made, what was asked for first at the beginning; empty where nobody knows."""
         made = self.product.entries

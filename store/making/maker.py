@@ -28,8 +28,10 @@ from store.making.makers import MAKERS, Registered
 from store.making.open_products import OpenProducts
 from store.making.product import MOST_PIECES, Damaged, Entry, Product, Refused
 from store.making.products import Products
+from store.making.publishing import Publishing
 from store.making.read_ahead import ReadAhead
 from store.making.remote_products import RemoteProducts
+from store.making.started_worker import StartedWorkers
 from store.making.tasks import Origin, Task, remotes_of
 from store.making.unproved import Unproved
 from store.making.workers import DEADLINE, Workers
@@ -65,24 +67,23 @@ class Maker:
         makers: Mapping[str, Registered] = MAKERS,
         workers: int = 0,
         deadline: float = DEADLINE,
+        started: StartedWorkers | None = None,
     ) -> None:
         self._products = Products(cache)
         self._threads = threads
         self._nursery = nursery
-        self._may_keep = may_keep
-        self._note_kept = note_kept
-        self._workers = Workers(nursery, self._settle, makers, workers, deadline)
+        self._workers = Workers(nursery, self._settle, makers, workers, deadline, started)
         self._remote_products = RemoteProducts(self._products, threads)
         self._failures = Failures()
         self._unproved = Unproved()
+        self._publishing = Publishing(self._products, threads, nursery, self._unproved, may_keep, note_kept)
         self._finding: dict[str, trio.Event] = {}
         self._flights: dict[str, Flight] = {}
         self._open = OpenProducts(nursery, self._flights.__contains__)
         self._indexes: OrderedDict[str, VideoIndex] = OrderedDict()
         self._beginning: dict[str, trio.Event] = {}
         self._ahead = ReadAhead(self._open, self._flights, self._workers.most, self._begin_ahead)
-        self._publishing = 0
-        self._made = self._found = self._failed = self._kept = self._kept_bytes = 0
+        self._made = self._found = self._failed = 0
         self._no_room_until = 0.0
         self._is_draining = False
         nursery.start_soon(self._prepare)
@@ -134,6 +135,17 @@ class Maker:
                     return flight.product
                 _raise_failure(flight)
 
+    async def keep(self, task: Task) -> None:
+        """Have the whole product made and put into the cache, if that takes it.
+
+        What somebody has deleted there is made again, although it is open here. Raises as `product`.
+        """
+        key = task.key
+        if not await self._publishing.done_with(key) and key not in self._flights:
+            self._open.forget(key)
+        await self.product(task)
+        await self._publishing.done_with(key)
+
     def sizes(self, task: Task) -> Sequence[int] | None:
         """Bytes by piece, -1 for one that is not known, where something is known without making anything."""
         product = self._open.get(task.key)
@@ -182,8 +194,8 @@ class Maker:
             self._made,
             self._found,
             self._failed,
-            self._kept,
-            self._kept_bytes,
+            self._publishing.kept,
+            self._publishing.kept_bytes,
         )
 
     async def drain(self) -> None:
@@ -191,7 +203,7 @@ class Maker:
         self._is_draining = True
         self._workers.close()
         # Not for flights: where all was cancelled, nobody is at them any more.
-        while self._workers.are_busy or self._publishing:
+        while self._workers.are_busy or self._publishing.is_busy:
             await trio.sleep(DRAIN_STEP)
 
     def close(self) -> None:
@@ -311,9 +323,7 @@ class Maker:
         if product is not None:
             self._found += 1
             self._open.keep(product)
-            if product.path is not None:
-                self._publishing += 1
-                self._nursery.start_soon(self._publish, product)
+            self._publishing.begin(product)
         return product
 
     async def _growing(self, task: Task, product: Product | None) -> Product:
@@ -349,25 +359,7 @@ class Maker:
                 log.warning("%s", error)
         elif product.is_whole:
             self._made += 1
-        if product.path is not None:
-            self._publishing += 1
-            self._nursery.start_soon(self._publish, product)
-
-    async def _publish(self, product: Product) -> None:
-        try:
-            if product.entries and self._may_keep(product.end):
-                size = await self._threads.on_disk(self._products.publish, product)
-                self._note_kept(size)
-                self._kept += 1
-                self._kept_bytes += size
-                if self._unproved.is_refuted(product.key):
-                    await self._threads.on_disk(self._products.drop, product.key)
-            else:
-                await self._threads.on_disk(self._products.discard, product)
-        except StoreError as error:
-            log.warning("%s; what is made is served and not kept", error)
-        finally:
-            self._publishing -= 1
+        self._publishing.begin(product)
 
     async def _read(self, product: Product, entry: Entry) -> bytes:
         """A piece's bytes. Raises `Damaged`, `StoreTimeout`."""

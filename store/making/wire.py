@@ -3,14 +3,15 @@
 A message is a list of msgpack's, sent in packets of a local socket that keeps their bounds; descriptors go
 with the last one. The worker asks, and waits for what it asked for:
 
-    [MAKE, maker, arguments, sources, begin, seconds]
+    [MAKE, maker, arguments, sources, begin, seconds, delay]
                                   to the worker, with a descriptor: a task. The maker is [module, function],
                                   sources are [identity, name], what is made is written from `begin` on, and
-                                  takes at most so many seconds of the processor
+                                  takes at most so many seconds of the processor; nobody minds if a piece
+                                  is told of `delay` seconds after it was made
     [OPEN, source]                → [OPEN, handle, size, begin] with a descriptor, or without: then it is read
     [READ, handle, begin, length] → [READ, bytes] the bytes of a range
     [CLOSE, handle]
-    [PIECE, number, begin, length, digest]        is in the file; digest is its xxh3-64
+    [PIECES, [number, begin, length, digest], …]  are in the file; digest is a piece's xxh3-64
     [REFUSED, number, reason]                     the content does not allow that piece
     [ALIVE]                                       nothing came of it yet
     [DONE, count]                                 the task has ended: pieces in all, -1 when it was stopped
@@ -33,7 +34,7 @@ MAKE: Final = 0
 OPEN: Final = 1
 READ: Final = 2
 CLOSE: Final = 3
-PIECE: Final = 4
+PIECES: Final = 4
 REFUSED: Final = 5
 ALIVE: Final = 6
 DONE: Final = 7

@@ -1,9 +1,10 @@
-"""`python -m store.making.worker PARENT STOP`: a process that makes products (`store.making.workers`).
+"""`python -m store.making.worker PARENT STOP [MODULE…]`: a process that makes products.
 
 Standard input is the socket over which tasks come; it ends when that does, or with the process PARENT. STOP
-is an eventfd by which the parent asks for an end of the task. What is made is written to a descriptor that
-comes with the task. Sources are opened when they are first read and kept for the next task; local files are
-read by their descriptors, the others through the parent.
+is an eventfd by which the parent asks for an end of the task. MODULEs are imported before there is a task.
+What is made is written to a descriptor that comes with the task. Sources are opened when they are first read
+and kept for the next task; local files are read by their descriptors, the others through the parent.
+Callers: `store.making.started_worker`.
 """
 
 from __future__ import annotations
@@ -61,8 +62,12 @@ class Parent:
 
     def is_alive(self) -> None:
         """Tell it, now and then, that work goes on."""
-        if time.monotonic() - self._said > ALIVE_SECONDS:
+        if self.is_silent(ALIVE_SECONDS):
             self.say(wire.ALIVE)
+
+    def is_silent(self, seconds: float) -> bool:
+        """Has it been told nothing for so long?"""
+        return time.monotonic() - self._said >= seconds
 
     def wants_other(self) -> bool:
         """Does it want this worker for something more urgent?"""
@@ -162,11 +167,11 @@ def work(parent: Parent) -> None:
     """Make one product after the other. Raises `WireBroken` when there is nobody to make them for."""
     sources = Sources(parent)
     while True:
-        (_, maker, arguments, wanted, begin, seconds), descriptor = parent.next_task()
+        (_, maker, arguments, wanted, begin, seconds, delay), descriptor = parent.next_task()
         confinement.limit_processor(seconds)
         opened = sources.of_task(wanted)
         try:
-            count = _write(parent, descriptor, begin, _find(*maker), arguments, opened)
+            count = _write(parent, descriptor, begin, delay, _find(*maker), arguments, opened)
         except WireBroken:
             raise
         except Exception as error:
@@ -196,23 +201,32 @@ def _write(
     parent: Parent,
     descriptor: int,
     begin: int,
+    delay: float,
     make: Make,
     arguments: Mapping[str, Any],
     sources: Sequence[WorkerSource],
 ) -> int:
     """Write the pieces and tell of each. How many there were, -1 where the parent wanted no more."""
     count = 0
-    for made in make(arguments, sources):
-        number, data = made if isinstance(made, Piece) else (count, made)
-        count += 1
-        if isinstance(data, MediaInvalid):
-            parent.say(wire.REFUSED, number, str(data))
-        else:
-            _write_fully(descriptor, data, begin)
-            parent.say(wire.PIECE, number, begin, len(data), xxhash.xxh3_64_intdigest(data))
-            begin += len(data)
-        if parent.wants_other():
-            return -1
+    written: list[list[int]] = []
+    try:
+        for made in make(arguments, sources):
+            number, data = made if isinstance(made, Piece) else (count, made)
+            count += 1
+            if isinstance(data, MediaInvalid):
+                parent.say(wire.REFUSED, number, str(data))
+            else:
+                _write_fully(descriptor, data, begin)
+                written.append([number, begin, len(data), xxhash.xxh3_64_intdigest(data)])
+                begin += len(data)
+            if parent.wants_other():
+                return -1
+            if written and parent.is_silent(delay):
+                parent.say(wire.PIECES, *written)
+                written = []
+    finally:
+        if written:
+            parent.say(wire.PIECES, *written)
     return count
 
 
@@ -234,6 +248,8 @@ def main() -> None:
     os.set_blocking(sys.stderr.fileno(), False)  # nobody reads it before this process has ended
     confinement.limit_resources()
     confinement.give_up_rights()
+    for module in sys.argv[3:]:
+        importlib.import_module(module)
     try:
         work(Parent(Wire(connected), stop))
     except WireBroken:

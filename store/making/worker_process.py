@@ -4,8 +4,7 @@ Sources are opened for it here: it gets the descriptor of a local file, and asks
 fetched, so that all that comes over a network goes through the one fetcher. What a worker says is hostile,
 since what it decodes is.
 
-Thread rule: belongs to the event loop. It is started there as well, and not by a thread: the kernel ends a
-worker with the thread that has started it.
+Thread rule: belongs to the event loop.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 from typing import Any, Final
 
 import trio
@@ -27,23 +24,25 @@ from store.making import wire
 from store.making.flight import Flight, source_of
 from store.making.makers import MISSING, Registered
 from store.making.product import Entry
+from store.making.started_worker import StartedWorker, start_worker
 from store.making.tasks import Origin, Task
 from store.making.wire import PACKET, Assembly, WireBroken, ancillary, packets_of
 
-MODULE: Final = "store.making.worker"
 PROCESSOR_SECONDS: Final = 1800
 """For one task; who hangs without a use of the processor is found earlier."""
+PATIENCE: Final = 0.1
+"""Seconds by which pieces are told of late where only the whole product is waited for: a message for each
+would cost us a tenth of a core."""
 GRACE: Final = 0.5
 """Seconds in which one that ends by itself may do so, so that it is known how."""
 _TOLD: Final = 300
 """Characters of what a worker has said before it died."""
-_ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 
 
 class WorkerProcess:
     """One worker. `deadline`: seconds within which it has to say something."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, started: StartedWorker | None = None) -> None:
         """Raises `OSError` where no process can be started."""
         self.idle_since = 0.0
         self.is_stopping = False
@@ -57,16 +56,9 @@ class WorkerProcess:
         self._assembly = Assembly()
         self._is_closed = False
         self._last_words = ""
-        with contextlib.ExitStack() as failed:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            failed.callback(ours.close)
-            self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            failed.callback(os.close, self._stop)
-            with theirs:
-                self._process = _start(theirs, self._stop)
-            failed.pop_all()
-        ours.setblocking(False)
-        self._socket = trio.socket.from_stdlib_socket(ours)
+        started = started or start_worker()
+        self._process, self._stop = started.process, started.stop
+        self._socket = trio.socket.from_stdlib_socket(started.socket)
 
     def stop(self) -> None:
         """Let it end its task after the piece that it is at."""
@@ -97,6 +89,7 @@ class WorkerProcess:
             if not isinstance(opened, OpenBytes | OpenFile) and origin.oid in {o.oid for o in task.origins}
         )
         of_task = [[maker.module, maker.function], arguments, sources, product.end, PROCESSOR_SECONDS]
+        of_task.append(PATIENCE if flight.is_patient else 0.0)
         await self._send([wire.MAKE, *of_task], product.descriptor)
         failure: StoreError | None = None
         while True:
@@ -121,8 +114,9 @@ class WorkerProcess:
     def _note(self, flight: Flight, kind: int, *said: Any) -> bool:
         """What it tells; whether it has ended its task. Raises `_TaskFailed`, `WireBroken`."""
         match kind:
-            case wire.PIECE:
-                flight.made(*map(int, said))
+            case wire.PIECES:
+                for piece in said:
+                    flight.made(*map(int, piece))
             case wire.REFUSED:
                 flight.refused(int(said[0]), str(said[1]))
             case wire.CLOSE:
@@ -242,21 +236,6 @@ class _TaskFailed(Exception):
     def __init__(self, error: StoreError) -> None:
         super().__init__(error)
         self.error = error
-
-
-def _start(theirs: socket.socket, stop: int) -> subprocess.Popen[bytes]:
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", MODULE, str(os.getpid()), str(stop)],
-        stdin=theirs.fileno(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        pass_fds=(stop,),
-        cwd="/",
-        env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        bufsize=0,
-    )
 
 
 def _status(code: int | None) -> str:

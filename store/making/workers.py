@@ -21,6 +21,7 @@ import trio
 from store.errors import MediaFailed, StoreError
 from store.making.flight import Flight, source_of
 from store.making.makers import MAKERS, Registered
+from store.making.started_worker import StartedWorkers
 from store.making.wire import WireBroken
 from store.making.worker_process import WorkerProcess
 
@@ -35,7 +36,8 @@ log = logging.getLogger(__name__)
 
 
 class Workers:
-    """`most` processes, by default one for each core. `settle` is told of every flight that has ended."""
+    """`most` processes, by default one for each core; `started` become the first of them. `settle` is told of
+    every flight that has ended."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Workers:
         makers: Mapping[str, Registered] = MAKERS,
         most: int = 0,
         deadline: float = DEADLINE,
+        started: StartedWorkers | None = None,
     ) -> None:
         self.most = most or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
         self._nursery = nursery
@@ -53,6 +56,7 @@ class Workers:
         self._waiting: dict[str, Flight] = {}
         self._busy: dict[WorkerProcess, Flight] = {}
         self._idle: list[WorkerProcess] = []
+        self._started = started
         self._ends_idle = False
         self._is_closed = False
 
@@ -116,11 +120,14 @@ class Workers:
 
     def _start(self, flight: Flight) -> WorkerProcess | None:
         try:
-            worker = WorkerProcess(self._deadline)
+            started = self._started.take() if self._started else None
+            worker = WorkerProcess(self._deadline, started)
         except OSError as error:
             failure = MediaFailed(f"{flight.task}: no process can be started: {error.strerror}")
             self._end(self._waiting.pop(flight.key), failure)
             return None
+        if started is not None:
+            worker.idle_since = trio.current_time()  # if it has died by now, it is not for what it gets
         if not self._ends_idle:
             self._ends_idle = True
             self._nursery.start_soon(self._end_idle)

@@ -133,7 +133,7 @@ async def maker_at(cache: Path, **settings: Any) -> AsyncIterator[Maker]:
 
 async def settled(made: Maker) -> None:
     """Wait until all that was begun is made and in its place."""
-    while made._flights or made._publishing:
+    while made._flights or made._publishing.is_busy:
         await trio.sleep(0.01)
 
 

@@ -64,6 +64,19 @@ def test_a_product_is_made_once_and_kept(tmp_path: Path, file: Path) -> None:
     trio.run(main)
 
 
+def test_what_is_to_be_kept_is_made_again_where_somebody_has_deleted_it(tmp_path: Path, file: Path) -> None:
+    cache = tmp_path / "cache"
+
+    async def main() -> None:
+        async with maker_at(cache) as made:
+            for _ in range(2):
+                await made.keep(task_of("words", file))
+                (path,) = kept(cache)  # and not a moment later
+                path.unlink()
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize("where", ["piece", "table", "foot", "shorter", "empty", "longer", "another's"])
 def test_a_damaged_product_is_made_again(tmp_path: Path, file: Path, where: str) -> None:
     cache = tmp_path / "cache"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -16,6 +17,7 @@ import trio
 
 from store.errors import MediaFailed, MediaInvalid, RemoteUnreachable
 from store.making import failures, wire, workers
+from store.making.started_worker import FRAME_MAKERS, StartedWorkers
 from tests.store.making.bad_makers import word
 from tests.store.making.origins import FarOrigin, FileOrigin, Task, maker_at, settled, task_of
 
@@ -69,9 +71,9 @@ def test_a_failure_is_remembered_but_not_for_long(
     started: list[int] = []
     begin = workers.WorkerProcess.__init__
 
-    def count(self: workers.WorkerProcess, deadline: float) -> None:
+    def count(self: workers.WorkerProcess, *arguments: Any) -> None:
         started.append(1)
-        begin(self, deadline)
+        begin(self, *arguments)
 
     monkeypatch.setattr(workers.WorkerProcess, "__init__", count)
     trio.run(main)
@@ -141,6 +143,70 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
         poll.register(watched)
         assert poll.poll(30_000)
         os.close(watched)
+
+
+def test_workers_that_were_started_before_are_taken_first_and_the_rest_end(
+    tmp_path: Path, file: Path
+) -> None:
+    async def main() -> None:
+        with StartedWorkers(2, FRAME_MAKERS) as started:
+            there = children() - before
+            assert len(there) == 2
+            async with maker_at(tmp_path / "cache", started=started) as made:
+                await made.product(task_of("words", file))
+                assert children() - before == there
+        assert children() <= before
+
+    before = children()
+    trio.run(main)
+
+
+def test_one_that_died_before_its_first_task_costs_no_product(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        with StartedWorkers(1, ["there.is.no.such.module"]) as started:
+            async with maker_at(tmp_path / "cache", started=started) as made:
+                product = await made.product(task_of("words", file))
+                assert product.is_whole
+                assert started.take() is None
+
+    trio.run(main)
+
+
+def test_who_waits_for_all_is_told_of_many_pieces_at_once(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    note = workers.WorkerProcess._note
+
+    def count(self: workers.WorkerProcess, flight: Any, kind: int, *said: Any) -> bool:
+        if kind == wire.PIECES:
+            told.append(len(said))
+        return note(self, flight, kind, *said)
+
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            many = task_of("words", file, pieces=500)
+            assert await made.piece(many, 499) == word(499)
+            await settled(made)
+            assert told == [1] * 500
+            told.clear()
+            product = await made.product(task_of("words", file, pieces=500, chunk=1))
+            assert product.is_whole
+            assert sum(told) == 500 and len(told) < 250
+
+    monkeypatch.setattr(workers.WorkerProcess, "_note", count)
+    trio.run(main)
+
+
+def test_what_was_made_before_an_error_is_told_of_with_it(tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        async with maker_at(tmp_path / "cache") as made:
+            broken = task_of("raise_bug", file)
+            with pytest.raises(MediaFailed, match="a bug"):
+                await made.product(broken)
+            assert await made.piece(broken, 0) == word(0)
+
+    trio.run(main)
 
 
 def test_idle_workers_end(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
