@@ -79,6 +79,14 @@ class DaskRunner:
         self._executor = executor
         self._surroundings = surroundings
         self._tree = tree
+        self._preparing: list[concurrent.futures.Future[list[Outcome]]] = []
+
+    def prepare(self) -> None:
+        """Have the workers open their caches while this process finds out what is to be made."""
+        # Who lets go of a future cancels what it stands for.
+        self._preparing = [
+            self._executor.submit(run_tasks, self._surroundings, []) for _ in range(self.lanes // QUEUED)
+        ]
 
     async def run(self, tasks: Sequence[Task]) -> Sequence[Outcome]:
         wire = [task_to_wire(task, self._size) for task in tasks]

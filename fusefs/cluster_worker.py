@@ -10,11 +10,11 @@ Any thread of a worker; several at a time.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.util
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from fusefs.task_runs import Outcome, TaskMaker, failure
 from store.blobs import BlobSource
 from store.engine import Engine, Settings, open_engine
 from store.errors import InputError, StoreError
+from store.making.started_worker import FRAME_MAKERS, StartedWorkers
 from store.making.task_wire import Home, environment, task_from_wire
 from store.remotes.opening import open_remote
 from store.remotes.spec import RemoteSpec
@@ -71,7 +72,7 @@ class Surroundings:
 
 
 def run_tasks(surroundings: Surroundings, tasks: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-    """Make products, one after the other."""
+    """Make products, one after the other; without any, get ready."""
     try:
         with _using(surroundings) as opened:
             return opened.loop.call(opened.run, tasks)
@@ -114,7 +115,7 @@ _lock = threading.Lock()
 _engines: Final[OrderedDict[str, _Opened]] = OrderedDict()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _using(surroundings: Surroundings) -> Iterator[_Opened]:
     with _lock:
         opened = _engines.pop(surroundings.token, None)
@@ -142,16 +143,23 @@ def _start(fields: Mapping[str, Any]) -> _Opened:
     if not caches:
         caches = [cache_directory() / "objects"]
         caches[0].mkdir(parents=True, exist_ok=True)
-    settings = Settings(
-        caches=caches, blobs=blob_directory(), own=cache_directory(), offline=fields["offline"]
-    )
     loop = LoopThread()
     ready = threading.Event()
     found: list[_Opened] = []
 
     async def serve() -> None:
         try:
-            async with open_engine(settings, open_remote) as engine:
+            async with contextlib.AsyncExitStack() as stack:
+                # It starts while the engine does, and by this thread, with which it ends.
+                workers = stack.enter_context(StartedWorkers(1, FRAME_MAKERS))
+                settings = Settings(
+                    caches=caches,
+                    blobs=blob_directory(),
+                    own=cache_directory(),
+                    offline=fields["offline"],
+                    started_workers=workers,
+                )
+                engine = await stack.enter_async_context(open_engine(settings, open_remote))
                 git_dirs = [Path(git_dir) for git_dir in fields["git_dirs"] if Path(git_dir).is_dir()]
                 source = BlobSource(git_dirs, settings.blobs) if git_dirs else None
                 remotes = engine.remote_set([RemoteSpec.from_wire(spec) for spec in fields["remotes"]])

@@ -35,6 +35,8 @@ PLANNED_AT_ONCE: Final = 4
 """Videos and folders whose products are being counted, or wait for their turn."""
 MOST_IN_CALL: Final = 8
 """Products of one call: little is lost with a worker, and progress is seen."""
+CALLS_LEFT: Final = 2
+"""Calls for each lane that a source's products are enough for, behind a call of several groups."""
 
 Recipe = FramesRecipe | ChunksRecipe
 IndexOf = Callable[[Origin], Awaitable[VideoIndex]]
@@ -174,8 +176,22 @@ class Materialization:
         finally:
             self.tally.sources += 1
         self.tally.products += count
-        for group in planned:
+        for group in in_calls(planned, count, self._runner.lanes):
             await groups.send(group)
+
+
+def in_calls(groups: Iterable[list[Task]], count: int, lanes: int) -> Iterator[list[Task]]:
+    """Groups of `count` tasks in all, some together: calls cost something, but in the end there are to be
+    small ones for everybody. A group is never parted."""
+    call: list[Task] = []
+    for group in groups:
+        if call and len(call) + len(group) > min(MOST_IN_CALL, count // (CALLS_LEFT * lanes)):
+            yield call
+            call = []
+        call += group
+        count -= len(group)
+    if call:
+        yield call
 
 
 async def plan_tasks(

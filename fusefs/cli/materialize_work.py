@@ -6,8 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -17,7 +16,12 @@ from fusefs.materializing import Materialization, Recipe, Tally
 from fusefs.task_runs import LocalRunner, Runner
 from store.engine import Engine
 from store.making.used_views import note_view
+from store.tree import Tree
 from store.tree_files import TreeFiles
+
+if TYPE_CHECKING:
+    from fusefs.cluster import DaskRunner
+    from fusefs.cluster_worker import Surroundings
 
 TICK_SECONDS: Final = 0.2
 
@@ -29,6 +33,7 @@ class Work:
         self,
         options: argparse.Namespace,
         dataset: Dataset,
+        tree: Tree,
         recipe: Recipe,
         sources: Sequence[int],
         progress: ProductProgress | None,
@@ -36,10 +41,12 @@ class Work:
         self.tally = Tally()
         self._options = options
         self._dataset = dataset
+        self._tree = tree
         self._recipe = recipe
         self._sources = sources
         self._progress = progress
-        self._cluster: tuple[Executor, int] | None = None
+        self._push = dataset.push_remotes[options.push] if options.push else None
+        self._cluster: DaskRunner | None = None
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
@@ -47,9 +54,11 @@ class Work:
         if not self._options.dask:
             yield
             return
-        from fusefs.cluster import connect
+        from fusefs.cluster import DaskRunner, connect
 
-        with connect(self._options.dask, self._options.jobs) as self._cluster:
+        with connect(self._options.dask, self._options.jobs) as (executor, threads):
+            self._cluster = DaskRunner(executor, threads, self._surroundings(), self._tree)
+            self._cluster.prepare()
             yield
 
     async def run(self, engine: Engine, files: TreeFiles) -> None:
@@ -58,25 +67,23 @@ class Work:
         async with trio.open_nursery() as nursery:
             if self._progress is not None:
                 nursery.start_soon(self._show, self._progress)
-            runner = self._runner(engine, files)
+            runner = self._runner(engine)
             try:
                 await Materialization(engine, files, self._recipe, runner, self.tally).run(self._sources)
             finally:
                 runner.close()
             nursery.cancel_scope.cancel()
 
-    def _runner(self, engine: Engine, files: TreeFiles) -> Runner:
-        spec = self._dataset.push_remotes[self._options.push] if self._options.push else None
-        if self._cluster is None:
-            return LocalRunner(engine, self._options.jobs, spec)
-        from fusefs.cluster import DaskRunner
+    def _runner(self, engine: Engine) -> Runner:
+        return self._cluster or LocalRunner(engine, self._options.jobs, self._push)
+
+    def _surroundings(self) -> Surroundings:
         from fusefs.cluster_worker import Surroundings
 
         dataset = self._dataset
-        surroundings = Surroundings.of(
-            dataset.caches, dataset.git_dirs, dataset.remotes, spec, offline=self._options.offline
+        return Surroundings.of(
+            dataset.caches, dataset.git_dirs, dataset.remotes, self._push, offline=self._options.offline
         )
-        return DaskRunner(*self._cluster, surroundings, files.tree)
 
     async def _show(self, progress: ProductProgress) -> None:
         try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import pty
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import fusefs as fusefs_package
 from fusefs import cluster, cluster_worker, sessions
 from fusefs.cluster_worker import Surroundings, run_tasks
 from fusefs.frame_sources import VersionFrames
+from fusefs.materializing import MOST_IN_CALL, in_calls
 from store.making.task_wire import task_to_wire
 from store.making.tasks import Task
 from store.media.recipe import parse_frames
@@ -131,6 +136,51 @@ def test_an_interrupted_run_goes_on(fusefs: Fusefs, media: SmallDataset) -> None
     assert not [path for path in (media.cache / "fusefs/incoming").rglob("*") if path.is_file()]
 
 
+def test_a_terminal_sees_progress(fusefs: Fusefs, media: SmallDataset) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        words = ("materialize", "--cache", str(media.cache), media.oid, "--view", "frames:webp,scale=640x360")
+        process = subprocess.Popen(
+            fusefs.command(*words),
+            env={**fusefs.environment, "TERM": "xterm"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+    finally:
+        os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError as error:  # how Linux says that nobody has the terminal open any more
+        assert error.errno == errno.EIO
+    finally:
+        os.close(ours)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"made" in stdout
+    assert b"pieces/s" in shown
+
+
+def task(number: int) -> Task:
+    return Task("words", "1", "", (), number)
+
+
+@pytest.mark.parametrize(("groups", "lanes"), [([1] * 100, 4), ([3] * 40, 2), ([8, 8, 2], 16), ([], 4)])
+def test_calls_are_large_in_the_beginning_and_small_in_the_end(groups: list[int], lanes: int) -> None:
+    tasks = [task(number) for number in range(sum(groups))]
+    begins = [sum(groups[:place]) for place in range(len(groups))]
+    parts = [tasks[begin : begin + size] for begin, size in zip(begins, groups, strict=True)]
+    calls = list(in_calls(parts, len(tasks), lanes))
+    assert [task for call in calls for task in call] == tasks
+    for part in parts:
+        assert any(all(task in call for task in part) for call in calls), "a group was parted"
+    assert all(len(call) <= max(MOST_IN_CALL, *groups) for call in calls)
+    sizes = [len(call) for call in calls]
+    if len(parts) == 100:
+        assert sizes[:4] == [8] * 4 and sizes[-8:] == [1] * 8
+
+
 def test_a_cluster_makes_the_same(fusefs: Fusefs, media: SmallDataset, tmp_path: Path) -> None:
     words = ("--view", "frames:jpg,scale=32x18", "--json")
     other = small_dataset(tmp_path / "other", media.files)
@@ -176,6 +226,12 @@ def test_a_worker_elsewhere_reads_from_the_remote(
     assert products(elsewhere) == {task.key}
     (again,) = run_tasks(surroundings(tmp_path, [remote]), [wire])
     assert again.kept
+    # What was deleted under a worker that lives on is made again, and at once.
+    (path,) = (elsewhere / "fusefs/derived").glob("??/*")
+    path.unlink()
+    (third,) = run_tasks(surroundings(tmp_path, [remote]), [wire])
+    assert (third.kind, third.pieces, third.kept) == ("", 1, False)
+    assert products(elsewhere) == {task.key}
     origin = FileOrigin(media.files["clips/b.mkv"])
     wire = task_to_wire(Task("index", "1", "", (origin,), pieces=1), lambda _: UNKNOWN)
     (missing,) = run_tasks(surroundings(tmp_path, []), [wire])
