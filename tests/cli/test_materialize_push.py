@@ -43,7 +43,7 @@ def products(root: Path) -> dict[str, bytes]:
 def test_products_are_put_on_a_remote_and_found_there(
     command: Command, media: SmallDataset, tmp_path: Path
 ) -> None:
-    remote, other = tmp_path / "remote", tmp_path / "other"
+    remote = tmp_path / "remote"
     told = materialize(command, media.cache, media.oid, "--push", str(remote))
     assert told["made"] == told["pushed"] >= 1
     assert (remote / MARKER).exists()
@@ -52,14 +52,19 @@ def test_products_are_put_on_a_remote_and_found_there(
     assert made.items() <= products(media.cache).items()
     again = materialize(command, media.cache, media.oid, "--push", str(remote))
     assert (again["kept"], again["pushed"]) == (told["made"], 0)
-
-    # Another machine, which has the version and not the videos: what it reads was made here.
-    manifest = Path("files/md5") / media.oid[:2] / media.oid[2:]
-    (other / manifest).parent.mkdir(parents=True)
-    (other / manifest).write_bytes((media.cache / manifest).read_bytes())
+    other = other_machine(media, tmp_path)
     found = materialize(command, other, media.oid, "--remote", str(remote))
     assert (found["failures"], found["products"]) == ({}, told["made"])
     assert products(other) == made
+
+
+def other_machine(media: SmallDataset, tmp_path: Path) -> Path:
+    """The cache of one that has the version and not the videos: what it has in the end was made here."""
+    other = tmp_path / "other"
+    manifest = Path("files/md5") / media.oid[:2] / media.oid[2:]
+    (other / manifest).parent.mkdir(parents=True)
+    (other / manifest).write_bytes((media.cache / manifest).read_bytes())
+    return other
 
 
 def test_products_that_are_damaged_there_are_made(
@@ -85,8 +90,13 @@ def test_a_cluster_puts_what_it_makes_on_the_remote(
 ) -> None:
     words = ("materialize", "--cache", media.cache, media.oid, *VIEW, "--push", tmp_path / "remote")
     fusefs(*words, "--dask", "--jobs", "1", check=True)
-    assert products(tmp_path / "remote").items() <= products(media.cache).items()
-    assert len(products(tmp_path / "remote")) == 2  # frames and index
+    made = products(tmp_path / "remote")
+    assert made.items() <= products(media.cache).items()
+    assert len(made) == 2  # frames and index
+    other = other_machine(media, tmp_path)
+    words = ("materialize", "--cache", other, media.oid, *VIEW, "--remote", tmp_path / "remote")
+    fusefs(*words, check=True)
+    assert products(other) == made
 
 
 def test_a_remote_that_takes_nothing_is_said(command: Command, media: SmallDataset, tmp_path: Path) -> None:

@@ -415,6 +415,34 @@ def test_images_that_a_remote_has_are_fetched_once(mounter: Mounter, tmp_path: P
         mount.umount()
 
 
+def test_chunks_outlive_their_sources_and_the_remote_of_those(
+    mounter: Mounter, tmp_path: Path, videos: Videos
+) -> None:
+    """Of a video and of a folder of images: what was made is all that is needed, and stands in the cache."""
+    files = {"clips/a.mp4": videos.path("b-frames").read_bytes()} | dict(list(MANY.items())[:40])
+    cache, there = Cache(tmp_path / "cache"), Cache(tmp_path / "remote")
+    for content in files.values():
+        there.put(content)
+    oid = cache.put_manifest(entries_of(files, sizes=True))
+    places = ("clips/a.mp4/compressed/1.mp4", "clips/a.mp4/original/2.zip", "many/compressed/0.zip")
+
+    def read(mount: Mount) -> list[bytes]:
+        return [seen(mount, "auto", place).read_bytes() for place in places]
+
+    with nginx(tmp_path / "nginx", there.root) as server:
+        mount = mounter.mount(oid, "--cache", cache.root, "--remote", server.url, "--no-pin")
+        first = read(mount)
+        mount.umount()
+        for content in files.values():
+            cache.place(md5(content)).unlink(missing_ok=True)
+        url = server.url
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", url, "--no-pin")
+    assert read(mount) == first
+    with pytest.raises(OSError):
+        seen(mount, "auto", "clips/a.mp4/compressed/0.mp4").read_bytes()  # which nobody has made
+    assert "Traceback" not in mount.umount()
+
+
 @pytest.mark.modes("fuse")  # a view at the root is for fuse mode alone
 def test_as_a_mount_of_its_own(mounter: Mounter) -> None:
     mount = mounter.mount_files(CAMERA, "--view", "chunks:2")

@@ -9,6 +9,8 @@ import random
 import re
 import secrets
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 from store.media.index import build_index
-from tests.mount.datasets import Cache, entries_of
+from tests.mount.datasets import Cache, entries_of, md5
 from tests.mount.mounts import Mount, Mounter
 from tests.servers.nginx import nginx
 from tests.store.media.long_videos import with_frames
@@ -174,23 +176,72 @@ def test_a_worker_that_dies_costs_no_mount(mounter: Mounter, videos: Videos) -> 
     assert "Traceback" not in mount.umount()
 
 
-def test_random_readers(mounter: Mounter, videos: Videos) -> None:
-    """Frames in any order by several recipes are those of a full decode, while products go and mounts end."""
+def test_a_decoder_that_crashes_at_work_is_an_error_of_its_frames(mounter: Mounter, videos: Videos) -> None:
+    """Whoever waits is told, the log says why, what was made before stays, and all others are served."""
+    files = {
+        name: videos.path(name.removesuffix(".mp4")).read_bytes() for name in ("long-gop.mp4", "b-frames.mp4")
+    }
+    mount = mounter.mount_files(files)
+    place = mount.path / ".fusefs/frames/png,scale=3000x2000/long-gop.mp4"  # that takes a while
+    first = (place / "000000.png").read_bytes()
+    caught: list[int | None] = []
+
+    def read() -> None:
+        try:
+            (place / "000020.png").read_bytes()
+        except OSError as error:
+            caught.append(error.errno)
+
+    reader = threading.Thread(target=read)
+    workers = workers_of(mount.pid)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    reader.start()
+    time.sleep(0.2)  # it waits; where it has not begun to, it finds a worker that died before its task
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    reader.join(60)
+    assert caught == [errno.EIO]
+    assert (place / "000000.png").read_bytes() == first
+    full = full_decode(videos.path("b-frames"))
+    assert npy(mount.path / ".fusefs/frames/npy/b-frames.mp4/000070.npy") == full[70].rgb
+    log = mount.umount()
+    assert "long-gop.mp4" in log and "SIGKILL" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("is_far", [False, True], ids=["here", "fetched"])
+@pytest.mark.parametrize("legacy", [False, True], ids=["dvc-3", "dvc-2"])
+def test_random_readers(mounter: Mounter, videos: Videos, legacy: bool, is_far: bool) -> None:
+    """Frames in any order by several recipes are those of a full decode, while products go and mounts end,
+    in both kinds of cache, which have the videos, or have them come and go."""
     seed = int(CHOSEN) if CHOSEN else secrets.randbits(32)
     print(f"seed {seed}: FUSEFS_FRAME_SEED={seed} repeats this run")
     order = random.Random(seed)
     kinds = ("open-gop", "variable", "edit-two", "matroska", "mpeg2")
     full = {name: full_decode(videos.path(name)) for name in kinds}
-    cache = Cache(mounter.home / "objects")
-    oid = cache.put_dataset({f"{name}.mkv": videos.path(name).read_bytes() for name in kinds})
-    mount = mounter.mount(oid, "--cache", cache.root)
+    cache = Cache(mounter.home / "objects", legacy=legacy)
+    files = {f"{name}.mkv": videos.path(name).read_bytes() for name in kinds}
+    oid = cache.put_dataset(files)
+    words: tuple[str | Path, ...] = ("--cache", cache.root)
+    if is_far:
+        there = Cache(mounter.home / "remote", legacy=legacy)
+        for data in files.values():
+            there.put(data)
+            cache.remove(md5(data))
+        words += ("--remote", there.root, "--no-pin")
+    mount = mounter.mount(oid, *words)
     seen: dict[str, bytes] = {}
     for _ in range(STEPS):
         what = order.random()
         if what < 0.02:
             assert "Traceback" not in mount.umount()
-            mount = mounter.mount(oid, "--cache", cache.root)
+            mount = mounter.mount(oid, *words)
             continue
+        if what < 0.06 and is_far:
+            for data in files.values():
+                if order.random() < 0.5:
+                    cache.place(md5(data)).unlink(missing_ok=True)
         if what < 0.06:
             for path in (cache.root / "fusefs/derived").glob("**/*"):
                 if path.is_file() and order.random() < 0.5:
