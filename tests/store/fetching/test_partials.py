@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -175,6 +175,36 @@ def test_a_hash_of_zero_is_an_entry_all_the_same(tmp_path: Path) -> None:
         assert block_map.get(0) == 1
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("cut", [1, 4096, (256 << 10) + 1, MIB - 1])
+def test_a_block_is_written_in_calls_that_the_kernel_has_memory_for(
+    partials: Partials, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    calls: list[tuple[int, int]] = []
+    really = os.pwritev
+
+    def pwritev(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+        calls.append((offset, sum(map(len, buffers))))
+        return really(descriptor, buffers, offset)
+
+    partial = partials.open(OID, SIZE)
+    data = DATA[MIB : 2 * MIB]
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    partial.write(1, [data[:cut], b"", data[cut:]], xxhash.xxh3_64_intdigest(data))
+    quarter = 256 << 10
+    assert calls == [(MIB + index * quarter, quarter) for index in range(4)]
+    assert partial.is_good(1)
+
+
+def test_what_a_call_leaves_is_written_by_the_next(
+    partials: Partials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda fd, buffers, offset: really(fd, [buffers[0][:100_000]], offset))
+    partial = partials.open(OID, SIZE)
+    write(partial, 0)
+    assert partial.is_good(0)
 
 
 @pytest.mark.parametrize("suffix", ["", ".map"])
