@@ -21,16 +21,17 @@ from store.tree import UNKNOWN
 
 
 class CacheLayers:
-    """The directories, in the order in which they are asked, and then `opened`, which stays open. Raises
-    OSError for one that is not there."""
+    """The directories, in the order in which they are asked, and then one in `memory`, which stays open.
+    Raises OSError for one that is not there."""
 
-    def __init__(self, roots: Sequence[Path], opened: int = -1) -> None:
+    def __init__(self, roots: Sequence[Path], memory: int = -1) -> None:
         self._directories: list[int] = []
         try:
             for root in roots:
                 self._directories.append(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            if opened >= 0:
-                self._directories.append(os.dup(opened))
+            self._on_disk = len(self._directories)
+            if memory >= 0:
+                self._directories.append(os.dup(memory))
         except BaseException:
             self.close()
             raise
@@ -49,9 +50,11 @@ class CacheLayers:
 
     def _length(self, oid: Oid, *, cached: bool) -> int:
         path = object_path(oid).encode("ascii")
-        for directory in self._directories:
+        for number, directory in enumerate(self._directories):
+            # Memory never waits, nor remembers the names of what is not there.
+            by_caches = cached and number < self._on_disk
             try:
-                descriptor = open_beneath(directory, path, flags=os.O_PATH, cached=cached, one_mount=True)
+                descriptor = open_beneath(directory, path, flags=os.O_PATH, cached=by_caches, one_mount=True)
             except BlockingIOError:
                 raise
             except OSError:

@@ -35,6 +35,27 @@ def test_the_first_layer_that_has_it_tells(tmp_path: Path) -> None:
     layers.close()
 
 
+def test_memory_is_asked_last_and_at_once(tmp_path: Path) -> None:
+    """It remembers no names that are missing, so what answers from the kernel's memory would not know."""
+    disk, memory = tmp_path / "disk", Path("/dev/shm") / f"fusefs-{tmp_path.name}-{os.getpid()}"
+    oid, other = put(disk, b"12345"), put(disk, b"1")
+    memory.mkdir()
+    descriptor = os.open(memory, os.O_PATH)
+    try:
+        layers = CacheLayers([disk], descriptor)
+        put(memory, b"12345")
+        (memory / object_path(oid)).write_bytes(b"123")
+        fresh = put(memory, b"fresh")
+        gone = Oid("ff" * 16)
+        assert [layers.length(one) for one in (oid, other, fresh, gone)] == [5, 1, 5, UNKNOWN]
+        assert [layers.try_length(one) for one in (oid, other, fresh, gone)] == [5, 1, 5, UNKNOWN]
+        layers.close()
+        os.fstat(descriptor)  # is not the layers' to close
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(memory)
+
+
 def test_what_comes_later_is_found_and_another_directory_is_not(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     root.mkdir()
