@@ -27,6 +27,10 @@ from store.threads import Threads
 log = logging.getLogger(__name__)
 
 BATCH: Final = 256
+GATHER_SECONDS: Final = 0.05
+"""For so long more are waited for: a sync costs about as much for many as for one."""
+GATHERED: Final = 64
+"""With so many, or when somebody waits for one of them, no longer."""
 OUTSTANDING: Final = 1024
 OUTSTANDING_BYTES: Final = 256 << 20
 """Of the disk's cache, that wait to be written: what comes beyond waits for room."""
@@ -62,6 +66,7 @@ class Publisher:
         self._is_running = False
         self._working = trio.CancelScope()
         self._progress = trio.Event()
+        self._hurry = trio.Event()
         self._awaited: dict[Oid, trio.Event] = {}
         """Of those of `_pending` that somebody waits for."""
         self._has_failed = False
@@ -75,6 +80,8 @@ class Publisher:
         self._pending[fetched.oid] = fetched
         self._queue.append(fetched)
         self._bytes += fetched.size
+        if len(self._queue) >= GATHERED:
+            self._hurry.set()
         if not self._is_running:
             self._is_running = True
             self._nursery.start_soon(self._run)
@@ -85,17 +92,20 @@ class Publisher:
             return True
         with trio.move_on_after(ROOM_SECONDS):
             while not self.has_room_now():
+                self._hurry.set()
                 await self._progress.wait()
         return self.has_room_now()
 
     async def await_published(self, oid: Oid) -> None:
         """Wait until the object is not on its way any more, if it is."""
         if oid in self._pending:
+            self._hurry.set()
             await self._awaited.setdefault(oid, trio.Event()).wait()
 
     async def drain(self) -> None:
         """Wait until everything is published."""
         while self._pending:
+            self._hurry.set()
             await self._progress.wait()
 
     def has_room_now(self) -> bool:
@@ -110,7 +120,12 @@ class Publisher:
         # What is fetched is published although everything else has been told to end: `drain` waits for it.
         with trio.CancelScope(shield=True) as self._working:
             while self._queue:
+                with trio.move_on_after(GATHER_SECONDS):
+                    await self._hurry.wait()
+                self._hurry = trio.Event()
                 await self._publish_batch()
+                if len(self._queue) >= GATHERED or self._awaited:
+                    self._hurry.set()
         self._is_running = False
 
     async def _publish_batch(self) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 from store.errors import RemoteAbsent, RemoteCorrupt, RemoteDenied, RemoteError, RemoteFull, RemoteUnreachable
 from store.ownership import OBJECT_MODE, Ownership, make_root
 from store.remotes.storage import UPLOADS, measured
+from store.syncing import write_all
 
 DEAD_SECONDS: Final = 86400.0
 """An upload that nobody has locked or written to for so long is nobody's."""
@@ -89,7 +90,7 @@ class DirectoryWriter:
             with contextlib.suppress(OSError):  # a network's file system may have no locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for part in _guarded(measured(parts, size)):
-                _write_all(descriptor, part)
+                write_all(descriptor, part)
             if os.fstat(descriptor).st_size != size:
                 raise RemoteCorrupt(f"{self._who}: its file system has kept another length than was written")
             ownership.settle_object(descriptor)
@@ -223,9 +224,3 @@ def _remove_unlocked(name: str, directory: int) -> None:
             os.unlink(name, dir_fd=directory)
         finally:
             os.close(descriptor)
-
-
-def _write_all(descriptor: int, part: bytes) -> None:
-    view = memoryview(part)
-    while view:
-        view = view[os.write(descriptor, view) :]

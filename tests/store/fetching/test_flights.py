@@ -95,6 +95,38 @@ def test_every_kind_of_object_is_verified_as_what_it_is(tmp_path: Path, data: by
     assert place_of(tmp_path / "cache", oid).read_bytes() == data
 
 
+def test_the_disk_is_asked_for_many_at_once_and_at_once_where_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    publish = publisher.Publisher._publish_batch
+
+    async def note(made: publisher.Publisher) -> None:
+        batches.append(len(made._queue))
+        await publish(made)
+
+    monkeypatch.setattr(publisher.Publisher, "_publish_batch", note)
+    monkeypatch.setattr(publisher, "GATHER_SECONDS", 3 * SECONDS)
+    storage = ScriptedStorage()
+    oids = [storage.holds(random_bytes(100 + number)) for number in range(publisher.GATHERED + 2)]
+    *many, lonely, last = oids
+
+    async def main() -> None:
+        async with engine(tmp_path, storage) as (made, remotes):
+            for oid in many:
+                await fetch(made, remotes, oid)
+            await made.store.await_kept(many[-1])
+            assert batches == [len(many)]
+            await fetch(made, remotes, lonely)
+            await made.store.await_kept(lonely)
+            assert batches[1:] == [1]
+            await fetch(made, remotes, last)  # which is waited for at the end
+
+    trio.run(main)
+    assert batches[2:] == [1]
+    assert all(place_of(tmp_path / "cache", oid).exists() for oid in oids)
+
+
 def test_a_hundred_readers_share_one_download_and_one_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
     storage = ScriptedStorage()
     storage.holds(DATA)
@@ -297,7 +329,7 @@ def test_what_cannot_be_kept_is_served(
     if when == "creating":
         monkeypatch.setattr(arrivals.Arrivals, "_new_file", full)
     elif when == "writing":
-        write = download._write_all
+        write = download.write_all
 
         def write_until_full(descriptor: int, part: bytes) -> None:
             if "incoming" in name_of(descriptor) and os.fstat(descriptor).st_size > 1 << 20:
@@ -305,7 +337,7 @@ def test_what_cannot_be_kept_is_served(
                 full()
             write(descriptor, part)
 
-        monkeypatch.setattr(download, "_write_all", write_until_full)
+        monkeypatch.setattr(download, "write_all", write_until_full)
     else:
         monkeypatch.setattr("store.keeping.keeper.Keeper.may_keep", lambda *_: False)
 
