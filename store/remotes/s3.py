@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 KEYS: Final = ("access_key_id", "secret_access_key", "session_token")
 FILES: Final = ("profile", "credentialpath", "configpath", *KEYS)
+SHARED_FILES: Final = ("~/.aws/config", "~/.aws/credentials")
 OVERRIDING: Final = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "AWS_SSE_BUCKET_KEY_ENABLED")
 """Variables that obstore would follow, and DVC does not know."""
 DEFAULT_REGION: Final = "us-east-1"
@@ -75,7 +76,8 @@ def _connect(
     from obstore.store import S3Store
 
     ambient: Ambient | None = None
-    if spec.ambient:
+    has_its_own = anonymous or bool(spec.options.get("access_key_id"))
+    if spec.ambient and not (has_its_own and _is_told_nothing(spec)):
         from store.remotes.s3_session import Ambient
 
         ambient = Ambient(spec, limits)
@@ -120,6 +122,17 @@ def _connect(
         return Connection(store("bodies"), store("questions"), partial(store, "uploads"), renew, hint)
     except Exception as error:
         raise InputError(f"remote {spec.name}: its options cannot be used ({type(error).__name__})") from None
+
+
+def _is_told_nothing(spec: RemoteSpec) -> bool:
+    """Can the surroundings have nothing to say but credentials? To import what asks them takes 0.1 s, which
+    the first reader waits for."""
+    files = map(os.path.expanduser, SHARED_FILES)  # as botocore does, which knows what to do without a home
+    return not (
+        any(spec.options.get(option) for option in FILES[:3])
+        or any(name.startswith("AWS_") for name in os.environ)
+        or any(map(os.path.lexists, files))
+    )
 
 
 def _place(

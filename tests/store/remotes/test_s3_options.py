@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import subprocess
 import sys
@@ -353,3 +354,47 @@ def test_opening_is_lazy() -> None:
     )
     root = Path(__file__).resolve().parents[3]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("options", [{"allow_anonymous_login": "true"}, OWN])
+@pytest.mark.parametrize("says", ["nothing", "file", "directory that is none", "variable", "option"])
+def test_who_has_what_it_needs_imports_no_botocore(
+    server: RawServer, surroundings: Path, options: Mapping[str, str], says: str
+) -> None:
+    """Unless there is something that could say where to go, or whom to trust."""
+    file = surroundings / "said"
+    file.write_text("[default]\nregion = eu-north-1\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    options = {"endpointurl": server.url, **options}
+    if says == "file":
+        (surroundings / ".aws").mkdir()
+        file.rename(surroundings / ".aws" / "config")
+    elif says == "directory that is none":
+        (surroundings / ".aws").mkdir()
+    elif says == "variable":
+        environment["AWS_CONFIG_FILE"] = str(file)
+    elif says == "option":
+        options["configpath"] = str(file)
+    program = (
+        "import sys; from store.remotes.s3 import open_s3; from store.remotes.spec import RemoteSpec\n"
+        "from store.errors import RemoteMissing; from store.remotes.storage import Address, Limits\n"
+        f"storage = open_s3(RemoteSpec('a', 's3://b', {options!r}, True), Limits())\n"
+        "try:\n    storage.size(Address('key'))\nexcept RemoteMissing:\n    pass\n"
+        "print('botocore' in sys.modules)\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=root,
+        env=environment,
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert len(server.requests) == 1
+    assert done.stdout == f"{says in ('file', 'variable', 'option')}\n"
+    region = re.search(r"Credential=[^/]+/\d+/([^/]+)/s3", server.requests[0])
+    if options.get("access_key_id"):
+        assert region is not None
+        assert region[1] == ("eu-north-1" if says in ("file", "variable", "option") else "us-east-1")
