@@ -18,7 +18,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -26,13 +26,14 @@ from typing import Final
 from store.collecting.asking import find_gone
 from store.collecting.content_side import UNLOGGED, YOUNG, ContentGarbage
 from store.collecting.kept import Kept, Manifests
-from store.collecting.plan import STAGES, Amount, Outcome, Plan, Progress, Thing, amount_of, in_order
+from store.collecting.plan import INDEXES, STAGES, Amount, Outcome, Plan, Progress, Thing, amount_of, in_order
 from store.collecting.refusals import check_logs, check_readable, refuse, refuse_strays
+from store.contents.names import ARCHIVE, ARCHIVE_INDEX, parse_key
 from store.errors import InputError, LockTimeout, RemoteDenied, RemoteError, StoreError
 from store.oplog.giving_way import announce, is_announced, logs_there, take_back
 from store.oplog.holdings import Holdings
 from store.oplog.listing import list_objects
-from store.oplog.logs import Log, LogName, Record, format_oid, write_log
+from store.oplog.logs import Log, LogName, Record, format_oid, parse_oid, write_log
 from store.oplog.transactions import Journal
 from store.pushing.asking import Patience
 from store.pushing.crew import Crew
@@ -287,7 +288,15 @@ class RemoteCollection:
         thread.start()
         thread.join(END_SECONDS)
 
-    def _records(self, things: Iterable[Thing]) -> list[Record]:
-        """What logs tell of things that are deleted: of archives, of all that was in them."""
+    def _records(self, things: Sequence[Thing]) -> list[Record]:
+        """What logs tell of things that are deleted: of archives, and of their indexes, which go before them,
+        of all that was in them."""
         keys = self._seen.keys
-        return [Record("DELETE", thing.path, name) for thing in things for name in keys.get(thing.path, ())]
+        found = {(thing.path, name): None for thing in things for name in keys.get(thing.path, ())}
+        for thing in things:
+            place = parse_key(thing.path) if thing.kind == INDEXES else None
+            if place is not None and place.file == ARCHIVE_INDEX:
+                for path in place.name.keys(ARCHIVE):
+                    members = (name for name in keys.get(path, ()) if parse_oid(name) is not None)
+                    found.update(((path, name), None) for name in members)
+        return [Record("DELETE", *key) for key in found]

@@ -115,6 +115,13 @@ class ContentFiles:
         with self._contents.read(oid, location) as body:
             yield body
 
+    def is_there(self, key: Key) -> bool:
+        """Is the file of a content directory there at this moment? Raises `RemoteError`."""
+        try:
+            return is_content(key) and self._patience.run(lambda: self._storage.size(Address(key[0]))) >= 0
+        except RemoteMissing:
+            return False
+
     def strays(self, known: Collection[Key], *, adopt: bool) -> tuple[list[Stray], dict[Key, int]]:
         """What is there and in no log, where all was listed; parts that no index names. With `adopt`, what
         logs are to tell of it, and then it is no stray. Raises `RemoteError`, `Stopped`."""
@@ -250,9 +257,10 @@ class ContentFiles:
             length = told.get((logged, f"sha256:{place.name.digest}"), UNKNOWN)
             if size is None or length not in (UNKNOWN, size):
                 return None
-            if self._path_of(place.name, ARCHIVE_INDEX, place.depth) is None:
-                return None
-            return size if oid is None else told.get(key, UNKNOWN)
+            if oid is None:
+                return size
+            has_index = self._path_of(place.name, ARCHIVE_INDEX, place.depth) is not None
+            return told.get(key, UNKNOWN) if has_index else None
         if oid is None and told.get(key, UNKNOWN) not in (UNKNOWN, size):
             return None
         return size

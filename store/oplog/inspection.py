@@ -161,7 +161,9 @@ class Inspection:
         try:
             sound = self._patience.run(read)
         except RemoteMissing:
-            return True  # somebody has removed it just now
+            if not self._contents.is_there(key):
+                return True  # somebody has removed it just now
+            sound = False  # no index tells of it
         except RemoteCorrupt:
             sound = False
         with self._lock:

@@ -17,7 +17,7 @@ from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, RemoteErro
 from store.layouts import object_path
 from store.manifest import check_manifest
 from store.oid import Oid
-from store.oplog.content_mending import ContentMender
+from store.oplog.content_mending import THERE, ContentMender
 from store.oplog.holdings import Key
 from store.oplog.logs import format_oid
 from store.pushing.asking import Patience
@@ -94,7 +94,7 @@ class Mender:
         put = _Put()
         push = ContentPush(self._caches, remote, told=told, log=put)
         push.run([manifest])
-        return ("" if push.tally.failures else "what is there"), put.files
+        return ("" if push.tally.failures else THERE), put.files
 
     def _read_manifest(self, manifest: Oid, remote: Remote) -> bytes:
         """As it lies in content directories, or in DVC's place. Raises `RemoteError`."""

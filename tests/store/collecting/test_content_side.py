@@ -168,6 +168,33 @@ def test_an_index_that_cannot_be_read_keeps_what_it_may_name(tmp_path: Path) -> 
     assert not case.has(old) and not case.place(ContentName.of(old), CATALOGUE).exists()
 
 
+def test_one_that_gives_way_between_an_index_and_its_archive_is_no_loss(tmp_path: Path) -> None:
+    """Logs know that what was in the archive is gone, and of the archive, for the next collection."""
+    case, user, _, new = make(tmp_path)
+    other = User(tmp_path / "other", RemoteSpec("afar", str(case.root)), access="b" * 16)
+    journal = other.journal(other.storage())
+    begun: list[str] = []
+
+    def begin(call: str) -> None:
+        if call == "delete done" and storage.keys[-1][1].endswith(ARCHIVE_INDEX) and not begun:
+            begun.append("f" * 32)
+            journal.begin(begun[0], (), [])
+
+    storage = user.storage(begin)
+    with pytest.raises(Interfered):
+        collect(user, new, storage=storage)
+    archives = {path.parent.name for path in case.root.rglob(ARCHIVE)}
+    assert archives > {path.parent.name for path in case.root.rglob(ARCHIVE_INDEX)}
+    journal.end(begun[0], (), [])
+    report = user.check()
+    assert (report.findings, report.running) == ([], [])
+    collect(user, new)
+    assert {path.parent.name for path in case.root.rglob(ARCHIVE)} < archives
+    assert case.contents().keys() >= names(new, NEW)
+    report = user.check(deep=True)
+    assert (report.findings, report.stray_files) == ([], [])
+
+
 def test_pushes_and_collections_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In whatever order their steps come, no manifest names what is gone."""
     monkeypatch.setattr(giving_way, "PAUSE_SECONDS", 0.01)

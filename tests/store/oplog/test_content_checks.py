@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from store.contents.index import decode_archive, decode_parts, encode_archive, encode_parts
 from store.contents.names import ARCHIVE, ARCHIVE_INDEX, CATALOGUE, PARTS, PARTS_INDEX, WHOLE, Place
 from store.errors import RemoteUnreachable
 from store.oid import Oid
@@ -136,6 +137,70 @@ def test_an_archive_that_tar_cannot_read_is_named(tmp_path: Path) -> None:
         assert {str(one.oid) for one in report.findings} == {md5(FILES["a"]), md5(FILES["b"])}
         assert {one.what for one in report.findings} == {"damaged"}
     assert archive.read_bytes() == before and not user.check(deep=True).findings
+
+
+def moved_members(data: bytes, name: str) -> bytes:
+    index = decode_archive(data, name)
+    moved = [member._replace(offset=member.offset + 512) for member in index.members()]
+    return encode_archive(name, index.size, index.algorithm, moved[:-1])
+
+
+def fewer_members(data: bytes, name: str) -> bytes:
+    index = decode_archive(data, name)
+    return encode_archive(name, index.size, index.algorithm, list(index.members())[:-1])
+
+
+def wrong_sums(data: bytes, name: str) -> bytes:
+    pieces = decode_parts(data, Oid(name)).pieces()
+    return encode_parts(Oid(name), [piece._replace(sum=bytes(16)) for piece in pieces])
+
+
+def swapped_parts(data: bytes, name: str) -> bytes:
+    first, second, *others = decode_parts(data, Oid(name)).pieces()
+    swapped = [second._replace(offset=0), first._replace(offset=second.length), *others]
+    return encode_parts(Oid(name), swapped)
+
+
+def no_index(data: bytes, name: str) -> bytes:
+    return bytes(len(data))
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+@pytest.mark.parametrize(
+    ("file", "lie"),
+    [
+        (ARCHIVE_INDEX, moved_members),
+        (ARCHIVE_INDEX, fewer_members),
+        (ARCHIVE_INDEX, no_index),
+        (PARTS_INDEX, wrong_sums),
+        (PARTS_INDEX, swapped_parts),
+        (PARTS_INDEX, no_index),
+    ],
+)
+def test_an_index_that_lies_is_named_and_mended(
+    tmp_path: Path, file: str, lie: Callable[[bytes, str], bytes], has_cache: bool
+) -> None:
+    """It is what was damaged, and not what it tells of; so it is what must be mended."""
+    user = new_user(tmp_path)
+    oid = user.add({**FILES, "large": filler(1500 << 10, 2)})
+    push(user, oid)
+    other = tmp_path / "other"
+    shutil.copytree(user.root / "contents", other / "contents")
+    everything = readable(user, oid)
+    place = find(user, lambda place: place.file == file)
+    right = place.read_bytes()
+    place.write_bytes(lie(right, place.parent.name))
+    lost = everything - readable(user, oid)
+    assert lost
+    report = user.check(deep=True)
+    assert {str(one.oid) for one in report.findings} >= lost
+    if not has_cache:
+        shutil.rmtree(user.cache / "files")
+    others = [open_remote(RemoteSpec("other", str(other)), LIMITS)]
+    report = user.check(deep=True, repair=True, others=others)
+    assert "" not in {one.mended for one in report.findings}
+    assert place.read_bytes() == right
+    assert not user.check(deep=True).findings
 
 
 class Losing(Counted):
