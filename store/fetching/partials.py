@@ -33,15 +33,13 @@ from store.fetching.flight_locks import FlightLocks
 from store.layouts import object_path
 from store.oid import Oid
 from store.ownership import Ownership, make_root
+from store.syncing import WRITE_BYTES
 
 DIRECTORY: Final = "partials"
 MAP_SUFFIX: Final = ".map"
 
 NAMES_LOCK: Final = -2
 """Flight lock of whoever makes, admits or discards an object's partial."""
-WRITE_BYTES: Final = 256 << 10
-"""Of one call. The kernel takes memory for all of a call in one piece where it can, and a MiB in one piece is
-memory that nobody has used for long: it costs several times as much to fill as four of a quarter."""
 _VECTOR: Final = 64
 """Pieces that are written by one call, at most."""
 _NEW_CACHE_MODE: Final = 0o777
