@@ -22,6 +22,7 @@ from store.media.encoding import Encoding
 from store.media.index import build_index
 from tests.mount.datasets import BROKEN_NAMES, STRANGE_NAMES, Cache, md5
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 from tests.store.media.sources import BytesSource
 from tests.store.media.videos import _SCALING, MAKERS, Image, Videos, find_box, full_decode, md5_of, plain
 
@@ -144,6 +145,24 @@ def test_frames_are_named_by_their_numbers(shown: Shown) -> None:
 def test_what_is_no_frame_is_not_there(shown: Shown, name: str) -> None:
     with pytest.raises(FileNotFoundError):
         (shown.clip("b-frames", "jpg") / name).stat()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "spelling"),
+    [
+        ("jpg,scale=8x8,quality=80", "jpg,quality=80,scale=8x8"),
+        ("jpg,quality=90", "jpg"),
+        ("jpg,quality=101", "a quality is from 1 to 100"),
+        ("tiff", "jpg, png, bmp, npy, webp"),
+    ],
+)
+def test_what_is_no_recipe_is_not_there_and_the_log_says_how_it_is_spelt(
+    shown: Shown, recipe: str, spelling: str
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        (shown.place(recipe) / "clips").stat()
+    lines = shown.mount.log.read_text
+    until(lambda: any(recipe in line and spelling in line for line in lines().splitlines()), lines)
 
 
 def test_a_frame_that_is_not_selected_is_not_there(shown: Shown) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import random
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,6 +99,29 @@ def test_what_is_no_video_is_said_in_one_line(
     with pytest.raises(MediaInvalid) as caught:
         index_of(videos, name)
     assert str(caught.value).startswith(videos.path(name).name)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def with_streams(form: str, count: int) -> bytes:
+    """A video of one frame, so many times."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as output:
+        streams = [output.add_stream("mjpeg", rate=25) for _ in range(count)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
+        for stream in streams:
+            frame = av.VideoFrame(16, 16, "yuvj420p")
+            frame.pts = 0
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    return file.getvalue()
+
+
+def test_a_thousand_streams_are_one_video_or_none(capfd: pytest.CaptureFixture[str]) -> None:
+    """Those of an MP4 are refused by its tables; here, what libav takes is the video of its best stream."""
+    assert build_index(BytesSource(with_streams("matroska", 1000))).frame_count == 1
+    with pytest.raises(MediaInvalid) as caught:
+        build_index(BytesSource(with_streams("nut", 1000)))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
