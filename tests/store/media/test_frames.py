@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import MediaInvalid, ObjectCorrupt
+from store.media import frames
 from store.media.frames import _BY_PLANES, _SCALING, Frame, FrameReader
 from store.media.index import VideoIndex, build_index
 from store.media.source import open_source_file
@@ -182,6 +184,25 @@ def test_a_matrix_that_nobody_knows_is_taken_for_none() -> None:
     plain = Frame(0, None, Fraction(1), native).rgb()
     native.colorspace = 3  # reserved
     assert np.array_equal(Frame(0, None, Fraction(1), native).rgb(), plain)
+
+
+def test_what_the_frames_before_were_like_changes_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What swscale has set up for them is kept."""
+    order, noise = random.Random(5), np.random.default_rng(5)
+    forms = ("yuv420p", "yuv422p", "yuvj420p", "yuv420p10le", "rgb24", "gray", "yuva420p")
+    shown: list[tuple[Frame, bytes]] = []
+    for number in range(200):
+        shape = (order.choice((48, 66, 67)), order.choice((64, 130, 322)), 3)
+        native = av.VideoFrame.from_ndarray(noise.integers(0, 255, shape, np.uint8)).reformat(
+            format=order.choice(forms)
+        )
+        native.colorspace, native.color_range = order.choice((1, 2, 5, 9)), order.choice((0, 1, 2))
+        frame = Frame(number, None, Fraction(1, 25), native)
+        with monkeypatch.context() as alone:
+            alone.setattr(frames, "_kept", frames._Kept())
+            shown.append((frame, frame.rgb().tobytes()))
+    for frame, alone_rgb in shown:
+        assert frame.rgb().tobytes() == frame.image().tobytes() == alone_rgb
 
 
 @pytest.mark.parametrize(("first", "count"), [(100, 1), (99, 2), (-1, 1), (0, 101), (5, -1)])
