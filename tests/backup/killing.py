@@ -92,7 +92,7 @@ def _count(stop: int) -> None:
 
 
 def _serve(orders: IO[str]) -> None:
-    from fusefs.cli import backup, main, restore  # noqa: F401  # once, and not in every child
+    from fusefs.cli import backup, main, restore  # noqa: F401
 
     for line in orders:
         order = json.loads(line)

@@ -118,6 +118,23 @@ def test_a_backup(case: Case) -> None:
     assert there(case.home / "source") == before
 
 
+def test_a_backup_for_cvat(case: Case) -> None:
+    """Likewise."""
+    task = write_zip(case.home / "task.zip", task_files(4))
+    assert case.killer.run("restore", task, case.home / "there", "--cache", case.cache.root) == 0
+    (metafile,) = case.home.glob("there/*.dvc")
+    command = ("backup", "--format", "cvat", "--cache", case.cache.root, metafile)
+    file, again = case.home / "backup.zip", case.home / "to" / "again.zip"
+    assert case.killer.run(*command, file) == 0
+    again.parent.mkdir()
+    for _ in case.killer.each(*command, again):
+        assert there(again.parent) <= {again.name}
+        if again.exists():
+            assert again.read_bytes() == file.read_bytes()
+            again.unlink()
+    assert again.read_bytes() == file.read_bytes()
+
+
 @pytest.mark.parametrize("layout", ["dvc", "content"])
 def test_a_backup_of_what_lies_on_a_remote(case: Case, layout: str) -> None:
     """What has come into the cache is whole, and the next run fetches the rest."""
