@@ -20,7 +20,7 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgpack
 import trio
@@ -31,6 +31,7 @@ from store.fetching import courier_messages as messages
 from store.fetching.asking import CallLost, NotAsked
 from store.fetching.courier_messages import Report
 from store.fetching.download import NO_ERRAND, Downloader, Fetched, Large, Spare, Wanted
+from store.fetching.errand import Errand
 from store.fetching.remote_pool import LazyStorage
 from store.oid import Oid
 from store.remotes.remote import Remote
@@ -38,7 +39,6 @@ from store.threads import DISK_DEADLINE, QUESTION_THREADS, REMOTE_THREADS, Threa
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Brought = Fetched | Large
 
 COMMAND: Final = (sys.executable, "-P", "-m", "store.fetching.courier_process")
@@ -52,52 +52,6 @@ _AT_ONCE: Final = 16
 """Messages that are read before others on the loop get their turn."""
 _SENT_TOGETHER: Final = 64
 _ANCILLARY: Final = socket.CMSG_SPACE(array("i").itemsize)
-
-
-class Errand(Generic[T]):
-    """An object that the courier is to bring, or whose length it is to tell: a `Job` for who waits."""
-
-    def __init__(
-        self,
-        courier: Courier,
-        remote: Remote,
-        wanted: Wanted,
-        ended: Callable[[Errand[T]], object],
-        *,
-        question: bool = False,
-    ) -> None:
-        self.remote = remote
-        self.question = question
-        self.wanted = wanted
-        self.reserved = 0
-        """Bytes of memory that are set apart for it."""
-        self._courier = courier
-        self._ended = ended
-        self._value: T | None = None
-        self._error: Exception | None = None
-        self._is_abandoned = False
-
-    def value(self) -> T:
-        """What came. Raises what the remote said, `CallLost`, `CacheUnusable`."""
-        if self._value is None:
-            assert self._error is not None  # one of the two is set
-            raise self._error
-        return self._value
-
-    def abandon(self) -> None:
-        """Nobody waits for it any longer: what comes is forgotten."""
-        self._is_abandoned = True
-        if self._value is not None:
-            self._courier.forget(self._value)
-        self._value = None
-
-    def end(self, value: T | None, error: Exception | None = None) -> None:
-        """It has been done, or could not be."""
-        self._value, self._error = value, error
-        if not self._is_abandoned:
-            self._ended(self)
-        elif value is not None:
-            self.abandon()
 
 
 class _Batch:
