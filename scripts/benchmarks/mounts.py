@@ -55,7 +55,7 @@ def mounted_rclone(workshop: Workshop, source: Path) -> Iterator[Path]:
 @contextmanager
 def mounted_by(workshop: Workshop, *command: str) -> Iterator[Path]:
     """A mount by a program that serves in the foreground; it gets the mountpoint as its last argument."""
-    mountpoint = workshop.directory(command[0])
+    mountpoint = workshop.directory(Path(command[0]).name)
     try:
         daemon = subprocess.Popen(
             [*command, str(mountpoint)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +30,13 @@ from benchmarks.servers import BUCKET, Server, further_away, own_rate, serving, 
 from benchmarks.workshop import Reading, Workshop
 
 MILLISECONDS = 20
+BARE_FUSE_PROGRAM = Path(__file__).parent.parent / "bare_fuse.py"
 PEERS = {"rclone mount": "rclone", "s3fs": "s3fs", "dvc pull": "dvc"}
 """Systems by the program that they need."""
 S3FS_FILES = 1000
 """Files that s3fs reads: it asks three times for each, and a rate does not need all of them."""
 BARE, THREADS = "obstore", "obstore, threads"
+BARE_FUSE = "pyfuse3 and obstore"
 NEAR, FAR = "cold", f"cold, {MILLISECONDS} ms away"
 PEAK, MIDDLE = "daemon's peak memory, {}", "daemon's median memory, {}"
 TARGETS = (
@@ -57,6 +60,7 @@ def compare_lazy_small(workshop: Workshop, scale: Scale) -> Results:
         f"{MILLISECONDS} ms away: every request waits so long in a proxy, whose own rate is given likewise",
         f"{BARE}: {scale.lazy_readers} requests in flight in one process, async; bytes are dropped;",
         f" {THREADS}: as many threads; fusefs: mounted before the clock starts, nothing in any cache",
+        f"{BARE_FUSE}: a mount with nothing beside, that verifies and keeps nothing",
         f"rclone mount, s3fs: the same files by their names, s3fs at most {S3FS_FILES} of them;",
         " dvc pull: the whole command, its start included",
     ]
@@ -74,7 +78,7 @@ def compare_lazy_small(workshop: Workshop, scale: Scale) -> Results:
             for which, server in ((NEAR, near), (FAR, far)):
                 case = _LazySmall(workshop, scale, results, dataset, server, which)
                 case.measure_server()
-                for system in rotate(("fusefs", BARE, THREADS, *peers), number):
+                for system in rotate(("fusefs", BARE, THREADS, BARE_FUSE, *peers), number):
                     case.measure(system, number)
     return results
 
@@ -115,11 +119,21 @@ class _LazySmall:
             self._add(system, check(reading, self._dataset.bytes))
         elif system == "dvc pull":
             self._pull()
+        elif system == BARE_FUSE:
+            with mounted_by(self._workshop, *self._bare_fuse()) as mountpoint:
+                self._add(system, self._read(mountpoint, self._dataset.paths, seed))
         else:
             command = rclone_command if system == "rclone mount" else s3fs_command
             paths = self._dataset.paths[: S3FS_FILES if system == "s3fs" else None]
             with mounted_by(self._workshop, *command(self._server)) as mountpoint:
                 self._add(system, self._read(mountpoint, paths, seed))
+
+    def _bare_fuse(self) -> tuple[str, ...]:
+        size = self._dataset.bytes // len(self._dataset.paths)
+        pairs = zip(self._dataset.paths, self._dataset.keys, strict=True)
+        listing = self._workshop.directory("bare") / "listing"
+        listing.write_text("".join(f"{path}\t{key}\t{size}\n" for path, key in pairs))
+        return (sys.executable, str(BARE_FUSE_PROGRAM), self._server.endpoint, BUCKET, str(listing))
 
     def _add(self, system: str, reading: Reading) -> None:
         self._results.add(self._which, "files/s", system, reading.files / reading.seconds)
