@@ -33,6 +33,7 @@ FILES = {
     **MANY,
 }
 SECONDS = 60.0
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -340,9 +341,9 @@ def test_a_kernel_that_takes_no_image(mounter: Mounter, cache: Cache, lacking: s
 def test_a_remotes_word_is_not_enough_for_an_image(mounter: Mounter, cache: Cache) -> None:
     """What an image told cannot be taken back. When the objects have come, their lengths are known."""
     remote = Cache(mounter.home / "remote")
-    files = {"sub/b": FILES["sub/b"], **{f"{number}": b"%d" % number for number in range(FEWEST_FILES)}}
+    files = {"sub/b": FILES["sub/b"], **MANY}
     oid = cache.put_dataset(files)
-    for data in files.values():
+    for data in set(files.values()):
         remote.put(data)
         cache.remove(md5(data))
     where = (oid, "--cache", cache.root, "--remote", remote.root, "--no-pin")
@@ -372,3 +373,20 @@ def test_views_of_a_version_with_an_image(mounter: Mounter, cache: Cache) -> Non
     assert names[0] == names[1] and "dataset.json" in names[0]
     for name in names[0]:
         assert (shards[0] / name).read_bytes() == (shards[1] / name).read_bytes()
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_who_else_may_enter_an_image(mounter: Mounter, cache: Cache, others: bool) -> None:
+    for above in [mounter.home, *mounter.home.parents]:
+        if above.stat().st_mode & 0o777 == 0o700:  # pytest's own
+            above.chmod(0o755)
+    flags = ["--allow-other"] if others else []
+    mount = mounter.mount(cache.put_dataset(FILES, sizes=True), "--cache", cache.root, *flags)
+    assert has_image(mount)
+    read = subprocess.run(
+        ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "cat", mount.path / "a"],
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert read.stdout == (FILES["a"] if others else b"")

@@ -20,6 +20,7 @@ from fusefs.native.overlay import IDLE_SECONDS
 from tests.conftest import kill_for_good
 from tests.mount.datasets import Cache, filler, md5, tree_of
 from tests.mount.mounts import Mounter
+from tests.patience import until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 
@@ -169,6 +170,7 @@ def test_an_object_of_another_length_is_never_read(mounter: Mounter, cache: Cach
     copied = mounter.home / "copied"
     subprocess.run(["cp", mount / "sub" / "b", copied], check=True, timeout=SECONDS)
     assert copied.read_bytes() == FILES["sub/b"]
+    until(lambda: cache.place(md5(FILES["sub/b"])).read_bytes() == FILES["sub/b"])
 
 
 def test_a_cache_that_was_replaced_is_not_looked_for_in_circles(mounter: Mounter, cache: Cache) -> None:
