@@ -18,13 +18,13 @@ QUICK_SECONDS: Final = 0.004
 """An answer within it is quick: some reads of an SSD's, less than one seek of a disk's."""
 QUICK_ONES: Final = 8
 """So many in a row, by threads, and the disk is trusted."""
-REST_FACTOR: Final = 16
+REST_FACTOR: Final = 4
 """For so many times as long as a slow answer took, threads do the waiting; for twice as many after each
 further one."""
 LARGEST_FACTOR: Final = 1 << 14
 LONGEST_REST_SECONDS: Final = 60.0
-FORGIVEN_ONES: Final = 1024
-"""So many quick answers after a slow one, and it is forgotten."""
+FORGIVEN_ONES: Final = 128
+"""So many quick answers after a slow one, and it is forgotten: one in more than so many is the odd one."""
 
 
 class DiskPace:
