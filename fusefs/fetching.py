@@ -17,7 +17,6 @@ from typing import Final, Protocol
 
 import trio
 
-from store.content_store import Brought
 from store.errors import (
     CacheUnusable,
     ObjectCorrupt,
@@ -32,6 +31,7 @@ from store.errors import (
     StoreTimeout,
 )
 from store.fetching.download import WHOLE_LIMIT
+from store.open_objects import Brought
 from store.tree import UNKNOWN, Tree
 
 JOBS: Final = 64

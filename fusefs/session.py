@@ -27,11 +27,11 @@ from fusefs.plan import Verify
 from fusefs.resolvers import Resolvers
 from store.blobs import BlobSource
 from store.budget import Limits
-from store.content_store import OpenBytes, OpenFile, OpenObject
 from store.engine import Engine, Settings, open_engine
 from store.errors import CacheUnusable, ObjectCorrupt, StoreError
 from store.fetching.remote_pool import Opener
 from store.learnt_sizes import kept_path
+from store.open_objects import OpenBytes, OpenFile, OpenObject
 from store.remotes.spec import RemoteSpec
 from store.threads import Threads
 from store.tree import UNKNOWN, Tree

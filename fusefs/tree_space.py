@@ -12,8 +12,8 @@ import pyfuse3
 
 from fusefs.attributes import PREFERRED_READ, AttributeWriter, absent
 from fusefs.spaces import OpenFile, first_inode
-from store.content_store import OpenObject
 from store.errors import ObjectCorrupt
+from store.open_objects import OpenObject
 from store.tree import ROOT_ROW, UNKNOWN
 from store.tree_files import TreeFiles
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
 from time import monotonic
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from store.cache_chain import ObjectCache
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
@@ -25,6 +25,13 @@ from store.fetching.flights import Flights
 from store.fetching.remote_set import RemoteSet
 from store.keeping.leases import hold
 from store.oid import DVC_ALGORITHMS, Oid
+from store.open_objects import (
+    Brought,
+    OpenFile,
+    OpenObject,
+    RangedObjects,
+    open_fetched,
+)
 from store.pace import DiskPace
 from store.threads import Threads
 from store.tree import UNKNOWN
@@ -40,82 +47,6 @@ class Counters:
     misses: int = 0
     errors: int = 0
     bytes_cache: int = 0
-
-
-@dataclass(slots=True)
-class OpenFile:
-    """An object that a reader holds open as a file: it keeps its bytes whatever happens in the cache."""
-
-    oid: Oid
-    descriptor: int
-    size: int
-    owner: Fetched | None = None
-    """Who closes the descriptor when all have let go of it; None: who opened the object."""
-
-    def close(self) -> None:
-        if self.owner is None:
-            os.close(self.descriptor)
-        self.owner = None
-
-
-@dataclass(slots=True)
-class OpenBytes:
-    """A small object that was fetched and is in memory until it is in the cache, or nobody reads it."""
-
-    oid: Oid
-    data: bytes
-    size: int
-    owner: Fetched | None
-    """Who accounts for the memory."""
-
-    async def read(self, offset: int, length: int) -> memoryview:
-        return memoryview(self.data)[offset : offset + length]
-
-    def close(self) -> None:
-        self.owner = None
-        self.data = b""
-
-
-class RangedObject(Protocol):
-    """An object that is fetched as it is read (`store.fetching.ranged_object`)."""
-
-    @property
-    def oid(self) -> Oid: ...
-
-    @property
-    def size(self) -> int: ...
-
-    async def read(self, offset: int, length: int) -> bytes | memoryview: ...
-
-    async def bring(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class RangedObjects(Protocol):
-    """Opens objects that are too large to be fetched before they are open."""
-
-    async def open(self, oid: Oid, size: int, remotes: RemoteSet) -> RangedObject: ...
-
-    def proof(self, oid: Oid) -> str:
-        """What speaks for the bytes of one that is open: `hash` or `length`; empty for one that is not."""
-
-
-OpenObject = OpenFile | OpenBytes | RangedObject
-"""What a reader holds; to be given to `ContentStore.read` and `close`."""
-
-
-class Brought(NamedTuple):
-    """An object that was brought ahead of its readers."""
-
-    opened: OpenObject
-    """To be closed, or handed to a reader (`ContentStore.hand_over`)."""
-    came: bool
-    """From a remote, just now."""
-    kept: bool
-    """It is in the cache, or on its way there."""
-    memory: int
-    """Bytes of memory that it takes until it is closed."""
 
 
 class ContentStore:
@@ -219,7 +150,7 @@ class ContentStore:
             self.counters.hits += 1
         else:
             self.counters.misses += 1
-        return _open_fetched(found)
+        return open_fetched(found)
 
     async def bring(
         self, oid: Oid, known: int, remotes: RemoteSet | None, largest: int | None = None
@@ -247,7 +178,7 @@ class ContentStore:
         if known not in (UNKNOWN, found.size):
             raise ObjectCorrupt(f"object {oid} has {found.size} bytes and not {known}")
         came = found.remote is not None
-        opened = _open_fetched(found)
+        opened = open_fetched(found)
         if isinstance(opened, OpenFile) and (found.keep or not came):
             return _held(opened, came)
         return Brought(opened, came, kept=found.keep, memory=found.size)
@@ -411,12 +342,6 @@ class ContentStore:
 
     def _home(self, oid: Oid) -> ObjectCache:
         return self._cache if oid.algorithm in DVC_ALGORITHMS else self._blobs
-
-
-def _open_fetched(found: Fetched) -> OpenFile | OpenBytes:
-    if found.data is not None:
-        return OpenBytes(found.oid, found.data, found.size, found)
-    return OpenFile(found.oid, found.descriptor, found.size, found)
 
 
 def _held(opened: OpenFile, came: bool) -> Brought:

@@ -20,9 +20,9 @@ from typing import Final, Literal, Protocol
 
 import trio
 
-from store.content_store import Brought, OpenObject
 from store.errors import StoreError
 from store.oid import Oid
+from store.open_objects import Brought, OpenObject
 from store.prefetch_window import Window
 from store.reading_order import Follower
 from store.threads import Threads

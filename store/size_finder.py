@@ -20,11 +20,11 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import trio
 
 from store.cache_chain import CacheChain
-from store.content_store import OpenBytes, OpenFile
 from store.errors import CacheUnusable, ObjectMissing, RemoteCorrupt, RemoteSlow, StoreError
 from store.hashing import Hasher, file_matches
 from store.manifest import SIZE_MAX
 from store.oid import DVC_ALGORITHMS, Oid
+from store.open_objects import OpenBytes, OpenFile
 from store.oplog.hints import Hints
 from store.pins import HOME as PINS
 from store.remotes.remote import Remote, SizeQuestion

@@ -19,11 +19,12 @@ from typing import Final
 
 import trio
 
-from store.content_store import Brought, ContentStore, OpenBytes, OpenFile, OpenObject
+from store.content_store import ContentStore
 from store.errors import ObjectCorrupt, ObjectMissing, RemoteSlow, StoreError
 from store.fetcher import Source
 from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
+from store.open_objects import Brought, OpenBytes, OpenFile, OpenObject
 from store.prefetcher import Prefetcher
 from store.size_finder import SizeFinder
 from store.size_learner import SizeLearner

@@ -27,11 +27,11 @@ from fusefs.native.tree_layer import TreeLayer
 from fusefs.plain import PlainSpace
 from fusefs.spaces import FETCH_SPACE, first_inode
 from store.cache_layers import CacheLayers
-from store.content_store import OpenBytes, OpenObject
-from store.content_store import OpenFile as CachedFile
 from store.digest_index import DigestIndex
 from store.errors import ObjectMissing, StoreError
 from store.oid import MD5, MD5_DOS2UNIX, Oid
+from store.open_objects import OpenBytes, OpenObject
+from store.open_objects import OpenFile as CachedFile
 from store.threads import Threads
 from store.tree import UNKNOWN
 from store.tree_files import TreeFiles

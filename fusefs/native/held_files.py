@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from store.content_store import OpenObject
+from store.open_objects import OpenObject
 from store.tree_files import TreeFiles
 
 HELD_SECONDS: Final = 5.0

@@ -16,10 +16,10 @@ import pyfuse3
 from fusefs.native.held_files import HeldFiles
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import TreeFile, TreeSpace
-from store.content_store import OpenFile as CachedFile
 from store.errors import ObjectCorrupt
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
+from store.open_objects import OpenFile as CachedFile
 
 BLOCK_BYTES: Final = 4096
 """Until the kernel knows what a file takes on the disk, it rounds its size up to so many bytes."""

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from store.content_store import ContentStore, OpenObject
+from store.content_store import ContentStore
 from store.fetcher import Source
 from store.fetching.remote_set import RemoteSet
 from store.making.tasks import Origin, Task
 from store.media.containers import DECODER
 from store.media.encode import encoder
 from store.oid import Oid
+from store.open_objects import OpenObject
 from store.tree import UNKNOWN
 
 Known = Callable[[Origin], int]

@@ -16,8 +16,8 @@ from store.media.key import product_key, sources_id
 from store.oid import Oid
 
 if TYPE_CHECKING:  # makers describe tasks beside their work, and a worker has no loop
-    from store.content_store import OpenObject
     from store.fetching.remote_set import RemoteSet
+    from store.open_objects import OpenObject
     from store.tree_files import TreeFiles
 
 

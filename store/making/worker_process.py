@@ -18,7 +18,6 @@ from typing import Any, Final
 import trio
 
 from store import errors
-from store.content_store import OpenBytes, OpenFile, OpenObject
 from store.errors import CacheUnusable, MediaFailed, MediaInvalid, ObjectCorrupt, StoreError
 from store.making import wire
 from store.making.flight import Flight, source_of
@@ -27,6 +26,7 @@ from store.making.product import Entry
 from store.making.started_worker import StartedWorker, start_worker
 from store.making.tasks import Origin, Task
 from store.making.wire import PACKET, Assembly, WireBroken, ancillary, packets_of
+from store.open_objects import OpenBytes, OpenFile, OpenObject
 
 PROCESSOR_SECONDS: Final = 1800
 """For one task; who hangs without a use of the processor is found earlier."""

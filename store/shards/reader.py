@@ -19,8 +19,8 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from store.content_store import OpenObject
 from store.errors import CacheUnusable, ObjectCorrupt, StoreError
+from store.open_objects import OpenObject
 from store.shards.layout import Body, Header, Piece
 from store.shards.samples import Rows
 from store.tree_files import TreeFiles

@@ -15,12 +15,13 @@ import trio
 
 from store import content_store as module
 from store.cache_chain import CacheChain
-from store.content_store import ContentStore, OpenFile
+from store.content_store import ContentStore
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
 from store.fetcher import Fetcher, Source
 from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.open_objects import OpenFile
 from store.pace import QUICK_ONES, DiskPace
 from store.size_finder import SizeFinder
 from store.sizes import SizeIndex

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from store import prefetch_window, prefetcher
 from store.budget import Limits
-from store.content_store import Brought
 from store.errors import RemoteSlow
 from store.oid import Oid
+from store.open_objects import Brought
 from store.prefetch_window import AT_ONCE, FEWEST, LATEST, Window
 from store.prefetcher import FAILURES, Prefetcher
 from store.threads import Threads

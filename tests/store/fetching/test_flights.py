@@ -16,7 +16,6 @@ import pytest
 import trio
 import trio.testing
 
-from store.content_store import OpenFile, OpenObject
 from store.engine import UNVERIFIED, Engine, Settings, open_engine
 from store.errors import ObjectCorrupt, ObjectMissing, RemoteCorrupt, RemoteUnreachable, StoreError
 from store.fetching import arrivals, download, flights, publisher
@@ -24,6 +23,7 @@ from store.fetching.download import IN_MEMORY, WHOLE_LIMIT
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.remote_set import RemoteSet
 from store.oid import Oid
+from store.open_objects import OpenFile, OpenObject
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from store.tree import UNKNOWN

@@ -12,12 +12,12 @@ from typing import Any
 
 import trio
 
-from store.content_store import OpenFile, OpenObject
 from store.errors import RemoteUnreachable
 from store.making.maker import Maker
 from store.making.makers import MAKERS, Registered
 from store.making.tasks import Task
 from store.oid import Oid
+from store.open_objects import OpenFile, OpenObject
 from store.threads import Threads
 
 SECONDS = 120.0
