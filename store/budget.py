@@ -137,6 +137,8 @@ class Budget:
         self._turned = clock()
         self._free = -1
         self._refused = False
+        self._lacking = 0
+        """Bytes of the largest that was refused since the last measurement and could have room."""
 
     def begin_measurement(self) -> None:
         """Somebody begins to look at what is kept and free."""
@@ -152,7 +154,7 @@ class Budget:
     def measured(self, kept: int, free: int) -> None:
         """So many bytes are kept, and so many free on the disk, -1 where nobody can tell."""
         with self._mutex:
-            self._kept, self._free, self._refused = kept + self._since, free, False
+            self._kept, self._free, self._refused, self._lacking = kept + self._since, free, False, 0
             if free >= 0:
                 self._free = max(0, free - self._since)
 
@@ -181,6 +183,8 @@ class Budget:
             over = bool(limits.size) and self._kept + wanted > limits.size
             if over or (limits.free and 0 <= self._free < limits.free + wanted):
                 self._refused = True
+                if not limits.size or size <= limits.size:
+                    self._lacking = max(self._lacking, size)
                 return False
             self._promised = wanted
         return True
@@ -206,5 +210,10 @@ class Budget:
 
     @property
     def goal(self) -> Limits:
-        """What a sweep of a daemon's is to reach: somewhat better than the limits, so that it has peace."""
-        return Limits(int(SWEPT * self.limits.size), int(SPARE * self.limits.free))
+        """What a sweep of a daemon's is to reach: somewhat better than the limits, so that it has peace, and
+        room for what had none."""
+        limits = self.limits
+        with self._mutex:
+            size = min(int(SWEPT * limits.size), limits.size - self._lacking)
+            free = max(int(SPARE * limits.free), limits.free + self._lacking) if limits.free else 0
+        return Limits(max(size, 1) if limits.size else 0, free)

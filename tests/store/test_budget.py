@@ -7,7 +7,7 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.budget import BLOCK, LAPSE, PROTECTED, Budget, Candidate, Limits, on_disk, order_victims
+from store.budget import BLOCK, LAPSE, PROTECTED, SWEPT, Budget, Candidate, Limits, on_disk, order_victims
 
 times = st.integers(0, 50).map(float)
 things = st.lists(st.tuples(st.integers(0, 100), times), max_size=30)
@@ -145,3 +145,29 @@ def test_room_that_is_promised_presses() -> None:
     assert not budget.is_pressed
     assert budget.may_keep(90 * BLOCK)
     assert budget.is_pressed
+
+
+def test_a_sweep_makes_room_for_what_had_none() -> None:
+    """Also where there is less than a sweep leaves, as a rule, because objects are large."""
+    budget = Budget(Limits(size=100 * BLOCK))
+    budget.begin_measurement()
+    budget.measured(90 * BLOCK, -1)
+    assert budget.goal.size == int(SWEPT * 100 * BLOCK)
+    assert not budget.may_keep(200 * BLOCK)  # for which there never can be
+    assert budget.goal.size == int(SWEPT * 100 * BLOCK)
+    assert not budget.may_keep(20 * BLOCK) and not budget.may_keep(15 * BLOCK)
+    assert budget.is_pressed
+    assert budget.goal.size == 80 * BLOCK
+    budget.begin_measurement()
+    budget.measured(80 * BLOCK, -1)
+    assert not budget.is_pressed
+    assert budget.may_keep(20 * BLOCK)
+
+
+def test_a_sweep_makes_room_on_the_disk_for_what_had_none() -> None:
+    budget = Budget(Limits(free=100 * BLOCK))
+    budget.begin_measurement()
+    budget.measured(0, 110 * BLOCK)
+    assert not budget.may_keep(50 * BLOCK)
+    assert budget.is_pressed
+    assert budget.goal == Limits(0, 150 * BLOCK)
