@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import re
 import secrets
@@ -32,6 +33,8 @@ from store.ownership import OBJECT_MODE, Ownership, make_root
 from store.syncing import start_writing, sync_file_system
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 OURS: Final = "fusefs"
 INCOMING: Final = "incoming"
@@ -199,10 +202,7 @@ class Arrivals:
             aside = place.ownership.open_directory(QUARANTINE, place.ours, create=True)
             try:
                 self._move(place, path, str(oid), aside)
-                with os.scandir(aside) as entries:
-                    found = sorted(entries, key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns)
-                for entry in found[:-QUARANTINED]:
-                    os.unlink(entry.name, dir_fd=aside)
+                _thin_out(aside)
             finally:
                 os.close(aside)
         except (OSError, CacheUnusable):
@@ -260,7 +260,28 @@ class Arrivals:
         if not synced:
             _settle(place, arrival)
             os.fsync(arrival.descriptor)
-        self._move(place, arrival.path, name, place.objects(directory))
+        objects = place.objects(directory)
+        self._clear_the_way(place, arrival, name, objects)
+        self._move(place, arrival.path, name, objects)
+
+    def _clear_the_way(self, place: _Place, arrival: Arrival, name: str, objects: int) -> None:
+        """What lies in the object's place and cannot be it is kept aside, for whoever wonders."""
+        try:
+            there = os.stat(name, dir_fd=objects, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISREG(there.st_mode) and there.st_size == os.fstat(arrival.descriptor).st_size:
+            return
+        log.warning(
+            "what lay in the cache %s for object %s was %d bytes of something else: it is in %s now",
+            *(self.root, arrival.oid, there.st_size, f"{OURS}/{QUARANTINE}"),
+        )
+        aside = place.ownership.open_directory(QUARANTINE, place.ours, create=True)
+        try:
+            os.rename(name, str(arrival.oid), src_dir_fd=objects, dst_dir_fd=aside)
+            _thin_out(aside)
+        finally:
+            os.close(aside)
 
     def _put(self, place: _Place, name: str, path: Path, descriptor: int) -> None:
         place.ownership.settle_object(descriptor)
@@ -272,6 +293,18 @@ class Arrivals:
             os.rename(path.name, name, src_dir_fd=place.incoming, dst_dir_fd=directory)
         else:
             os.rename(path, name, dst_dir_fd=directory)
+
+
+def _thin_out(aside: int) -> None:
+    """Keep the newest few in quarantine, and nothing large. Raises `OSError`."""
+    with os.scandir(aside) as entries:
+        found = [(entry, entry.stat(follow_symlinks=False)) for entry in entries]
+    found.sort(key=lambda one: one[1].st_mtime_ns)
+    for place, (entry, status) in enumerate(found):
+        if place < len(found) - QUARANTINED or status.st_size > QUARANTINED_BYTES:
+            if stat.S_ISDIR(status.st_mode):
+                continue  # not ours to empty
+            os.unlink(entry.name, dir_fd=aside)
 
 
 def _settle(place: _Place, arrival: Arrival) -> None:

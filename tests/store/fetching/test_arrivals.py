@@ -167,3 +167,35 @@ def test_of_what_was_wrong_the_newest_few_are_kept_aside(arrivals: Arrivals) -> 
     arrivals.put_aside(OIDS[30], path)
     assert not (aside / str(OIDS[30])).exists()
     assert incoming(arrivals) == []
+
+
+@pytest.mark.parametrize("kind", ["shorter", "link", "fifo", "directory"])
+def test_what_lies_in_an_objects_place_and_is_not_it_is_kept_aside(
+    arrivals: Arrivals, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = arrivals.root / object_path(OIDS[0])
+    place.parent.mkdir(parents=True)
+    if kind == "shorter":
+        place.write_bytes(b"byt")
+    elif kind == "link":
+        place.symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    before = place.lstat()
+    assert bring(arrivals, OIDS[0], b"bytes").read_bytes() == b"bytes"
+    assert stat.S_ISREG(place.lstat().st_mode)
+    aside = arrivals.root / "fusefs" / "quarantine" / str(OIDS[0])
+    assert os.path.samestat(aside.lstat(), before)
+    (line,) = caplog.messages
+    assert str(OIDS[0]) in line and "fusefs/quarantine" in line
+
+
+def test_an_object_that_somebody_else_has_brought_meanwhile_is_nothing_to_tell_of(
+    arrivals: Arrivals, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        bring(arrivals, OIDS[0], b"bytes")
+    assert not caplog.messages
+    assert not (arrivals.root / "fusefs" / "quarantine").exists()
