@@ -14,6 +14,7 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -179,10 +180,13 @@ class CourierProcess:
             elif kind == messages.PUBLISH:
                 self._to_publish.put((values[0], values[1]))
             else:
-                for number in values[0]:
-                    fetched = self._brought.pop(number, None)
-                    if fetched is not None:
-                        self._downloader.discard(fetched)
+                self._forget(values[0])
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            fetched = self._brought.pop(number, None)
+            if fetched is not None:
+                self._downloader.discard(fetched)
 
     def _bring(self, order: Bring) -> None:
         oid = Oid(order.digest, order.is_directory, order.algorithm)

@@ -91,6 +91,7 @@ class ShortWay:
             attempt.praise(flight.oid)
         assert not isinstance(result, Busy)  # the courier does not know of others
         attempt.forget()
+        flight.attempt = None  # which knows the flight: a circle would keep what it brought
         self._under_way.discard(flight)
         self._land(flight, result)
 

@@ -6,12 +6,15 @@ import errno
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fusefs.native.mount_api import forget_unused
-from tests.mount.datasets import Cache, filler, md5, tree_of
+from fusefs.serving import GRACE_SECONDS
+from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import Mounter
 from tests.patience import until
 from tests.revisions.projects import Project, new_project
@@ -177,3 +180,39 @@ def test_reading_without_waiting_is_refused(mounter: Mounter, cache: Cache) -> N
     with open(mount / "a", "rb") as file, pytest.raises(OSError) as raised:
         os.preadv(file.fileno(), [bytearray(10)], 0, os.RWF_NOWAIT)
     assert raised.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.fixture
+def small_disk(mounter: Mounter) -> Iterator[Path]:
+    disk = mounter.home / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "disk", disk], check=True, timeout=SECONDS)
+    yield disk
+    mounter.close()
+    subprocess.run(["umount", disk], check=True, timeout=SECONDS)
+
+
+def test_room_of_what_was_evicted_is_the_disks_again(mounter: Mounter, small_disk: Path) -> None:
+    """Though the kernel's names would hold on to every object that was read."""
+    first, then = ({f"{first}": filler(1 << 20, first) for first in range(at, at + 18)} for at in (0, 18))
+    files = {**first, **then}
+    remote, cache = Cache(mounter.home / "remote"), Cache(small_disk / "cache")
+    for data in files.values():
+        remote.put(data)
+    oid = cache.put_manifest(entries_of(files, sizes=True))
+    where = ("--cache", cache.root, "--remote", remote.root, "--no-pin", "--no-prefetch")
+    mount = mounter.mount(oid, *where, "--cache-size", "20M").path
+    for path, data in first.items():
+        assert (mount / path).read_bytes() == data
+    assert all(cache.place(md5(data)).exists() for data in first.values())
+    time.sleep(GRACE_SECONDS)
+    for path, data in then.items():
+        assert (mount / path).read_bytes() == data
+    until(lambda: not all(cache.place(md5(data)).exists() for data in first.values()), "eviction")
+
+    def used() -> int:
+        disk = os.statvfs(small_disk)
+        return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+
+    until(lambda: used() < 24 << 20, lambda: f"{used()} bytes are used")
+    assert tree_of(mount) == files
