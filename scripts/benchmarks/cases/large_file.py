@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from benchmarks.datasets import make_repository, write_large_file
 from benchmarks.measure import Results, Target, rotate
-from benchmarks.mounts import mounted_fusefs, read_ahead_of
+from benchmarks.mounts import mounted_by, mounted_fusefs, read_ahead_of
 from benchmarks.scale import Scale
 from benchmarks.workshop import Workshop, drop_caches
 
 RANDOM_BYTES = 4096
 KERNEL_DEFAULT = "128k"
 RAISED, DEFAULT = "fusefs, read-ahead raised", "fusefs, read-ahead 128 KiB"
+ZEROS = "pyfuse3, nothing read"
+ZEROS_PROGRAM = Path(__file__).parent.parent / "zeros.py"
 TARGETS = (
     Target("sequential, cold", 0.5, than="disk", system=RAISED),
     Target("random 4 kB, cold", 0.5, than="disk", system=RAISED),
@@ -28,13 +31,19 @@ def compare_large_file(workshop: Workshop, scale: Scale) -> Results:
     write_large_file(original, scale.large_bytes)
     workshop.run("fusefs", "commit", "data", cwd=repository)
     results.notes.append(f"disk: read-ahead {read_ahead_of(original).read_text().strip()} KiB")
+    results.notes.append(
+        f"{ZEROS}: what a request takes in a mount that answers with zeros; add the disk's time to it"
+    )
     if scale.cold:
         results.notes.append("cold: this kernel's caches were dropped; a hypervisor may have the bytes")
     else:
         results.notes.append("warm only: cold needs root, and is no part of --quick")
     for number in range(scale.rounds):
-        for system in rotate(("disk", RAISED, DEFAULT), number):
-            if system == "disk":
+        for system in rotate(("disk", RAISED, DEFAULT, ZEROS), number):
+            if system == ZEROS:
+                if scale.cold:
+                    _measure_zeros(workshop, scale, results, number)
+            elif system == "disk":
                 _measure(workshop, scale, results, system, original, number)
             else:
                 _measure_mounted(workshop, scale, results, system, repository / "data.dvc", number)
@@ -79,3 +88,11 @@ def _measure(
     add_sequential("sequential, warm")
     add_sequential("mapped, warm", "mmap")
     add_random("random 4 kB, warm")
+
+
+def _measure_zeros(workshop: Workshop, scale: Scale, results: Results, number: int) -> None:
+    command = (sys.executable, str(ZEROS_PROGRAM), str(scale.large_bytes))
+    with mounted_by(workshop, *command) as mountpoint:
+        listing = workshop.write_list([mountpoint / "zeros"], number)
+        reading = workshop.read(listing, "random", block=RANDOM_BYTES, count=scale.random_reads)
+    results.add("random 4 kB, cold", "reads/s", ZEROS, scale.random_reads / reading.seconds)
