@@ -2,9 +2,9 @@
 
 It is the last of the layers that `open` asks, laid out as a cache is. Looking up an object here fetches it
 into the cache and answers ESTALE, on which the kernel repeats the whole open, once, and finds the object
-there. What is large, slow or cannot be kept is answered by a file of ours that is read as in fuse mode: the
-one that stands in the tree, under the same inode. A failure is answered by its errno, which is what the
-reader gets; ENOENT it never is, which the kernel would remember.
+there. What is large, slow, one of many or cannot be kept is answered by a file of ours that is read as in
+fuse mode: the one that stands in the tree, under the same inode. A failure is answered by its errno, which is
+what the reader gets; ENOENT it never is, which the kernel would remember.
 
 Lives on the event loop.
 """
@@ -46,6 +46,9 @@ RETURN_SECONDS: Final = 2.0
 """An object that so many look for here in so short a time, although it is in the cache, is not seen there by
 the kernel, whatever the reason: it is read through us. (Of every open that is sent back there are two.)"""
 MOST_REMEMBERED: Final = 1024
+MANY: Final = 8
+"""With so many others on their way an object is read through us at first, which takes the kernel three more
+requests of us; to be sent back into the caches takes it six."""
 
 _ROOT, _FILES, _MD5, _FIRST_MD5 = 0, 1, 2, 3
 _FIRST_DOS2UNIX: Final = _FIRST_MD5 + 256
@@ -67,9 +70,13 @@ class FetchLayer(PlainSpace):
         seen: SeenOpens,
         threads: Threads,
         came_fresh: Callable[[], object] | None = None,
+        may_read: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`came_fresh` is told of what is seen before it is on the disk."""
+        """`came_fresh` is told of what is seen before it is on the disk; `may_read` says whether what will be
+        in a cache may be read through us at first, and sees to it that the kernel looks again."""
         self._came_fresh = came_fresh
+        self._may_read = may_read
+        self._coming = 0
         self._trees = trees
         self._layers = layers
         self._held = held
@@ -103,14 +110,19 @@ class FetchLayer(PlainSpace):
         if await self._is_seen(oid, files.sizes[row]) and self._may_return(oid):
             raise pyfuse3.FUSEError(ESTALE)
         has_vanished = self._was_returned(oid)
-        opened = await self._open(files, row)
+        self._coming += 1
+        try:
+            opened = await self._open(files, row)
+        finally:
+            self._coming -= 1
         if opened is not None:
             try:
                 tree.check_size(row)
             except StoreError:
                 files.close(opened)
                 raise
-            if isinstance(opened, CachedFile | OpenBytes):
+            is_one_of_many = self._coming >= MANY and self._may_read()
+            if isinstance(opened, CachedFile | OpenBytes) and not is_one_of_many:
                 is_seen = await self._is_seen(oid, opened.size)
                 if not is_seen:
                     with trio.move_on_after(KEEPING_SECONDS):

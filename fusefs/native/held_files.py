@@ -7,6 +7,7 @@ They are held for some seconds, and only so many. Lives on the event loop.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import trio
@@ -24,6 +25,8 @@ class HeldFiles:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._held: dict[tuple[TreeFiles, int], OpenObject] = {}
+        self._due: deque[tuple[float, tuple[TreeFiles, int], OpenObject]] = deque()
+        """When each is let go of, if nobody has taken it."""
 
     def put(self, files: TreeFiles, row: int, opened: OpenObject) -> None:
         """Hold it for whoever opens that file next."""
@@ -32,7 +35,9 @@ class HeldFiles:
             files.close(opened)
             return
         self._held[key] = opened
-        self._nursery.start_soon(self._let_go, key, opened)
+        self._due.append((trio.current_time() + HELD_SECONDS, key, opened))
+        if len(self._due) == 1:
+            self._nursery.start_soon(self._let_go)
 
     def take(self, files: TreeFiles, row: int) -> OpenObject | None:
         """What is held for that file; whoever takes it closes it."""
@@ -43,8 +48,13 @@ class HeldFiles:
             (files, _), opened = self._held.popitem()
             files.close(opened)
 
-    async def _let_go(self, key: tuple[TreeFiles, int], opened: OpenObject) -> None:
-        await trio.sleep(HELD_SECONDS)
-        if self._held.get(key) is opened:
-            del self._held[key]
-            key[0].close(opened)
+    async def _let_go(self) -> None:
+        while self._due:
+            due, key, opened = self._due[0]
+            if self._held.get(key) is not opened:
+                self._due.popleft()
+                continue
+            await trio.sleep_until(due)
+            if self._held.get(key) is opened:
+                del self._held[key]
+                key[0].close(opened)

@@ -70,7 +70,7 @@ class Overlay:
         self._layers = CacheLayers([Path(layer) for layer in plan.layers], fresh)
         self._fresh = FreshLayer(Fresh(fresh), self.forget_unused) if fresh >= 0 else None
         came = self._fresh.note if self._fresh is not None else None
-        self._fetch = FetchLayer(self._trees, self._layers, held, seen, engine.threads, came)
+        self._fetch = FetchLayer(self._trees, self._layers, held, seen, engine.threads, came, self._may_read)
         self._images = Images(plan, engine.threads, engine.nursery)
         self._came_late = trio.Event()
         engine.on_large = lambda _: self.find_anew()
@@ -232,6 +232,13 @@ class Overlay:
                 await self.attacher.forget_unused()
             except (StoreError, OSError) as error:
                 log.warning("%s", error)
+
+    def _may_read(self) -> bool:
+        """Whether the kernel can be told to look again for what it is to read through us now; it will be."""
+        if self.attacher is None:
+            return False
+        self.find_anew()
+        return True
 
     def find_anew(self) -> None:
         """Something is in the caches that the kernel has us read, because it was not when it looked."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from fusefs.native.fresh import FULL, IDLE_SECONDS, FreshLayer
 from store.fetching.fresh import Fresh
 from store.layouts import object_path
 from store.oid import MD5_DOS2UNIX, Oid
-from tests.mount.datasets import Cache, filler, md5
+from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import Mounter
+from tests.servers.nginx import nginx
+from tests.servers.proxy import Faults, Proxy
 
 SECONDS = 60.0
 FILES = {f"{number % 3}/{number}": filler(20_000, number) for number in range(40)}
@@ -82,6 +85,49 @@ def test_a_reader_does_not_wait_for_the_disk(
         assert cache.place(md5(data)).read_bytes() == data
     log = mount.umount()
     assert "ERROR" not in log and "WARNING" not in log
+
+
+@pytest.mark.fuse
+@pytest.mark.root
+@pytest.mark.modes("native")
+def test_one_of_many_is_the_kernels_to_read_a_moment_later(mounter: Mounter, tmp_path: Path) -> None:
+    """The first bytes of most come through the daemon, which is what many at a time cost least by."""
+    cache, remote = Cache(mounter.home / "objects"), Cache(mounter.home / "remote")
+    for data in FILES.values():
+        remote.put(data)
+    oid = cache.put_manifest(entries_of(FILES, sizes=True))
+    with (
+        nginx(tmp_path / "nginx", remote.root) as server,
+        Proxy(("127.0.0.1", server.port), Faults(delay=0.3)) as proxy,
+    ):
+        mount = mounter.mount(oid, "--cache", cache.root, "--remote", proxy.url)
+
+        def opens() -> int:
+            text = (mount.path / ".fusefs" / "metrics").read_text()
+            return int(float(text.partition('fusefs_requests_total{kind="open"} ')[2].split()[0]))
+
+        before = opens()
+        with ThreadPoolExecutor(len(FILES)) as pool:
+            got = pool.map(lambda path: (mount.path / path).read_bytes(), FILES)
+            assert dict(zip(FILES, got, strict=True)) == FILES
+        assert opens() - before > len(FILES) // 4
+        until(lambda: all(cache.place(md5(data)).exists() for data in FILES.values()))
+
+        def opens_none() -> bool:
+            time.sleep(1)  # for the kernel is told when nobody reads
+            before = opens()
+            assert tree_of(mount.path) == FILES
+            return opens() - before < len(FILES) // 4  # those of the metrics among them
+
+        until(opens_none)
+        os.kill(mount.pid, signal.SIGSTOP)  # so that nobody but the kernel can answer
+        try:
+            for path, data in FILES.items():
+                assert (mount.path / path).read_bytes() == data
+        finally:
+            os.kill(mount.pid, signal.SIGCONT)
+        assert mount.status()["misses"] == len(FILES)
+        mount.umount()
 
 
 @pytest.fixture
