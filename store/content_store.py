@@ -131,7 +131,10 @@ class ContentStore:
             os.close(descriptor)
         found: Fetched | Large
         if known > WHOLE_LIMIT:
+            assert self._ranged is not None  # set with the flights
             opened = await self._look(oid, known)
+            if opened is None and await self._ranged.await_kept(oid):
+                opened = await self._look(oid, known)
             if opened is not None:
                 self.counters.hits += 1
                 return opened

@@ -67,6 +67,8 @@ class RangedObject(Protocol):
 class RangedObjects(Protocol):
     """Opens objects that are too large to be fetched before they are open."""
 
+    async def await_kept(self, oid: Oid) -> bool: ...
+
     async def open(self, oid: Oid, size: int, remotes: RemoteSet) -> RangedObject: ...
 
     def proof(self, oid: Oid) -> str:

@@ -135,6 +135,10 @@ class Partials:
         self._root = cache_root
         self._locks = locks
 
+    def is_there(self, oid: Oid) -> bool:
+        """Has the object been begun, and not been taken out?"""
+        return os.path.lexists(self._root / OURS / DIRECTORY / object_path(oid))
+
     def open(self, oid: Oid, size: int) -> Partial:
         """Open or begin the partial of an object of `size` bytes. Raises `CacheUnusable`."""
         with self._from_cache() as (ownership, ours, stack):

@@ -21,7 +21,7 @@ import trio
 
 from store.errors import CacheUnusable, ObjectCorrupt, StoreTimeout
 from store.fetching.block_map import BLOCK_BYTES, MOST_BLOCKS, count_blocks
-from store.fetching.completion import Gate
+from store.fetching.completion import FINISH_LOCK, Gate
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.partials import Partial, Partials
 from store.fetching.read_ahead import ReadAhead
@@ -36,6 +36,8 @@ BUDGET: Final = 64 << 20
 DEADLINE: Final = 30.0
 _FLIGHT_BYTES: Final = 2 * BLOCK_BYTES
 _FEWEST_FLIGHTS: Final = 4
+KEEPING_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.05
 _REMEMBERED: Final = 1000
 """Objects that remotes gave wrong bytes for."""
 
@@ -151,6 +153,18 @@ class RangedObjects:
         """For whoever ages them out."""
         return self._around.partials
 
+    async def await_kept(self, oid: Oid) -> bool:
+        """Whether another process was giving the object its place in the cache, which is over then: until it
+        is there its partial is not, and it would all be fetched again. Waits not for long, and not for what
+        can be read as it is. Raises `StoreTimeout`."""
+        has_waited = False
+        if oid not in self._objects:
+            with trio.move_on_after(KEEPING_SECONDS):
+                while await self._around.threads.on_disk(_is_on_its_way, self._around, oid):
+                    has_waited = True
+                    await trio.sleep(_POLL_SECONDS)
+        return has_waited
+
     async def open(self, oid: Oid, size: int, remotes: Remotes) -> RangedObject:
         """Open an object of `size` bytes that the cache does not hold. Asks no remote.
 
@@ -220,3 +234,13 @@ class RangedObjects:
 
 def _proof(shared: SharedObject) -> str:
     return "hash" if shared.verified else "length"
+
+
+def _is_on_its_way(around: Surroundings, oid: Oid) -> bool:
+    """Has another process taken the object's partial to give it its place?"""
+    if around.partials.is_there(oid):
+        return False
+    if not around.locks.try_hold(oid, FINISH_LOCK):
+        return True
+    around.locks.release(oid, FINISH_LOCK)
+    return False

@@ -12,6 +12,8 @@ import trio
 
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, RemoteSlow, RemoteUnreachable
 from store.fetching import suspicion
+from store.fetching.completion import FINISH_LOCK
+from store.fetching.flight_locks import FlightLocks
 from store.oid import Oid
 from tests.store.fetching.scripted import (
     MIB,
@@ -78,6 +80,36 @@ def test_a_whole_object_is_hashed_and_admitted(cache: Path) -> None:
     assert place_of(cache, oid).stat().st_mode & 0o777 == 0o444
     assert not partial_of(cache, oid).exists()
     assert [path for path in (cache / "fusefs").rglob("*") if path.is_file()] == [cache / "fusefs" / "locks"]
+
+
+def test_what_another_process_gives_its_place_is_waited_for(cache: Path) -> None:
+    """Meanwhile it is neither a partial nor in the cache, and would all be fetched again."""
+    storage = ScriptedStorage()
+    oid = storage.holds(DATA)
+
+    async def main() -> None:
+        async with daemon(cache, storage) as made:
+            other = FlightLocks(cache)
+            assert not await made.objects.await_kept(oid)
+            assert other.try_hold(oid, FINISH_LOCK)
+            partial_of(cache, oid).parent.mkdir(parents=True)
+            partial_of(cache, oid).touch()
+            assert not await made.objects.await_kept(oid)  # it is hashed, and can be read meanwhile
+            partial_of(cache, oid).unlink()
+            told: list[bool] = []
+
+            async def wait() -> None:
+                told.append(await made.objects.await_kept(oid))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.sleep(0.2)
+                assert not told
+                other.release(oid, FINISH_LOCK)
+            assert told == [True]
+            other.close()
+
+    trio.run(main)
 
 
 def test_many_readers_share_one_download(cache: Path) -> None:
