@@ -222,6 +222,10 @@ class Losing(Counted):
         return True
 
 
+TURNS = 5
+"""Uploads overtake each other, so the same number may be another put each time."""
+
+
 def push_plainly(user: User, oid: Oid, *, storage: Counted) -> None:
     user.push(oid, storage=storage)
 
@@ -230,38 +234,43 @@ def push_plainly(user: User, oid: Oid, *, storage: Counted) -> None:
 @pytest.mark.parametrize("send", [push_plainly, push], ids=["dvc", "content"])
 def test_what_a_push_has_put_is_lost(tmp_path: Path, send: Callable[..., object], way: str) -> None:
     """Whichever put it is: a check names what cannot be read, and it or the next push puts it there."""
-    number, lost = 0, "something"
-    seen = set()
-    while lost:
-        number += 1
-        user = new_user(tmp_path / str(number))
-        old = user.add({"old": b"what was there before", "older": b"the same"})
-        send(user, old, storage=user.storage())
-        oid = user.add(FILES)
-        whole = {
-            str(oid),
-            str(old),
-            *map(md5, FILES.values()),
-            md5(b"what was there before"),
-            md5(b"the same"),
-        }
-        before = readable(user, old)
-        storage = Losing(user, number)
-        send(user, oid, storage=storage)
-        lost = storage.lost
-        seen.add(lost.rpartition("/")[2].partition("==")[0])
-        left = readable(user, oid, old)
-        assert left >= before
-        if way == "check":
-            report = user.check(repair=True)
-            named = {str(finding.oid) for finding in report.findings}
-            assert named >= whole - left and all(finding.mended for finding in report.findings)
-            if lost.endswith(CATALOGUE):
-                assert named == {str(oid)}
-        else:
-            send(user, oid, storage=user.storage())
-        assert readable(user, oid, old) == whole
-        report = user.check(deep=True)
-        assert (report.findings, report.strays, report.running) == ([], [], []), lost
-    assert {"begin", "end"} <= seen
-    assert send is push_plainly or {ARCHIVE, ARCHIVE_INDEX, CATALOGUE, PARTS_INDEX, WHOLE} <= seen
+    wanted = {"begin", "end"}
+    if send is not push_plainly:
+        wanted |= {ARCHIVE, ARCHIVE_INDEX, CATALOGUE, PARTS_INDEX, WHOLE}
+    seen: set[str] = set()
+    for turn in range(TURNS):
+        number, lost = 0, "something"
+        while lost:
+            number += 1
+            user = new_user(tmp_path / f"{turn}-{number}")
+            old = user.add({"old": b"what was there before", "older": b"the same"})
+            send(user, old, storage=user.storage())
+            oid = user.add(FILES)
+            whole = {
+                str(oid),
+                str(old),
+                *map(md5, FILES.values()),
+                md5(b"what was there before"),
+                md5(b"the same"),
+            }
+            before = readable(user, old)
+            storage = Losing(user, number)
+            send(user, oid, storage=storage)
+            lost = storage.lost
+            seen.add(lost.rpartition("/")[2].partition("==")[0])
+            left = readable(user, oid, old)
+            assert left >= before
+            if way == "check":
+                report = user.check(repair=True)
+                named = {str(finding.oid) for finding in report.findings}
+                assert named >= whole - left and all(finding.mended for finding in report.findings)
+                if lost.endswith(CATALOGUE):
+                    assert named == {str(oid)}
+            else:
+                send(user, oid, storage=user.storage())
+            assert readable(user, oid, old) == whole
+            report = user.check(deep=True)
+            assert (report.findings, report.strays, report.running) == ([], [], []), lost
+        if wanted <= seen:
+            break
+    assert wanted <= seen
