@@ -30,6 +30,8 @@ _INODES: Final = 1 << 15
 FULL: Final = 0.5
 """So much of it in use, and the kernel is to forget."""
 LOOK_SECONDS: Final = 0.1
+REST_SECONDS: Final = 1.0
+"""What readers have open, or the disk does not have, stays whatever the kernel is told."""
 IDLE_SECONDS: Final = 2.0
 """After so long without another one, too."""
 
@@ -52,9 +54,10 @@ def make_fresh(plan: MountPlan) -> int:
         return -1
     try:
         Fresh(descriptor).make_directories()
-    except BaseException:
+    except OSError as error:
         os.close(descriptor)
-        raise
+        log.info("what is fetched is read when it is on the disk: %s", error.strerror)
+        return -1
     return descriptor
 
 
@@ -80,3 +83,4 @@ class FreshLayer:
                 await trio.sleep(LOOK_SECONDS)
             self._came = trio.Event()
             await self._forget_unused()
+            await trio.sleep(REST_SECONDS)

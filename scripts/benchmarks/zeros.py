@@ -5,12 +5,13 @@ zeros.py SIZE MOUNTPOINT
 
 from __future__ import annotations
 
-import signal
 import stat
 import sys
 
 import pyfuse3
 import trio
+
+from benchmarks.bare_fuse import serve
 
 FOREVER = 1e6
 FILE = pyfuse3.InodeT(2)
@@ -45,15 +46,6 @@ class Zeros(pyfuse3.Operations):
 
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         pass
-
-
-async def serve() -> None:
-    """Until it is told to end."""
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            nursery.start_soon(pyfuse3.main)
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
 
 
 def main() -> None:

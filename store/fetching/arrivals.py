@@ -273,8 +273,9 @@ class Arrivals:
         if stat.S_ISREG(there.st_mode) and there.st_size == os.fstat(arrival.descriptor).st_size:
             return
         log.warning(
-            "what lay in the cache %s for object %s was %d bytes of something else: it is in %s now",
-            *(self.root, arrival.oid, there.st_size, f"{OURS}/{QUARANTINE}"),
+            "what lay in the cache %s for object %s was %d bytes of something else: it is %s now",
+            *(self.root, arrival.oid, there.st_size),
+            f"in {OURS}/{QUARANTINE}" if there.st_size <= QUARANTINED_BYTES else "gone",
         )
         aside = place.ownership.open_directory(QUARANTINE, place.ours, create=True)
         try:

@@ -205,7 +205,7 @@ def test_room_of_what_was_evicted_is_the_disks_again(mounter: Mounter, small_dis
     for path, data in first.items():
         assert (mount / path).read_bytes() == data
     assert all(cache.place(md5(data)).exists() for data in first.values())
-    time.sleep(GRACE_SECONDS)
+    time.sleep(GRACE_SECONDS)  # nothing is evicted before, and nobody tells when it is over
     for path, data in then.items():
         assert (mount / path).read_bytes() == data
     until(lambda: not all(cache.place(md5(data)).exists() for data in first.values()), "eviction")

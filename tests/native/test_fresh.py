@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,19 +22,13 @@ from store.layouts import object_path
 from store.oid import MD5_DOS2UNIX, Oid
 from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import Mounter
+from tests.patience import until
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 
 SECONDS = 60.0
 FILES = {f"{number % 3}/{number}": filler(20_000, number) for number in range(40)}
 OID = Oid(md5(b"one"))
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.fuse
@@ -114,7 +108,7 @@ def test_one_of_many_is_the_kernels_to_read_a_moment_later(mounter: Mounter, tmp
         until(lambda: all(cache.place(md5(data)).exists() for data in FILES.values()))
 
         def opens_none() -> bool:
-            time.sleep(1)  # for the kernel is told when nobody reads
+            time.sleep(1)  # the kernel is told when nobody reads, so not to read is what is waited for
             before = opens()
             assert tree_of(mount.path) == FILES
             return opens() - before < len(FILES) // 4  # those of the metrics among them

@@ -46,14 +46,6 @@ def errno_of(path: Path) -> int:
     return 0
 
 
-def await_file(path: Path) -> None:
-    """What was fetched is read before it is on the disk."""
-    deadline = time.monotonic() + SECONDS
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.02)
-
-
 def remote_with(mounter: Mounter, files: dict[str, bytes]) -> Cache:
     """A directory that can be fetched from."""
     remote = Cache(mounter.home / "remote")
@@ -116,7 +108,7 @@ def test_only_open_fetches(mounter: Mounter, cache: Cache) -> None:
         os.getxattr(mount.path / path, "user.fusefs.cached")
     assert not any(cache.place(md5(data)).exists() for data in FILES.values())
     with open(mount.path / "sub" / "b", "rb"):
-        await_file(cache.place(md5(FILES["sub/b"])))
+        until(cache.place(md5(FILES["sub/b"])).exists, "it is kept")
     assert cache.place(md5(FILES["sub/b"])).read_bytes() == FILES["sub/b"]
     inode = (mount.path / "sub" / "c").stat().st_ino
     with open(mount.path / "sub" / "c", "rb") as large:

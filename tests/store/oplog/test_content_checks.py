@@ -26,6 +26,8 @@ __all__ = ["few_bytes"]
 
 pytestmark = pytest.mark.usefixtures("few_bytes")
 
+TURNS = 5
+"""Uploads overtake each other, so the same number may be another put each time."""
 SECOND = {"a": b"a", "c": b"c", "d": b"d", "large": filler(150 << 10, 7)}
 
 
@@ -220,10 +222,6 @@ class Losing(Counted):
         self.lost = key
         assert sum(map(len, parts)) == size
         return True
-
-
-TURNS = 5
-"""Uploads overtake each other, so the same number may be another put each time."""
 
 
 def push_plainly(user: User, oid: Oid, *, storage: Counted) -> None:
