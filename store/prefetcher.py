@@ -268,9 +268,9 @@ class Prefetcher:
 
     async def _write(self) -> None:
         try:
-            while not self._is_written and self._trace is not None:
-                self._is_written = True
-                await self._threads.on_disk(write_trace, self._kept, self._tree, self._trace)
+            while not self._is_written and (trace := self._trace) is not None:
+                await self._threads.on_disk(write_trace, self._kept, self._tree, trace)
+                self._is_written = self._trace is trace  # not before: the end of the mount may not wait for us
                 await trio.sleep(WRITE_PAUSE)
         except (StoreError, OSError) as error:
             log.warning("the order in which files were read cannot be kept: %s", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 from array import array
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -411,6 +412,32 @@ def test_epochs_follow_each_other(tmp_path: Path) -> None:
         assert reading.ahead.report().order == "trace"
         reading.ahead.keep_now()
         assert trace_path(tmp_path / "t.tree").exists()
+
+    run(tmp_path, test)
+
+
+def test_the_end_keeps_what_is_still_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that writes the order of an epoch has not come to it when the mount ends."""
+
+    async def test(reading: Reading) -> None:
+        held, write_trace = threading.Event(), prefetcher.write_trace
+
+        def write_late(path: Path, tree: Tree, order: array[int]) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                assert held.wait(60)
+            write_trace(path, tree, order)
+
+        monkeypatch.setattr(prefetcher, "write_trace", write_late)
+        reading.files.gate.set()
+        order = order_of(reading)
+        reading.open(*order)
+        reading.open(*order[:100])
+        await settle()
+        assert reading.ahead.report().order == "trace"
+        assert not trace_path(tmp_path / "t.tree").exists()
+        reading.ahead.keep_now()
+        assert trace_path(tmp_path / "t.tree").exists()
+        held.set()
 
     run(tmp_path, test)
 
