@@ -270,7 +270,7 @@ class Prefetcher:
         try:
             while not self._is_written and (trace := self._trace) is not None:
                 await self._threads.on_disk(write_trace, self._kept, self._tree, trace)
-                self._is_written = self._trace is trace  # not before: the end of the mount may not wait for us
+                self._is_written = self._trace is trace  # only now: a mount that ends does not wait for us
                 await trio.sleep(WRITE_PAUSE)
         except (StoreError, OSError) as error:
             log.warning("the order in which files were read cannot be kept: %s", error)
