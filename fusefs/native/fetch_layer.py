@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -46,9 +47,11 @@ RETURN_SECONDS: Final = 2.0
 """An object that so many look for here in so short a time, although it is in the cache, is not seen there by
 the kernel, whatever the reason: it is read through us. (Of every open that is sent back there are two.)"""
 MOST_REMEMBERED: Final = 1024
-MANY: Final = 8
-"""With so many others on their way an object is read through us at first, which takes the kernel three more
-requests of us; to be sent back into the caches takes it six."""
+MANY: Final = 64
+MANY_SECONDS: Final = 1.0
+"""After so many others in so short a time an object is read through us at first, which takes the kernel three
+more requests of us; to be sent back into the caches takes it six, and to forget so many what it knows of all
+the others."""
 
 _ROOT, _FILES, _MD5, _FIRST_MD5 = 0, 1, 2, 3
 _FIRST_DOS2UNIX: Final = _FIRST_MD5 + 256
@@ -69,14 +72,15 @@ class FetchLayer(PlainSpace):
         held: HeldFiles,
         seen: SeenOpens,
         threads: Threads,
-        came_fresh: Callable[[], object] | None = None,
+        came_fresh: Callable[[], object] = lambda: None,
         may_read: Callable[[], bool] = lambda: False,
     ) -> None:
         """`came_fresh` is told of what is seen before it is on the disk; `may_read` says whether what will be
         in a cache may be read through us at first, and sees to it that the kernel looks again."""
         self._came_fresh = came_fresh
         self._may_read = may_read
-        self._coming = 0
+        self._latest: deque[float] = deque(maxlen=MANY)
+        """When the latest small objects came."""
         self._trees = trees
         self._layers = layers
         self._held = held
@@ -110,25 +114,20 @@ class FetchLayer(PlainSpace):
         if await self._is_seen(oid, files.sizes[row]) and self._may_return(oid):
             raise pyfuse3.FUSEError(ESTALE)
         has_vanished = self._was_returned(oid)
-        self._coming += 1
-        try:
-            opened = await self._open(files, row)
-        finally:
-            self._coming -= 1
+        opened = await self._open(files, row)
         if opened is not None:
             try:
                 tree.check_size(row)
             except StoreError:
                 files.close(opened)
                 raise
-            is_one_of_many = self._coming >= MANY and self._may_read()
-            if isinstance(opened, CachedFile | OpenBytes) and not is_one_of_many:
+            if isinstance(opened, CachedFile | OpenBytes) and not self._is_one_of_many():
                 is_seen = await self._is_seen(oid, opened.size)
                 if not is_seen:
                     with trio.move_on_after(KEEPING_SECONDS):
                         await files.await_kept(oid)
                     is_seen = await self._is_seen(oid, opened.size)
-                elif self._came_fresh is not None:
+                else:
                     self._came_fresh()
                 if is_seen and not has_vanished and self._may_return(oid):
                     files.close(opened)
@@ -136,6 +135,13 @@ class FetchLayer(PlainSpace):
                     raise pyfuse3.FUSEError(ESTALE)
             self._held.put(files, row, opened)
         return tree.entry(row, files.sizes[row])
+
+    def _is_one_of_many(self) -> bool:
+        """Whether a small object that has come is to be read through us, since many came just before it."""
+        now, latest = trio.current_time(), self._latest
+        are_many = len(latest) == MANY and now - latest[0] < MANY_SECONDS
+        latest.append(now)
+        return are_many and self._may_read()
 
     async def _open(self, files: TreeFiles, row: int) -> OpenObject | None:
         """Fetch a file, as opening it in fuse mode does; None if that takes long. Raises the same."""

@@ -12,14 +12,14 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import trio
 
 from fusefs import mountinfo
 from fusefs.native.attacher import Attacher
 from fusefs.native.fetch_layer import FetchLayer
-from fusefs.native.fresh import FreshLayer
+from fusefs.native.forgetting import Forgetting
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.images import Images
 from fusefs.native.layers import IMAGE
@@ -39,12 +39,6 @@ from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS: Final = 2.0
-REST_SECONDS: Final = 20.0
-"""What the kernel forgot, it asks us for again."""
-LONGEST_REST_SECONDS: Final = 600.0
-"""Where it finds something in vain again and again, a cache that it does not see for instance."""
-
 
 class Overlay:
     """Of one mount. `roots` are the versions that it shows, one after the other."""
@@ -61,18 +55,19 @@ class Overlay:
     ) -> None:
         self._mountpoint = plan.mountpoint
         self._engine = engine
-        self._operations = operations
         self._versions = versions
         self._held = held
         self._seen = seen
         self.roots = roots
         fresh = engine.settings.fresh
         self._layers = CacheLayers([Path(layer) for layer in plan.layers], fresh)
-        self._fresh = FreshLayer(Fresh(fresh), self.forget_unused) if fresh >= 0 else None
-        came = self._fresh.note if self._fresh is not None else None
-        self._fetch = FetchLayer(self._trees, self._layers, held, seen, engine.threads, came, self._may_read)
+        self._forgetting = Forgetting(
+            self.forget_unused, lambda: operations.open_files > 0, Fresh(fresh) if fresh >= 0 else None
+        )
+        self._fetch = FetchLayer(
+            self._trees, self._layers, held, seen, engine.threads, self._forgetting.note_shown, self._may_read
+        )
         self._images = Images(plan, engine.threads, engine.nursery)
-        self._came_late = trio.Event()
         engine.on_large = lambda _: self.find_anew()
         engine.after_sweep = self.forget_unused
         self._showing = trio.Lock()
@@ -237,26 +232,16 @@ class Overlay:
         """Whether the kernel can be told to look again for what it is to read through us now; it will be."""
         if self.attacher is None:
             return False
-        self.find_anew()
+        self._forgetting.note_read()
         return True
 
     def find_anew(self) -> None:
         """Something is in the caches that the kernel has us read, because it was not when it looked."""
-        self._came_late.set()
+        self._forgetting.find_anew()
 
     async def settle(self) -> None:
-        """When that is so, have the kernel look again once nobody reads through us. Until cancelled."""
-        if self._fresh is not None:
-            self._engine.nursery.start_soon(self._fresh.run)
-        rest = REST_SECONDS
-        while True:
-            await self._came_late.wait()
-            await trio.sleep(IDLE_SECONDS)
-            if not self._operations.open_files:
-                self._came_late = trio.Event()
-                await self.forget_unused()
-                await trio.sleep(rest)
-                rest = min(2 * rest, LONGEST_REST_SECONDS) if self._came_late.is_set() else REST_SECONDS
+        """Have the kernel look again for what it did not find at first. Until cancelled."""
+        await self._forgetting.run()
 
     def close(self) -> None:
         """When nobody is served any more."""

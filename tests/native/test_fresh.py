@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import trio
-from trio.testing import MockClock
 
 from fusefs.native import mount_api
-from fusefs.native.fresh import FULL, IDLE_SECONDS, FreshLayer
+from fusefs.native.fetch_layer import MANY
+from fusefs.native.forgetting import FULL
 from store.fetching.fresh import Fresh
 from store.layouts import object_path
 from store.oid import MD5_DOS2UNIX, Oid
@@ -28,6 +27,7 @@ from tests.servers.proxy import Faults, Proxy
 
 SECONDS = 60.0
 FILES = {f"{number % 3}/{number}": filler(20_000, number) for number in range(40)}
+STREAM = {f"{number % 3}/{number}": filler(20_000, number) for number in range(3 * MANY)}
 OID = Oid(md5(b"one"))
 
 
@@ -85,14 +85,14 @@ def test_a_reader_does_not_wait_for_the_disk(
 @pytest.mark.root
 @pytest.mark.modes("native")
 def test_one_of_many_is_the_kernels_to_read_a_moment_later(mounter: Mounter, tmp_path: Path) -> None:
-    """The first bytes of most come through the daemon, which is what many at a time cost least by."""
+    """The first bytes of most come through the daemon, which is what a stream of them costs least by."""
     cache, remote = Cache(mounter.home / "objects"), Cache(mounter.home / "remote")
-    for data in FILES.values():
+    for data in STREAM.values():
         remote.put(data)
-    oid = cache.put_manifest(entries_of(FILES, sizes=True))
+    oid = cache.put_manifest(entries_of(STREAM, sizes=True))
     with (
         nginx(tmp_path / "nginx", remote.root) as server,
-        Proxy(("127.0.0.1", server.port), Faults(delay=0.3)) as proxy,
+        Proxy(("127.0.0.1", server.port), Faults(delay=0.02)) as proxy,
     ):
         mount = mounter.mount(oid, "--cache", cache.root, "--remote", proxy.url)
 
@@ -101,26 +101,26 @@ def test_one_of_many_is_the_kernels_to_read_a_moment_later(mounter: Mounter, tmp
             return int(float(text.partition('fusefs_requests_total{kind="open"} ')[2].split()[0]))
 
         before = opens()
-        with ThreadPoolExecutor(len(FILES)) as pool:
-            got = pool.map(lambda path: (mount.path / path).read_bytes(), FILES)
-            assert dict(zip(FILES, got, strict=True)) == FILES
-        assert opens() - before > len(FILES) // 4
-        until(lambda: all(cache.place(md5(data)).exists() for data in FILES.values()))
+        with ThreadPoolExecutor(MANY) as pool:
+            got = pool.map(lambda path: (mount.path / path).read_bytes(), STREAM)
+            assert dict(zip(STREAM, got, strict=True)) == STREAM
+        assert opens() - before > MANY
+        until(lambda: all(cache.place(md5(data)).exists() for data in STREAM.values()))
 
         def opens_none() -> bool:
             time.sleep(1)  # the kernel is told when nobody reads, so not to read is what is waited for
             before = opens()
-            assert tree_of(mount.path) == FILES
-            return opens() - before < len(FILES) // 4  # those of the metrics among them
+            assert tree_of(mount.path) == STREAM
+            return opens() - before < MANY // 4  # those of the metrics among them
 
         until(opens_none)
         os.kill(mount.pid, signal.SIGSTOP)  # so that nobody but the kernel can answer
         try:
-            for path, data in FILES.items():
+            for path, data in STREAM.items():
                 assert (mount.path / path).read_bytes() == data
         finally:
             os.kill(mount.pid, signal.SIGCONT)
-        assert mount.status()["misses"] == len(FILES)
+        assert mount.status()["misses"] == len(STREAM)
         mount.umount()
 
 
@@ -169,45 +169,3 @@ def test_what_has_no_room_is_not_shown_in_part(small: Fresh) -> None:
     assert small.used() < FULL
     small.show(other, bytes(40_000))
     assert read(small, other) == bytes(40_000)
-
-
-class Scripted(Fresh):
-    """As full as is said."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-        self.fraction = 0.0
-
-    def used(self) -> float:
-        return self.fraction
-
-
-def test_the_kernel_is_to_forget_when_there_is_much_and_when_no_more_comes() -> None:
-    async def main() -> None:
-        told: list[float] = []
-        fresh = Scripted()
-
-        async def forget() -> None:
-            told.append(trio.current_time())
-            fresh.fraction = 0.0
-
-        layer = FreshLayer(fresh, forget)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(layer.run)
-            await trio.sleep(100)
-            assert not told  # nothing has come
-            for _ in range(20):
-                layer.note()
-                await trio.sleep(IDLE_SECONDS / 2)
-            assert not told  # more comes all the time, and it is little
-            last = trio.current_time() - IDLE_SECONDS / 2
-            await trio.sleep(100)
-            assert len(told) == 1 and told[0] == pytest.approx(last + IDLE_SECONDS, abs=0.2)
-            layer.note()
-            fresh.fraction = FULL
-            before = trio.current_time()
-            await trio.sleep(1)
-            assert len(told) == 2 and told[1] == pytest.approx(before, abs=0.2)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fusefs import mountinfo
-from fusefs.native.overlay import IDLE_SECONDS
+from fusefs.native.forgetting import IDLE_SECONDS
 from tests.conftest import kill_for_good
 from tests.mount.datasets import Cache, filler, md5, tree_of
 from tests.mount.mounts import Mounter

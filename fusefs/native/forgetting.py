@@ -1,0 +1,96 @@
+"""`Forgetting`: when the kernel is told to forget the names that nobody uses, so that it looks anew.
+
+There are two reasons. It has found an object in memory (`fusefs.native.fresh`), which stays there as long as
+it remembers the name. Or it has us read what it could find in a cache by now. To look anew costs it some
+requests of us for each name, of all that it knows; so it is left alone while missing objects keep coming,
+unless the memory or the readers cannot wait so long.
+
+Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from store.fetching.fresh import Fresh
+
+FULL: Final = 0.5
+"""So much of the memory in use, and the kernel is to forget at once."""
+LOOK_SECONDS: Final = 0.1
+IDLE_SECONDS: Final = 2.0
+"""After so long without another one that comes."""
+FULL_REST_SECONDS: Final = 1.0
+"""What readers have open, or the disk does not have, stays in memory whatever the kernel is told."""
+PATIENCE_SECONDS: Final = 20.0
+"""How long readers go without the kernel's own reading where they never are idle."""
+REST_SECONDS: Final = 20.0
+LONGEST_REST_SECONDS: Final = 600.0
+"""Where it finds something in vain again and again, a cache that it does not see for instance."""
+
+
+class Forgetting:
+    """Of one mount. `forget_unused` tells the kernel; `is_read` says whether anybody reads through us, whose
+    file would not be looked for anew; `fresh` is what it may have found in memory."""
+
+    def __init__(
+        self, forget_unused: Callable[[], Awaitable[None]], is_read: Callable[[], bool], fresh: Fresh | None
+    ) -> None:
+        self._forget_unused = forget_unused
+        self._is_read = is_read
+        self._fresh = fresh
+        self._wanted = trio.Event()
+        self._has_shown = False
+        self._late_since = math.inf
+        self._came = self._forgot = self._rested = -math.inf
+        self._rest = REST_SECONDS
+
+    def note_shown(self) -> None:
+        """The kernel has been sent to find what has just come."""
+        if self._fresh is None:
+            return
+        self._has_shown = True
+        self._came = trio.current_time()
+        self._wanted.set()
+
+    def note_read(self) -> None:
+        """What has just come is read through us at first."""
+        self._came = trio.current_time()
+        self.find_anew()
+
+    def find_anew(self) -> None:
+        """Something is in the caches that the kernel has us read, because it was not when it looked."""
+        self._late_since = min(self._late_since, trio.current_time())
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Tell the kernel whenever it is due. Until cancelled."""
+        while True:
+            await self._wanted.wait()
+            while not self._is_due(trio.current_time()):
+                await trio.sleep(LOOK_SECONDS)
+            self._begin_anew(trio.current_time())
+            await self._forget_unused()
+
+    def _is_due(self, now: float) -> bool:
+        is_idle = now >= self._came + IDLE_SECONDS
+        if self._has_shown and (is_idle or self._is_full(now)):
+            return True
+        has_waited = now >= self._late_since + PATIENCE_SECONDS
+        is_settled = is_idle and now >= self._late_since + IDLE_SECONDS and not self._is_read()
+        return now >= self._rested and (is_settled or has_waited)
+
+    def _is_full(self, now: float) -> bool:
+        has_rested = now >= self._forgot + FULL_REST_SECONDS
+        return has_rested and self._fresh is not None and self._fresh.used() >= FULL
+
+    def _begin_anew(self, now: float) -> None:
+        if self._late_since < math.inf:
+            is_in_vain = self._late_since < self._rested and self._came < self._forgot
+            self._rest = min(2 * self._rest, LONGEST_REST_SECONDS) if is_in_vain else REST_SECONDS
+            self._rested = now + self._rest
+        self._wanted = trio.Event()
+        self._has_shown, self._late_since, self._forgot = False, math.inf, now
