@@ -25,6 +25,7 @@ from fusefs.native.held_files import HeldFiles
 from fusefs.native.overlay import Overlay
 from fusefs.native.roots import Roots
 from fusefs.native.seen_opens import SeenOpens
+from fusefs.native.stream import Stream
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.pinning import Pinner
@@ -75,8 +76,11 @@ class Mount:
         held = HeldFiles(engine.nursery)
         seen = SeenOpens(engine, lambda files: self._versions.begin_prefetching(files))
         make_space: type[TreeSpace] | partial[TreeLayer] = TreeSpace
+        stream = Stream(self._can_look_anew)
         if plan.mode == "native":
-            make_space = partial(TreeLayer, held=held, asked=seen.asked, find_anew=self._find_anew)
+            make_space = partial(
+                TreeLayer, held=held, asked=seen.asked, find_anew=self._find_anew, stream=stream
+            )
         self._versions = Versions(
             plan, engine, self.operations.add, pinner.add, succession.journal, make_space
         )
@@ -101,7 +105,7 @@ class Mount:
         )
         if plan.mode == "native":
             roots = Roots(plan, self.operations, self._versions, files, new_views)
-            self.native = Overlay(plan, engine, self.operations, self._versions, held, seen, roots)
+            self.native = Overlay(plan, engine, self.operations, self._versions, held, seen, roots, stream)
             self._reporter.sees_hits = lambda: seen.are_seen
             self._versions.made_of = roots.inodes_of
             return
@@ -117,6 +121,9 @@ class Mount:
             root = self._revisions[0] = RevisionsSpace(self._versions, plan.revs, number=0, **owner)
             self.operations.add(0, root)
             self.operations.show(root, None)
+
+    def _can_look_anew(self) -> bool:
+        return self.native is not None and self.native.attacher is not None
 
     def _find_anew(self) -> None:
         if self.native is not None:

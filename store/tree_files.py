@@ -126,10 +126,19 @@ class TreeFiles:
 
         Raises `StoreTimeout`.
         """
+        known = await self._told(row)
+        return known == UNKNOWN or await self._store.length(self.tree.oid(row)) in (UNKNOWN, known)
+
+    async def is_here_as_told(self, row: int) -> bool:
+        """Whether the cache has something for a file, of the length that is told of it. Raises as above."""
+        known = await self._told(row)
+        length = await self._store.length(self.tree.oid(row))
+        return length != UNKNOWN and known in (UNKNOWN, length)
+
+    async def _told(self, row: int) -> int:
         if self.sizes[row] == UNKNOWN:
             await self._learner.loaded.wait()
-        known = self.sizes[row]
-        return known == UNKNOWN or await self._store.length(self.tree.oid(row)) in (UNKNOWN, known)
+        return self.sizes[row]
 
     async def await_kept(self, oid: Oid) -> None:
         """As `ContentStore.await_kept`."""

@@ -12,10 +12,17 @@ PAUSE: Final = 0.01
 
 
 def until(is_so: Callable[[], object], what: Callable[[], str] | str = "it") -> None:
-    """Wait until something is so; fail with `what` if it never is."""
+    """Wait until something is so; fail with `what` if it never is. A file that it looks into may be away."""
     end = time.monotonic() + SECONDS
     never = threading.Event()
-    while not is_so():
+    while not _is(is_so):
         said = what if isinstance(what, str) else what()
         assert time.monotonic() < end, f"it does not happen: {said}"
         never.wait(PAUSE)
+
+
+def _is(is_so: Callable[[], object]) -> bool:
+    try:
+        return bool(is_so())
+    except FileNotFoundError:
+        return False

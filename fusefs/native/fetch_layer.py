@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import stat
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -22,8 +21,10 @@ import trio
 
 from fusefs.attributes import FOREVER, absent
 from fusefs.errnos import ESTALE
+from fusefs.native.forgetting import Forgetting
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.seen_opens import SeenOpens
+from fusefs.native.stream import Stream
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.plain import PlainSpace
 from fusefs.spaces import FETCH_SPACE, first_inode
@@ -47,12 +48,6 @@ RETURN_SECONDS: Final = 2.0
 """An object that so many look for here in so short a time, although it is in the cache, is not seen there by
 the kernel, whatever the reason: it is read through us. (Of every open that is sent back there are two.)"""
 MOST_REMEMBERED: Final = 1024
-MANY: Final = 64
-MANY_SECONDS: Final = 1.0
-"""After so many others in so short a time an object is read through us at first, which takes the kernel three
-more requests of us; to be sent back into the caches takes it six, and to forget so many what it knows of all
-the others."""
-
 _ROOT, _FILES, _MD5, _FIRST_MD5 = 0, 1, 2, 3
 _FIRST_DOS2UNIX: Final = _FIRST_MD5 + 256
 _PREFIX: Final = re.compile(rb"[0-9a-f]{2}")
@@ -62,7 +57,8 @@ _REST: Final = re.compile(rb"[0-9a-f]{30}")
 class FetchLayer(PlainSpace):
     """The directories of a cache, in which every object of the versions that are shown can be looked up.
 
-    `trees` tells those versions, `layers` what the kernel sees in the caches itself.
+    `trees` tells those versions, `layers` what the kernel sees in the caches itself; `forgetting` has it look
+    again.
     """
 
     def __init__(
@@ -72,15 +68,11 @@ class FetchLayer(PlainSpace):
         held: HeldFiles,
         seen: SeenOpens,
         threads: Threads,
-        came_fresh: Callable[[], object] = lambda: None,
-        may_read: Callable[[], bool] = lambda: False,
+        stream: Stream,
+        forgetting: Forgetting,
     ) -> None:
-        """`came_fresh` is told of what is seen before it is on the disk; `may_read` says whether what will be
-        in a cache may be read through us at first, and sees to it that the kernel looks again."""
-        self._came_fresh = came_fresh
-        self._may_read = may_read
-        self._latest: deque[float] = deque(maxlen=MANY)
-        """When the latest small objects came."""
+        self._stream = stream
+        self._forgetting = forgetting
         self._trees = trees
         self._layers = layers
         self._held = held
@@ -121,14 +113,17 @@ class FetchLayer(PlainSpace):
             except StoreError:
                 files.close(opened)
                 raise
-            if isinstance(opened, CachedFile | OpenBytes) and not self._is_one_of_many():
+            is_small = isinstance(opened, CachedFile | OpenBytes)
+            if is_small and self._is_one_of_many():
+                self._forgetting.find_anew()
+            elif is_small:
                 is_seen = await self._is_seen(oid, opened.size)
                 if not is_seen:
                     with trio.move_on_after(KEEPING_SECONDS):
                         await files.await_kept(oid)
                     is_seen = await self._is_seen(oid, opened.size)
                 else:
-                    self._came_fresh()
+                    self._forgetting.note_shown()
                 if is_seen and not has_vanished and self._may_return(oid):
                     files.close(opened)
                     self._seen.asked(oid)
@@ -138,10 +133,9 @@ class FetchLayer(PlainSpace):
 
     def _is_one_of_many(self) -> bool:
         """Whether a small object that has come is to be read through us, since many came just before it."""
-        now, latest = trio.current_time(), self._latest
-        are_many = len(latest) == MANY and now - latest[0] < MANY_SECONDS
-        latest.append(now)
-        return are_many and self._may_read()
+        is_one = self._stream.is_on()
+        self._stream.note()
+        return is_one
 
     async def _open(self, files: TreeFiles, row: int) -> OpenObject | None:
         """Fetch a file, as opening it in fuse mode does; None if that takes long. Raises the same."""

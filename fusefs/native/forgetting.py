@@ -16,13 +16,14 @@ from typing import Final
 
 import trio
 
+from fusefs.native.stream import Stream
 from store.fetching.fresh import Fresh
 
 FULL: Final = 0.5
 """So much of the memory in use, and the kernel is to forget at once."""
 LOOK_SECONDS: Final = 0.1
 IDLE_SECONDS: Final = 2.0
-"""After so long without another one that comes."""
+"""After so long without a missing object that comes."""
 FULL_REST_SECONDS: Final = 1.0
 """What readers have open, or the disk does not have, stays in memory whatever the kernel is told."""
 PATIENCE_SECONDS: Final = 20.0
@@ -34,18 +35,24 @@ LONGEST_REST_SECONDS: Final = 600.0
 
 class Forgetting:
     """Of one mount. `forget_unused` tells the kernel; `is_read` says whether anybody reads through us, whose
-    file would not be looked for anew; `fresh` is what it may have found in memory."""
+    file would not be looked for anew; `stream` is of what comes, `fresh` what the kernel may have found in
+    memory."""
 
     def __init__(
-        self, forget_unused: Callable[[], Awaitable[None]], is_read: Callable[[], bool], fresh: Fresh | None
+        self,
+        forget_unused: Callable[[], Awaitable[None]],
+        is_read: Callable[[], bool],
+        stream: Stream,
+        fresh: Fresh | None,
     ) -> None:
         self._forget_unused = forget_unused
         self._is_read = is_read
+        self._stream = stream
         self._fresh = fresh
         self._wanted = trio.Event()
         self._has_shown = False
         self._late_since = math.inf
-        self._came = self._forgot = self._rested = -math.inf
+        self._forgot = self._rested = -math.inf
         self._rest = REST_SECONDS
 
     def note_shown(self) -> None:
@@ -53,13 +60,7 @@ class Forgetting:
         if self._fresh is None:
             return
         self._has_shown = True
-        self._came = trio.current_time()
         self._wanted.set()
-
-    def note_read(self) -> None:
-        """What has just come is read through us at first."""
-        self._came = trio.current_time()
-        self.find_anew()
 
     def find_anew(self) -> None:
         """Something is in the caches that the kernel has us read, because it was not when it looked."""
@@ -76,7 +77,7 @@ class Forgetting:
             await self._forget_unused()
 
     def _is_due(self, now: float) -> bool:
-        is_idle = now >= self._came + IDLE_SECONDS
+        is_idle = now >= self._stream.latest + IDLE_SECONDS
         if self._has_shown and (is_idle or self._is_full(now)):
             return True
         has_waited = now >= self._late_since + PATIENCE_SECONDS
@@ -89,7 +90,7 @@ class Forgetting:
 
     def _begin_anew(self, now: float) -> None:
         if self._late_since < math.inf:
-            is_in_vain = self._late_since < self._rested and self._came < self._forgot
+            is_in_vain = self._late_since < self._rested and self._stream.latest < self._forgot
             self._rest = min(2 * self._rest, LONGEST_REST_SECONDS) if is_in_vain else REST_SECONDS
             self._rested = now + self._rest
         self._wanted = trio.Event()

@@ -26,6 +26,7 @@ from fusefs.native.layers import IMAGE
 from fusefs.native.layers_space import LayersSpace
 from fusefs.native.roots import SHOWN, Root, Roots
 from fusefs.native.seen_opens import SeenOpens
+from fusefs.native.stream import Stream
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.operations import Operations
 from fusefs.plan import MountPlan
@@ -52,6 +53,7 @@ class Overlay:
         held: HeldFiles,
         seen: SeenOpens,
         roots: Roots,
+        stream: Stream,
     ) -> None:
         self._mountpoint = plan.mountpoint
         self._engine = engine
@@ -62,10 +64,13 @@ class Overlay:
         fresh = engine.settings.fresh
         self._layers = CacheLayers([Path(layer) for layer in plan.layers], fresh)
         self._forgetting = Forgetting(
-            self.forget_unused, lambda: operations.open_files > 0, Fresh(fresh) if fresh >= 0 else None
+            self.forget_unused,
+            lambda: operations.open_files > 0,
+            stream,
+            Fresh(fresh) if fresh >= 0 else None,
         )
         self._fetch = FetchLayer(
-            self._trees, self._layers, held, seen, engine.threads, self._forgetting.note_shown, self._may_read
+            self._trees, self._layers, held, seen, engine.threads, stream, self._forgetting
         )
         self._images = Images(plan, engine.threads, engine.nursery)
         engine.on_large = lambda _: self.find_anew()
@@ -227,13 +232,6 @@ class Overlay:
                 await self.attacher.forget_unused()
             except (StoreError, OSError) as error:
                 log.warning("%s", error)
-
-    def _may_read(self) -> bool:
-        """Whether the kernel can be told to look again for what it is to read through us now; it will be."""
-        if self.attacher is None:
-            return False
-        self._forgetting.note_read()
-        return True
 
     def find_anew(self) -> None:
         """Something is in the caches that the kernel has us read, because it was not when it looked."""

@@ -2,8 +2,9 @@
 bytes.
 
 A file with the overlay's two attributes has its bytes at that place below the caches, where the kernel looks
-for them at `open`. A file without them is read through us, as in fuse mode: what git tracks, and an object
-that does not have the length that is told of it, which the kernel would not notice. Lives on the event loop.
+for them at `open`. A file without them is read through us, as in fuse mode: what git tracks, an object that
+does not have the length that is told of it, which the kernel would not notice, and one of a stream of missing
+ones. Lives on the event loop.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any, Final
 import pyfuse3
 
 from fusefs.native.held_files import HeldFiles
+from fusefs.native.stream import Stream
 from fusefs.spaces import OpenFile
 from fusefs.tree_space import TreeFile, TreeSpace
 from store.errors import ObjectCorrupt
 from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
+from store.open_objects import OpenBytes, OpenObject
 from store.open_objects import OpenFile as CachedFile
 
 BLOCK_BYTES: Final = 4096
@@ -30,7 +33,8 @@ REDIRECT: Final = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 
 class TreeLayer(TreeSpace):
     """A version at one place. `held` are files that were opened when the kernel looked for their bytes;
-    `asked` is told of what is opened here; `find_anew` is called when the kernel could have found it."""
+    `asked` is told of what is opened here; `find_anew` is called when the kernel could have found it, or will
+    be able to; `stream` is of what is missing."""
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class TreeLayer(TreeSpace):
         held: HeldFiles,
         asked: Callable[[Oid], None],
         find_anew: Callable[[], None],
+        stream: Stream,
         **keywords: Any,
     ) -> None:
         super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES)
@@ -46,6 +51,7 @@ class TreeLayer(TreeSpace):
         """Rows of which the kernel was told another size, which cannot be corrected: not to be read."""
         self._asked = asked
         self._find_anew = find_anew
+        self._stream = stream
 
     def check_size(self, row: int) -> None:
         """Raises `ObjectCorrupt` for a file of which the kernel was told a wrong size."""
@@ -56,14 +62,14 @@ class TreeLayer(TreeSpace):
         opened = self._held.take(self.files, row)
         if opened is None:
             opened = await self.files.open(row)
-            if isinstance(opened, CachedFile) and self._is_an_object(row):
-                self._find_anew()
+            if self._is_an_object(row):
+                self._note_opened(opened)
         self._asked(self.tree.oid(row))
         return TreeFile(self.files, row, opened)
 
     async def xattr(self, row: int, name: bytes) -> bytes | None:
         if name in METACOPY:
-            return b"" if await self._is_in_caches(row) else None
+            return b"" if await self._is_the_kernels(row) else None
         if name in REDIRECT:
             return b"/" + object_path(self.tree.oid(row)).encode() if self._is_an_object(row) else None
         return await super().xattr(row, name)
@@ -76,5 +82,19 @@ class TreeLayer(TreeSpace):
         tree = self.tree
         return not (tree.is_directory(row) or tree.is_symlink(row)) and tree.algorithm(row) in DVC_ALGORITHMS
 
-    async def _is_in_caches(self, row: int) -> bool:
-        return self._is_an_object(row) and await self.files.is_as_long_as_told(row)
+    def _note_opened(self, opened: OpenObject) -> None:
+        """An object is read through us: what is in a cache, or will be, need not be for long."""
+        if isinstance(opened, OpenBytes):
+            self._stream.note()
+            if self._stream.is_on():
+                self._find_anew()
+        elif isinstance(opened, CachedFile):
+            self._find_anew()
+
+    async def _is_the_kernels(self, row: int) -> bool:
+        """Is the kernel to look for a file's bytes? For those that are missing too, unless many are."""
+        if not self._is_an_object(row):
+            return False
+        if self._stream.is_on():
+            return await self.files.is_here_as_told(row)
+        return await self.files.is_as_long_as_told(row)

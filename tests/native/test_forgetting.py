@@ -18,6 +18,7 @@ from fusefs.native.forgetting import (
     REST_SECONDS,
     Forgetting,
 )
+from fusefs.native.stream import MANY, MANY_SECONDS, Stream
 from store.fetching.fresh import Fresh
 
 SOON = 0.25
@@ -48,23 +49,27 @@ class Kernel:
         self.fresh.fraction = 0.0
 
 
-def run(test: Callable[[Kernel, Forgetting], Awaitable[None]], *, has_memory: bool = True) -> None:
+def run(test: Callable[[Kernel, Stream, Forgetting], Awaitable[None]], *, has_memory: bool = True) -> None:
     async def main() -> None:
         kernel = Kernel(Scripted())
-        forgetting = Forgetting(kernel.forget, lambda: kernel.is_read, kernel.fresh if has_memory else None)
+        stream = Stream()
+        forgetting = Forgetting(
+            kernel.forget, lambda: kernel.is_read, stream, kernel.fresh if has_memory else None
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(forgetting.run)
             await trio.sleep(100)
             assert not kernel.told  # nothing has come
-            await test(kernel, forgetting)
+            await test(kernel, stream, forgetting)
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 def test_what_was_found_in_memory_is_forgotten_when_no_more_comes() -> None:
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
         for _ in range(60):
+            stream.note()
             forgetting.note_shown()
             await trio.sleep(IDLE_SECONDS / 2)
         assert not kernel.told  # more comes all the time, and it is little
@@ -76,10 +81,11 @@ def test_what_was_found_in_memory_is_forgotten_when_no_more_comes() -> None:
 
 
 def test_much_memory_is_not_waited_with_but_for_a_rest() -> None:
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
         start = trio.current_time()
         for _ in range(100):
             kernel.fresh.fraction = FULL
+            stream.note()
             forgetting.note_shown()
             await trio.sleep(0.1)
         assert kernel.told[0] == pytest.approx(start, abs=SOON)
@@ -89,7 +95,8 @@ def test_much_memory_is_not_waited_with_but_for_a_rest() -> None:
 
 
 def test_nothing_is_found_in_memory_where_there_is_none() -> None:
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
+        stream.note()
         forgetting.note_shown()
         await trio.sleep(100)
         assert not kernel.told
@@ -101,9 +108,10 @@ def test_nothing_is_found_in_memory_where_there_is_none() -> None:
 
 
 def test_what_came_through_us_is_found_when_no_more_comes() -> None:
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
         for _ in range(10):
-            forgetting.note_read()
+            stream.note()
+            forgetting.find_anew()
             await trio.sleep(IDLE_SECONDS / 2)
         assert not kernel.told
         last = trio.current_time() - IDLE_SECONDS / 2
@@ -114,7 +122,7 @@ def test_what_came_through_us_is_found_when_no_more_comes() -> None:
 
 
 def test_readers_through_us_are_waited_for_and_not_for_ever() -> None:
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
         kernel.is_read = True
         forgetting.find_anew()
         await trio.sleep(2 * IDLE_SECONDS)
@@ -135,9 +143,10 @@ def test_readers_through_us_are_waited_for_and_not_for_ever() -> None:
 def test_a_stream_without_end_is_read_natively_all_the_same() -> None:
     """By who reads the same again; with a rest between, for what has been forgotten is asked for again."""
 
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
         for _ in range(1000):
-            forgetting.note_read()
+            stream.note()
+            forgetting.find_anew()
             await trio.sleep(0.1)
         between = [after - before for before, after in zip(kernel.told, kernel.told[1:], strict=False)]
         assert len(kernel.told) >= 4
@@ -149,7 +158,7 @@ def test_a_stream_without_end_is_read_natively_all_the_same() -> None:
 def test_what_is_in_vain_is_done_less_and_less() -> None:
     """Somebody reads, all the time, what the kernel could find by what we know."""
 
-    async def test(kernel: Kernel, forgetting: Forgetting) -> None:
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
         for _ in range(5000):
             forgetting.find_anew()
             await trio.sleep(1)
@@ -159,3 +168,26 @@ def test_what_is_in_vain_is_done_less_and_less() -> None:
         assert between[-1] == pytest.approx(LONGEST_REST_SECONDS, abs=2)
 
     run(test)
+
+
+def test_a_stream_is_many_in_a_short_time() -> None:
+    async def main() -> None:
+        can_end = True
+        stream = Stream(lambda: can_end)
+        for _ in range(3 * MANY):
+            assert not stream.is_on()
+            stream.note()
+            await trio.sleep(1.1 * MANY_SECONDS / MANY)
+        await trio.sleep(MANY_SECONDS)
+        for number in range(3 * MANY):
+            assert stream.is_on() == (number >= MANY)
+            stream.note()
+            await trio.sleep(0.5 * MANY_SECONDS / MANY)
+        can_end = False
+        assert not stream.is_on()
+        can_end = True
+        assert stream.is_on()
+        await trio.sleep(MANY_SECONDS)
+        assert not stream.is_on()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fusefs.native import mount_api
-from fusefs.native.fetch_layer import MANY
 from fusefs.native.forgetting import FULL
+from fusefs.native.stream import MANY
 from store.fetching.fresh import Fresh
 from store.layouts import object_path
 from store.oid import MD5_DOS2UNIX, Oid
