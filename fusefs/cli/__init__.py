@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from fusefs.inherited import mend_inherited
 from fusefs.logs import escape
 from store.errors import StoreError
 
@@ -139,6 +140,7 @@ def run_reporting(command: Command, options: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of `fusefs`; `argv` is without the program's name."""
+    mend_inherited()
     arguments = list(sys.argv[1:] if argv is None else argv)
     rest: list[str] = []
     if arguments[:1] == ["run"] and "--" in arguments:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fusefs.cli import print_error
+from fusefs.inherited import mend_inherited
 from fusefs.interruption import Interrupted, interruptible
 from store.errors import InputError, StoreError
 
@@ -73,6 +74,7 @@ def mount(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of `mount.fusefs`."""
+    mend_inherited()
     os.environ.setdefault("PATH", PATH)
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     try:

@@ -83,7 +83,6 @@ def run(options: argparse.Namespace) -> int:
 
 def run_command(target: str, arguments: Sequence[str], options: MountOptions) -> int:
     """Mount `target`, run the command, clean up; the exit status. Raises `StoreError`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, exit statuses are lost
     mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, []))
     try:
         with interruptible():
