@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from store.layouts import OBJECT_ROOTS
+from store.oid import MD5
+
 OBJECT_MODE: Final = 0o444
 SHARED_DIRECTORY_MODE: Final = 0o2775
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,9 +34,12 @@ class Ownership:
 
     @classmethod
     def of_directory(cls, fd: int, *, shared_with_group: bool) -> Ownership:
-        """Ownership as the directory `fd` (the cache's root) shows it."""
+        """Ownership as the directory `fd` (the cache's root) shows it, and what DVC has made there:
+        `cache.shared` may have come later than the root."""
         status = os.fstat(fd)
-        mode = SHARED_DIRECTORY_MODE if shared_with_group else stat.S_IMODE(status.st_mode) & 0o2777
+        mode = stat.S_IMODE(status.st_mode) & 0o2777 | _group_bits(OBJECT_ROOTS[MD5], fd)
+        if shared_with_group:
+            mode = SHARED_DIRECTORY_MODE
         is_root = os.geteuid() == 0
         uid = status.st_uid if is_root and status.st_uid != 0 else -1
         # A directory with the setgid bit hands its group on; otherwise a stranger's group must be set.
@@ -107,7 +113,16 @@ class Ownership:
                 raise
 
 
-def make_root(path: Path, mode: int) -> None:
+def _group_bits(name: str, parent: int) -> int:
+    """What a directory lets its group do that it is shared with; nothing where there is none."""
+    try:
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    except OSError:
+        return 0
+    return mode & 0o2070 if stat.S_ISDIR(mode) and mode & stat.S_ISGID else 0
+
+
+def make_root(path: Path, mode: int, *, shared_with_group: bool = False) -> None:
     """Make the cache directory `path` (and its parents) where it is missing, for the owner of the
     nearest directory that is there. `mode` is subject to the umask. Raises `OSError`."""
     missing = []
@@ -121,6 +136,8 @@ def make_root(path: Path, mode: int) -> None:
             directory.mkdir(mode)
             if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
                 os.chown(directory, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            if shared_with_group:
+                directory.chmod(SHARED_DIRECTORY_MODE)  # after chown, which may clear the setgid bit
 
 
 def _umask() -> int:

@@ -127,7 +127,7 @@ def open_writer(
     """
     try:
         with contextlib.ExitStack() as stack:
-            make_root(cache, new_mode)
+            make_root(cache, new_mode, shared_with_group=shared_with_group)
             # The root itself is the user's word, and may be a symbolic link.
             root = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, root)

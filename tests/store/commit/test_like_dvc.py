@@ -156,17 +156,21 @@ def test_an_existing_metafile_keeps_the_rest(
     assert "whose photos" in (ours / "photos.dvc").read_text()
 
 
-def test_dvc_configuration_is_heeded(repository: Path, folder: Path, run: Run, commit_: Commit) -> None:
-    shutil.copytree(folder, repository / "photos")
-    run(repository, "dvc", "config", "cache.dir", "../elsewhere")
-    run(repository, "dvc", "config", "cache.shared", "group")
-    commit_(repository / "photos")
-    assert not (repository / ".dvc/cache/files").exists()
-    assert "up to date" in run(repository, "dvc", "status")
-    directories = [path for path in (repository.parent / "elsewhere/files").rglob("*") if path.is_dir()]
-    assert directories
-    for path in directories:
-        assert path.stat().st_mode & 0o7777 == 0o2775
+def test_dvc_configuration_is_heeded(
+    folder: Path, new_repository: Callable[[str], Path], tmp_path: Path, run: Run, commit_: Commit
+) -> None:
+    ours, theirs = twins(new_repository, folder, "photos")
+    for root in (ours, theirs):
+        run(root, "dvc", "config", "cache.dir", str(tmp_path / f"of {root.name}" / "cache"))
+        run(root, "dvc", "config", "cache.shared", "group")
+    run(theirs, "dvc", "add", "--quiet", "photos")
+    commit_(ours / "photos")
+    assert not (ours / ".dvc/cache/files").exists()
+    assert "up to date" in run(ours, "dvc", "status")
+    made = [tmp_path / "of theirs", *(tmp_path / "of theirs").rglob("*")]
+    modes = {path.relative_to(tmp_path / "of theirs"): path.stat().st_mode & 0o7777 for path in made}
+    assert set(modes.values()) == {0o2775, 0o444}
+    assert {path: (tmp_path / "of ours" / path).stat().st_mode & 0o7777 for path in modes} == modes
 
 
 def test_the_next_version(repository: Path, folder: Path, run: Run, commit_: Commit) -> None:
