@@ -15,7 +15,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
@@ -201,6 +201,25 @@ class Stager:
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():
             raise Cancelled
+
+
+def find_again(source: Path, linked: Iterable[Hashed]) -> Iterator[tuple[Found, str]]:
+    """Files of `source` that have become objects, as that has left them: a link changes a file's ctime. Not
+    those that somebody has written to since they were hashed."""
+    for item in linked:
+        found = item.found
+        try:
+            status = os.lstat(source / found.relpath)
+        except OSError:
+            continue
+        now = _refresh(found, status)
+        if (now.size, now.device, now.inode, now.mtime_ns) == (
+            found.size,
+            found.device,
+            found.inode,
+            found.mtime_ns,
+        ):
+            yield now, item.md5
 
 
 def new_md5(data: bytes | memoryview = b"") -> hashlib._Hash:

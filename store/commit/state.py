@@ -44,6 +44,8 @@ _VARIABLES: Final = 500
 _DAY: Final = 86_400
 _COARSE_NS: Final = 2_000_000_000
 _FINE_NS: Final = 100_000_000
+SETTLING_SECONDS: Final = 0.11
+"""After that any write leaves other stamps than those of now, where they have fractions."""
 
 
 class HashState:
@@ -125,14 +127,14 @@ def clock_ns() -> int:
 
 
 def is_settled(found: Found, now_ns: int) -> bool:
-    """Whether any write after `now_ns` must leave other time stamps than those of `found`.
+    """Whether any write after `now_ns` must leave another ctime than that of `found`.
 
-    Stamps without a fraction are taken for those of a file system that has whole seconds (FAT: two);
-    else a tick of the kernel's clock is the measure, at most 10 ms.
+    One without a fraction is taken for that of a file system that has whole seconds (FAT: two); else a tick
+    of the kernel's clock is the measure, at most 10 ms. An mtime says nothing of it: whoever unpacks an
+    archive sets it, to whole seconds mostly and sometimes to what is still to come.
     """
-    newest = max(found.mtime_ns, found.ctime_ns)
-    coarse = found.mtime_ns % 1_000_000_000 == 0 or found.ctime_ns % 1_000_000_000 == 0
-    return newest < now_ns - (_COARSE_NS if coarse else _FINE_NS)
+    coarse = found.ctime_ns % 1_000_000_000 == 0
+    return found.ctime_ns < now_ns - (_COARSE_NS if coarse else _FINE_NS)
 
 
 def _row(found: Found, md5: str, day: int) -> tuple[int, int, int, int, int, bytes, int, int]:

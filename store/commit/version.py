@@ -10,6 +10,7 @@ Called by the command line; blocking, one commit at a time per thread.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ from store.commit.pipeline import store_files
 from store.commit.progress import Progress, Silence
 from store.commit.publish import ObjectWriter, Staged, open_writer
 from store.commit.scan import Found, describe_file, scan
-from store.commit.staging import Link
-from store.commit.state import HashState, clock_ns
+from store.commit.staging import Hashed, Link, find_again
+from store.commit.state import SETTLING_SECONDS, HashState, clock_ns, is_settled
 from store.commit.target import Target, find_metafile, refuse_inner, settle_target
 from store.dvc.ignore import IgnoreRules
 from store.dvc.project import Kind
@@ -176,13 +177,21 @@ def _store(
     jobs = options.jobs or max(2, os.cpu_count() or 1)
     hashed, objects = store_files(target.source, unread, writer, link, jobs, progress)
     writer.settle()
-    # A hard link changes its file's ctime, so what is remembered of it here will not be found: the
-    # next commit reads it once more.
-    state.remember(((item.found, item.md5) for item in hashed), reused, started)
+    state.remember(((item.found, item.md5) for item in hashed if not item.is_hard_link), reused, started)
+    _remember_links(target.source, [item for item in hashed if item.is_hard_link], state, started)
     for item in hashed:
         found = item.found
         entries.append(Entry(name or found.relpath, item.md5, found.size, found.isexec))
     return _Stored(entries, len(hashed), objects)
+
+
+def _remember_links(source: Path, linked: Sequence[Hashed], state: HashState, started: int) -> None:
+    """Remember files that have become objects. That has changed their ctime, just now: a moment later no
+    write can leave the same one."""
+    settled = [item for item in linked if is_settled(item.found, started)]
+    if settled:
+        time.sleep(SETTLING_SECONDS)
+        state.remember(find_again(source, settled), (), clock_ns())
 
 
 def _store_manifest(writer: ObjectWriter, oid: Oid, manifest: bytes) -> int:

@@ -14,6 +14,8 @@ import pytest
 
 from store.commit import Committed, Progress, staging
 from store.commit import state as state_module
+from store.commit.scan import scan
+from store.commit.staging import Hashed, find_again
 from store.errors import ChangedMeanwhile, LockTimeout
 from store.manifest import parse_manifest
 
@@ -121,6 +123,40 @@ def test_a_file_just_written_is_not_remembered(
     monkeypatch.setattr("store.commit.version.clock_ns", lambda: newest + 1)
     commit_(folder)
     assert commit_(folder).hashed == 3
+
+
+@pytest.mark.usefixtures("later")
+def test_what_became_an_object_is_known(folder: Path, tmp_path: Path, commit_: Commit) -> None:
+    """A link changes its file's ctime. Of two that are the same the second one loses its link again."""
+    (folder / "twin").write_bytes((folder / "a.txt").read_bytes())
+    commit_(folder, cache=tmp_path / "cache", link="hardlink")
+    assert (folder / "b/d.bin").stat().st_nlink == 2
+    assert commit_(folder, cache=tmp_path / "cache", link="hardlink").hashed == 0
+
+
+def test_who_writes_to_an_object_s_file_is_seen(folder: Path) -> None:
+    files = scan(str(folder), lambda path, is_directory: False)
+    linked = [Hashed(found, "0" * 32, "staged", True) for found in files]
+    (folder / "a.txt").write_bytes(b"ONE\n")
+    os.utime(folder / "a.txt", (1, 1))
+    (folder / "b/c.txt").unlink()
+    (folder / "b/d.bin").chmod(0o444)
+    ((found, md5),) = find_again(folder, linked)
+    assert (found.relpath, md5) == ("b/d.bin", "0" * 32)
+    assert found.ctime_ns == (folder / "b/d.bin").stat().st_ctime_ns
+
+
+@pytest.mark.parametrize("mtime", [1_000_000_000, 4_000_000_000], ids=["whole seconds", "in the future"])
+def test_an_mtime_that_was_set_is_no_reason_to_read_again(
+    mtime: int, folder: Path, commit_: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever unpacks an archive sets it. What every write changes is ctime."""
+    for path in folder.rglob("*.*"):
+        os.utime(path, (mtime, mtime))
+    real = state_module.clock_ns
+    monkeypatch.setattr("store.commit.version.clock_ns", lambda: real() + 1_000_000_000)
+    commit_(folder)
+    assert commit_(folder).hashed == 0
 
 
 @pytest.mark.usefixtures("later")
