@@ -6,9 +6,13 @@ dead mount is asked by a child (`fusefs.bounded`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +24,17 @@ from store.errors import InputError
 
 SECONDS: Final = 5.0
 """How long a mount may take to say that it lives."""
+LOCK_SECONDS: Final = 120.0
+"""How long another command may take to mount."""
+_RETRY_SECONDS: Final = 0.05
 
 
-def claim_mountpoint(path: str, *, nonempty: bool) -> str:
+@contextlib.contextmanager
+def claimed_mountpoint(path: str, *, nonempty: bool) -> Iterator[str]:
     """The real path of a directory that is free to be mounted on; a dead mount on it is cleared.
 
-    Raises `InputError`, or `MountFailed` for a dead mount that cannot be cleared.
+    Whoever else wants to mount there waits meanwhile, and is then told that it is mounted already. Raises
+    `InputError`, or `MountFailed` for a dead mount that cannot be cleared.
     """
     if not path:
         raise InputError("the mountpoint is an empty name")
@@ -37,16 +46,42 @@ def claim_mountpoint(path: str, *, nonempty: bool) -> str:
     mount = mountinfo.mount_at(place, mounts)
     if mount is not None and not mount.is_automount:
         _clear_dead(mount)
-    try:
-        _check_directory(place, nonempty)
-    except OSError as error:
-        raise InputError(_explain(place, error)) from error
-    if mount is not None and mount.is_automount:
-        # Whoever is not the automounter's has just had it mount there what it has.
+        mount = mountinfo.mount_at(place, mountinfo.read_mounts())
+    with _alone_at(place):
+        # Whoever had the lock has mounted; and whoever is not the automounter's has just had it mount there
+        # what it has.
         came = mountinfo.mount_at(place, mountinfo.read_mounts())
         if came is not None and came != mount:
             _clear_dead(came)
-    return place
+        try:
+            _check_directory(place, nonempty)
+        except OSError as error:
+            raise InputError(_explain(place, error)) from error
+        yield place
+
+
+@contextlib.contextmanager
+def _alone_at(place: str) -> Iterator[None]:
+    """Hold a lock on the directory that will be mounted on; what cannot be locked is left to chance."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, directory)
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not _lock(directory):
+                if time.monotonic() > deadline:
+                    raise InputError(f"another command has been mounting on {place} for {LOCK_SECONDS:.0f} s")
+                time.sleep(_RETRY_SECONDS)
+        yield
+
+
+def _lock(directory: int) -> bool:
+    """Whether the lock is ours now. Raises `OSError` where there are no locks."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _clear_dead(mount: Mount) -> None:

@@ -17,7 +17,7 @@ from fusefs.kernel_mount import Mounted, MountFailed
 from fusefs.launch import Launch, end_daemon, exec_foreground, leave_running, start_background
 from fusefs.logs import check_log, default_log, name_log
 from fusefs.mount_options import MountOptions, add_flags, read_options
-from fusefs.mountpoint import claim_mountpoint, forbid_overlap
+from fusefs.mountpoint import claimed_mountpoint, forbid_overlap
 from fusefs.native.choice import FUSE, NATIVE, Choice, choose
 from fusefs.native.layers import mount_session
 from fusefs.order_file import Order, read_order
@@ -64,7 +64,11 @@ def mount_target(target: str, mountpoint: str, options: MountOptions) -> None:
 
     Raises `StoreError`; then nothing is left mounted.
     """
-    place = claim_mountpoint(mountpoint, nonempty=options.nonempty)
+    with claimed_mountpoint(mountpoint, nonempty=options.nonempty) as place:
+        _mount_at(place, target, options)
+
+
+def _mount_at(place: str, target: str, options: MountOptions) -> None:
     request = make_request(target, options)
     dataset = open_revisions(request) if options.revs else open_dataset(request)
     for warning in dataset.warnings:

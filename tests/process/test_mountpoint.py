@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fusefs import mountinfo
-from tests.conftest import Fusefs, SmallDataset
+from tests.conftest import SECONDS, Fusefs, SmallDataset
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("fuse", "native")]
 
@@ -77,6 +77,17 @@ def test_it_is_mounted_already(
     link = tmp_path / "link"
     link.symlink_to(mountpoint)
     assert "mounted already" in refuse(link)
+
+
+def test_some_want_it_at_once(fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path) -> None:
+    """As the processes of one job do that begin with it. One mounts, and the others are told so."""
+    started = [fusefs.start("mount", "--cache", dataset.cache, dataset.oid, mountpoint) for _ in range(3)]
+    said = [process.communicate(timeout=SECONDS)[1] for process in started]
+    assert sorted(process.returncode for process in started) == [0, 1, 1], said
+    already = f"fusefs: {mountpoint} is mounted already, with {dataset.oid}; `fusefs umount` frees it\n"
+    assert sorted(said) == ["", already, already]
+    assert mounted_on(mountpoint) == 1
+    fusefs("umount", mountpoint, check=True)
 
 
 def test_it_lies_inside_the_cache(refuse: Refuse, dataset: SmallDataset) -> None:
