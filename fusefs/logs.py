@@ -23,6 +23,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
+from fusefs.directories import state_directory
 from store.errors import InputError
 
 MAX_BYTES: Final = 4 << 20
@@ -56,8 +57,7 @@ def default_log(name: str) -> str:
     """The log file called `name`: root's below /var/log, a user's below `$XDG_STATE_HOME`."""
     if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
         return f"/var/log/fusefs/{name}.log"
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return str(state / "fusefs" / f"{name}.log")
+    return str(state_directory() / f"{name}.log")
 
 
 def check_log(path: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fusefs.logs import escape, name_log
+from fusefs.logs import default_log, escape, name_log
 from tests.conftest import ROOT, SECONDS
 
 PREAMBLE = """
@@ -107,6 +108,23 @@ def test_names_do_not_collide() -> None:
     assert name_log("/") == "root"
     assert len(name_log("/" + "x" * 4000)) <= 240
     assert name_log("/" + "x" * 4000) != name_log("/y/" + "x" * 4000)
+
+
+@pytest.mark.parametrize(
+    ("uid", "state", "log"),
+    [
+        (0, "", "/var/log/fusefs/a.log"),
+        (0, "/s", "/s/fusefs/a.log"),
+        (1000, "/s", "/s/fusefs/a.log"),
+        (1000, "", "/h/.local/state/fusefs/a.log"),
+        (1000, "relative", "/h/.local/state/fusefs/a.log"),  # to be ignored, by the rules of XDG
+    ],
+)
+def test_where_logs_are(uid: int, state: str, log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    monkeypatch.setenv("HOME", "/h")
+    assert default_log("a") == log
 
 
 def test_escape_keeps_what_is_printable() -> None:
