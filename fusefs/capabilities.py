@@ -267,7 +267,7 @@ def _check_git() -> Finding:
 
 def _check_decoders() -> Finding:
     if importlib.util.find_spec("av") is None:
-        return State.LIMITED, "PyAV is not installed; nothing here needs it yet", "pip install av"
+        return State.LIMITED, "PyAV is not installed: no frames or chunks of videos", "pip install av"
     return State.OK, f"PyAV {metadata.version('av')}", ""
 
 

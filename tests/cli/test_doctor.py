@@ -69,7 +69,8 @@ def test_rows_and_exit_status(uid: int, home: Path) -> None:
     assert set(report) == {"ok", "checks"}
     rows = {check["name"]: check for check in report["checks"]}
     assert len(rows) == len(report["checks"])
-    assert {"fuse device", "mount", "allow_other", "native layers", "user namespaces", "git"} <= set(rows)
+    asked_for = {"fuse device", "mount", "allow_other", "native layers", "user namespaces", "git", "decoders"}
+    assert asked_for <= set(rows)
     for row in rows.values():
         assert set(row) == {"name", "state", "detail", "remedy"}
         assert row["state"] in {"ok", "limited", "no"}
