@@ -8,8 +8,11 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -108,13 +111,14 @@ def test_wrong_usage_is_status_2(arguments: list[str], fusefs: Fusefs) -> None:
     assert fusefs("commit", *arguments).returncode == 2
 
 
-def test_a_terminal_sees_progress(fusefs: Fusefs, photos: Path, tmp_path: Path) -> None:
+def see_in_terminal(fusefs: Fusefs, command: Sequence[str], directory: Path) -> tuple[bytes, bytes]:
+    """What a command that succeeds prints, and what a terminal that is its standard error sees."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            fusefs.command("commit", "photos"),
-            cwd=tmp_path,
-            env={**fusefs.environment, "TERM": "xterm"},
+            command,
+            cwd=directory,
+            env={**fusefs.environment, "TERM": "xterm", "COLUMNS": "120"},
             stdout=subprocess.PIPE,
             stderr=theirs,
         )
@@ -130,8 +134,31 @@ def test_a_terminal_sees_progress(fusefs: Fusefs, photos: Path, tmp_path: Path) 
         os.close(ours)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
+    return stdout, shown
+
+
+def test_a_terminal_sees_progress(fusefs: Fusefs, photos: Path, tmp_path: Path) -> None:
+    stdout, shown = see_in_terminal(fusefs, fusefs.command("commit", "photos"), tmp_path)
     assert b"2 files" in stdout
-    assert b"files" in shown
+    assert b"2/2 files" in shown
+
+
+WATCHED = """
+import time
+from fusefs.cli.commit import TerminalProgress
+bar = TerminalProgress()
+bar.begin(100, 100 << 20)
+for done in range(1, 6):
+    bar.update(done, done << 20)
+    time.sleep(0.02)  # or there is no rate
+bar.end()
+"""
+
+
+def test_progress_has_a_rate_and_the_time_left(fusefs: Fusefs, tmp_path: Path) -> None:
+    _, shown = see_in_terminal(fusefs, [sys.executable, "-c", WATCHED], tmp_path)
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown)
+    assert re.search(rb"5/100 files .* [\d.]+ [kMGT]?B/s \d+:\d\d:\d\d", plain), plain
 
 
 def has_open(process: subprocess.Popen[str], path: Path) -> bool:

@@ -91,7 +91,6 @@ def test_the_daemon_has_nothing_of_the_caller(mount: Callable[..., int], tmp_pat
     assert files[3] == files[4]
 
 
-@BOTH_MODES
 def read_aheads() -> Counter[int]:
     """How many file systems have what read-ahead, in KiB."""
     found: Counter[int] = Counter()
@@ -317,6 +316,42 @@ def test_status_of_a_path_in_the_mount(
     assert (status["mountpoint"], status["state"]) == (str(mountpoint), "ok")
     shown = fusefs("status", mountpoint, check=True).stdout
     assert f"process {pid}" in shown
+
+
+WATCH = """
+import sys
+from fusefs.cli import main, status
+status.WATCH_SECONDS = 0.01
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_mounts_are_listed_and_watched(
+    mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path
+) -> None:
+    mount()
+    lines = fusefs("list", check=True).stdout.splitlines()
+    assert [mountpoint.as_posix(), dataset.oid, dataset.oid] in [line.split() for line in lines]
+    for words, rate in ([], "hits  (0/s)"), (["--json"], ""):
+        with subprocess.Popen(
+            [sys.executable, "-c", WATCH, "status", "--watch", *words, str(mountpoint)],
+            env=fusefs.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as watch:
+            assert watch.stdout is not None and watch.stderr is not None
+            first = watch.stdout.readline()
+            if words:
+                assert json.loads(first)["mountpoint"] == str(mountpoint)
+                assert json.loads(watch.stdout.readline())["hits"] == 0
+            else:
+                assert first == f"{mountpoint}  {dataset.oid}\n"
+                assert any(rate in line for line in watch.stdout)  # the second time
+            watch.send_signal(signal.SIGINT)
+            watch.stdout.close()
+            assert watch.wait(SECONDS) == 128 + signal.SIGINT
+            assert watch.stderr.read() == ""
 
 
 def test_a_source_cannot_smuggle_options(mountpoint: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -44,17 +45,27 @@ def options(dataset: SmallDataset, tmp_path: Path, mode: str) -> str:
     return f"mode={mode},cache={dataset.cache},log={tmp_path}/the.log"
 
 
-@pytest.mark.parametrize("fstype", ["fusefs", "fuse.fusefs"])
+GENERIC = "rw,nofail,_netdev,user,dev,suid,x-gvfs-show"
+"""What mount(8) hands to every file system."""
+
+
+@pytest.mark.parametrize(("fstype", "name"), [("fusefs", "data.dir"), ("fuse.fusefs", "a name, with:all=1")])
 def test_mount_by_type(
-    dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str, fstype: str
+    dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str, fstype: str, name: str
 ) -> None:
+    """Both are named from where one stands."""
+    manifest = dataset.cache / "files/md5" / dataset.oid[:2] / dataset.oid[2:]
+    (tmp_path / name).symlink_to(manifest)
     done = run(
-        ["/bin/mount", "-t", fstype, "-o", f"{options},nofail,_netdev", dataset.oid, mountpoint],
+        ["/bin/mount", "-t", fstype, "-o", f"{options},{GENERIC}", name, mountpoint.name],
         tmp_path,
         XDG_CACHE_HOME=str(tmp_path / "trees"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (mountpoint / "a/0.txt").read_bytes() == dataset.files["a/0.txt"]
+    assert os.statvfs(mountpoint).f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV) == (
+        os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV
+    )
     assert run(["/bin/umount", mountpoint], tmp_path).returncode == 0
 
 
