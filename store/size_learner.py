@@ -40,6 +40,10 @@ LOOK_AHEAD: Final = 64
 """Rows whose sizes remotes are asked for at a time, because those before them are looked at."""
 LOOK_AHEAD_PAUSE: Final = 10.0
 """Seconds, after a remote failed at it."""
+NEXT: Final = 4
+LATEST_ROWS: Final = 128
+"""A row follows up when one of so many before it was among so many that were asked for last: who asks in any
+other order has no use for its neighbours."""
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +81,7 @@ class SizeLearner:
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._ahead: set[int] = set()
         self._ahead_after = 0.0
+        self._latest: dict[int, None] = {}
         self._survey = trio.CancelScope()
         self.surveyed = trio.Event()
         """Whoever could be asked for all sizes in the background has been asked."""
@@ -154,8 +159,11 @@ class SizeLearner:
     def look_ahead(self, row: int, *, is_asked: bool = False) -> None:
         """Ask the remotes for the sizes of the row and of those that are likely to be looked at next.
 
-        With `is_asked` the caller asks for the row itself: it is not asked for twice.
+        With `is_asked` the caller asks for the row itself: it is not asked for twice, and none of the others
+        is where it does not follow up on what was asked for before.
         """
+        if is_asked and not self._follows_up(row):
+            return
         remotes = self._remotes
         if not remotes or not remotes.remotes or trio.current_time() < self._ahead_after:
             return
@@ -172,6 +180,14 @@ class SizeLearner:
                 rows.append(near)
         if rows:
             self._finder.start_soon(self._ask_all_ahead, rows)
+
+    def _follows_up(self, row: int) -> bool:
+        latest = self._latest
+        follows = any(row - back in latest for back in range(1, NEXT + 1))
+        latest[row] = None
+        if len(latest) > LATEST_ROWS:
+            del latest[next(iter(latest))]
+        return follows
 
     async def _ask_all_ahead(self, rows: list[int]) -> None:
         """Ask this machine for all of them in one hop, and remotes for what it does not know."""

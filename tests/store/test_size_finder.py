@@ -360,12 +360,17 @@ def test_a_remote_without_listings_is_not_asked_for_what_nobody_looks_at(
             scope = trio.CancelScope()
             await learner._learn_all(scope)
             assert set(world.storage.asked) <= {"list"}
-            row = files.tree.children(0)[100]
+            children = files.tree.children(0)
+            for row in (children[100], children[400], children[200]):  # in no order: none of the others
+                assert await files.size(row) == world.right[files.tree.name(row)]
+                assert not learner._ahead
+            assert world.storage.asked["size"] == 3
+            row = children[102]
             assert await files.size(row) == world.right[files.tree.name(row)]
             await until(lambda: not learner._ahead)
             rows = range(row, row + size_learner.LOOK_AHEAD)
             assert all(files.sizes[near] != UNKNOWN for near in rows)
-            assert world.storage.asked["size"] == size_learner.LOOK_AHEAD
+            assert world.storage.asked["size"] == 3 + size_learner.LOOK_AHEAD
 
     trio.run(main)
 
