@@ -33,6 +33,7 @@ COMMAND_SECONDS = 60.0
 END_SECONDS = 20.0
 BUSY_SECONDS = 5.0
 STATUS_BYTES = 1 << 16
+WAITING = "fusefs: waiting for a manifest from "
 
 
 class Watch:
@@ -220,11 +221,13 @@ class Mounter:
             unmount(place)
         assert done.returncode == 1, done
         assert done.stdout == ""
-        assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
-        assert "Traceback" not in done.stderr
+        # On a busy machine a remote takes so long to refuse that it is said what is waited for.
+        said = [line for line in done.stderr.splitlines(True) if not line.startswith(WAITING)]
+        assert len(said) == 1 and said[0].endswith("\n"), done.stderr
+        assert "Traceback" not in said[0]
         assert not os.path.ismount(place)
         assert not any(place.iterdir())
-        return done.stderr
+        return said[0]
 
     def close(self) -> None:
         """Unmount what is still mounted; every image that was made must be one to others as well."""
