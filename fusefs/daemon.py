@@ -19,6 +19,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import trio
@@ -39,6 +40,8 @@ from store.errors import StoreError
 FIRST_STAT_SECONDS: Final = 30.0
 END_SECONDS: Final = 10.0
 """How long a connection may go on after a lazy unmount; then its readers get ENOTCONN."""
+SAME_SECONDS: Final = 1.0
+"""A service manager may tell all, and our supervisor passes on what it is told: that is not insisting."""
 
 _M_ARENA_MAX: Final = -8
 """malloc.h"""
@@ -92,7 +95,7 @@ class Daemon:
         self._log_file = log
         self._succession = succession
         self._ready = trio.Event()
-        self._told_to_end = False
+        self._told_to_end: float | None = None
         self._attacher: Attacher | None = None
         self._fresh = -1
         if role.session_fd >= 0:  # which another daemon does not have: the overlay is there
@@ -149,15 +152,22 @@ class Daemon:
         self._succession.notify("READY=1", f"STATUS=serving {self._plan.target} on {self._plan.mountpoint}")
 
     async def _obey_signals(self, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
-            numbers: AsyncIterator[int] = signals
-            async for number in numbers:
-                if number == signal.SIGHUP and not self._role.foreground:
-                    _log.info("SIGHUP: the log is opened anew")
-                    self._log_file.reopen()
-                    continue
-                await self._end(signal.Signals(number).name, scope)
+        for ending in ENDING_SIGNALS:
+            # What trio puts back when it hears of no more: or one that comes then would end us half-way.
+            signal.signal(ending, _pass_over)
+        try:
+            with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+                numbers: AsyncIterator[int] = signals
+                async for number in numbers:
+                    if number == signal.SIGHUP and not self._role.foreground:
+                        _log.info("SIGHUP: the log is opened anew")
+                        self._log_file.reopen()
+                        continue
+                    await self._end(signal.Signals(number).name, scope)
+        finally:  # the end has begun
+            for ending in ENDING_SIGNALS:
+                signal.signal(ending, signal.SIG_IGN)
 
     async def _watch_lifeline(self, scope: trio.CancelScope) -> None:
         await trio.lowlevel.wait_readable(self._role.lifeline_fd)
@@ -165,10 +175,11 @@ class Daemon:
 
     async def _end(self, reason: str, scope: trio.CancelScope) -> None:
         """Unmount lazily, so that the path is free at once, and end when the last reader has let go."""
-        if self._told_to_end:  # told twice: at once
-            scope.cancel()
+        if self._told_to_end is not None:
+            if trio.current_time() - self._told_to_end > SAME_SECONDS:  # told twice: at once
+                scope.cancel()
             return
-        self._told_to_end = True
+        self._told_to_end = trio.current_time()
         _log.info("%s: unmounting", reason)
         self._succession.tell_ending()
         self._succession.notify("STOPPING=1")
@@ -179,6 +190,7 @@ class Daemon:
                 await trio.to_thread.run_sync(lambda: kernel_mount.unmount(mount, lazy=True))
         except (StoreError, OSError) as error:
             _log.warning("%s", error)
+        self._told_to_end = trio.current_time()
         # serve() ends by itself, at once, unless something is open in the mount.
         scope.deadline = trio.current_time() + (0 if self._role.private else END_SECONDS)
 
@@ -189,6 +201,10 @@ class Daemon:
         if self._attacher is not None:  # a switch brings another mount of the same file system
             return mount if mount.device == self._attacher.device else None
         return mount if mount.mount_id == self._role.mount_id else None
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """Heed a signal no more. One that waits to be let in is not lost by that, as it would be if ignored."""
 
 
 def _share_memory() -> None:

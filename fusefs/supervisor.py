@@ -275,6 +275,8 @@ def main(argv: Sequence[str]) -> int:
     _name_process("fusefs")
     outcome = Supervisor(given, mountpoint).run()
     if isinstance(outcome, int):
+        for number in ENDING_SIGNALS:  # one that comes now is no failure any more
+            signal.signal(number, signal.SIG_IGN)
         return outcome if outcome >= 0 else 128 - outcome
     from fusefs.daemon import main as serve  # in the daemon, and only there
 

@@ -76,15 +76,21 @@ def words(dataset: SmallDataset, mountpoint: Path) -> list[str | Path]:
 def test_a_service_is_stopped(
     fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path, words: list[str | Path], to_all: bool
 ) -> None:
-    """Whether the supervisor alone is told to end or everybody at once: nobody starts another daemon."""
+    """Whether the supervisor alone is told to end, or everybody, and again and again: nobody starts another
+    daemon, and nobody is ended half-way."""
     with service(fusefs, *words) as process:
         assert (mountpoint / FILE).read_bytes() == dataset.files[FILE]
         (daemon,) = list_daemons(mountpoint)
-        for pid in children_of(process.pid) if to_all else [process.pid]:
-            os.kill(pid, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        while to_all and process.poll() is None:
+            with contextlib.suppress(OSError):  # it ends
+                for pid in children_of(process.pid):
+                    os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.001)
         _, log = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, log
-        assert "Traceback" not in log
+        assert "Traceback" not in log and "ended after" in log
         assert await_end(daemon)
     assert mountinfo.mount_at(str(mountpoint), mountinfo.read_mounts()) is None
     assert list_daemons(mountpoint) == []
