@@ -18,12 +18,16 @@ from typing import Final
 
 FSTYPE: Final = "fuse.fusefs"
 NATIVE_FSTYPE: Final = "overlay"
+FETCH_LAYER: Final = "fusefs-fetch"
+"""The last layer of a mount in native mode, by which it is known."""
 NATIVE_SOURCE: Final = "fusefs:"
-"""What the source of a mount in native mode begins with; what the user named comes behind."""
+"""What its source begins with where the kernel does not say how layers are called (before Linux 6.13); what
+the user named comes behind."""
 AUTOMOUNT_FSTYPE: Final = "autofs"
 MAX_LINKS: Final = 40
 """Symbolic links followed in one path; the kernel's own limit."""
 
+_LAST_OPTION = re.compile(rb",datadir\+=/%b(,|$)" % FETCH_LAYER.encode())
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -39,6 +43,7 @@ class Mount:
     source: str
     root: str = "/"
     """What of the file system is mounted, a path in it."""
+    has_fetch_layer: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -47,7 +52,8 @@ class Mount:
     @property
     def is_native(self) -> bool:
         """An overlay of ours (`fusefs.native.layers`)."""
-        return self.fstype == NATIVE_FSTYPE and self.source.startswith(NATIVE_SOURCE)
+        is_marked = self.has_fetch_layer or self.source.startswith(NATIVE_SOURCE)
+        return self.fstype == NATIVE_FSTYPE and is_marked
 
     @property
     def is_automount(self) -> bool:
@@ -57,7 +63,8 @@ class Mount:
     @property
     def target(self) -> str:
         """What the user named when he mounted it, if it is ours."""
-        return self.source.removeprefix(NATIVE_SOURCE) if self.is_native else self.source
+        is_prefixed = self.is_native and not self.has_fetch_layer
+        return self.source.removeprefix(NATIVE_SOURCE) if is_prefixed else self.source
 
     @property
     def st_dev(self) -> int:
@@ -85,6 +92,7 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
                 fstype=_unescape(kind[0]),
                 source=_unescape(kind[1]),
                 root=_unescape(fields[3]),
+                has_fetch_layer=_LAST_OPTION.search(kind[2]) is not None,
             )
         )
     return mounts

@@ -34,7 +34,7 @@ from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 
 TREE: Final = "tree"
-FETCH: Final = "fetch"
+FETCH: Final = mountinfo.FETCH_LAYER
 BESIDE: Final = "beside-"
 """The directories in the root of the FUSE session. The last one stands there with the number of each root
 that was shown (`fusefs.native.roots`), empty but for what that one hides."""
@@ -218,7 +218,7 @@ def _mount_names(session: int, layers: Layers, names: Sequence[int]) -> int:
         if layers.fresh >= 0:
             data.append(layers.fresh)
         data.append(held.keep(os.open(FETCH, OPEN, dir_fd=session)))
-        source = mountinfo.NATIVE_SOURCE + shorten_source(layers.source, _SOURCE_BYTES)
+        source = shorten_source(layers.source, _SOURCE_BYTES)
         attributes = _ATTRIBUTES | (mount_api.MOUNT_ATTR_NOEXEC if layers.noexec else 0)
         return _mount_overlay(source, names, data, attributes)
 
@@ -241,7 +241,7 @@ def _mount_stop() -> int:
 
 
 def _mount_overlay(source: str, names: Sequence[int], data: Sequence[int], attributes: int) -> int:
-    options: list[Option] = [("source", source), ("ro", None)]
+    options: list[Option] = [("ro", None)]
     if len(names) > 1:
         options.append(("xino", "on"))  # one device number for all, as in any file system
     if xattr_prefix() == "user.":
@@ -250,8 +250,10 @@ def _mount_overlay(source: str, names: Sequence[int], data: Sequence[int], attri
         options += [("redirect_dir", "on"), ("metacopy", "on")]
     layers = [*(("lowerdir+", layer) for layer in names), *(("datadir+", layer) for layer in data)]
     try:
-        return mount_api.mount_detached("overlay", [*options, *layers], attributes)
+        # As it was named, for whoever looks whether a line of /etc/fstab is mounted already.
+        return mount_api.mount_detached("overlay", [("source", source), *options, *layers], attributes)
     except OSError:
         # Before Linux 6.13 a layer has to be named; a descriptor has a name without odd characters.
         named = [(name, f"/proc/self/fd/{layer}") for name, layer in layers]
-        return mount_api.mount_detached("overlay", [*options, *named], attributes)
+        marked = ("source", mountinfo.NATIVE_SOURCE + source)
+        return mount_api.mount_detached("overlay", [marked, *options, *named], attributes)

@@ -63,7 +63,7 @@ def test_the_kernel_shows_type_source_and_flags(
     ]
     source, _, fstype, options = line.split()[:4]
     if mode == "native":
-        assert (source, fstype) == (f"fusefs:{dataset.oid}", "overlay")
+        assert (source, fstype) == (dataset.oid, "overlay")
     else:
         assert (source, fstype) == (dataset.oid, "fuse.fusefs")
         assert "default_permissions" in options.split(",")

@@ -36,6 +36,25 @@ def test_bytes_that_are_not_utf8_survive() -> None:
     assert mount.st_dev == os.makedev(0, 5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (rb"fuse.fusefs data.dvc ro", "data.dvc"),
+        (rb"overlay data.dvc ro,lowerdir+=/tree,datadir+=/c,datadir+=/fusefs-fetch", "data.dvc"),
+        (rb"overlay fusefs:d rw,lowerdir+=/tree,datadir+=/fusefs-fetch,metacopy=on", "fusefs:d"),
+        (rb"overlay fusefs:data.dvc ro,lowerdir+=/proc/self/fd/7", "data.dvc"),
+        (rb"overlay overlay rw,lowerdir=/fusefs-fetch", None),
+        (rb"overlay overlay rw,datadir+=/fusefs-fetch\040x,upperdir=/a", None),
+        (rb"tmpfs fusefs:data.dvc rw,datadir+=/fusefs-fetch", None),
+    ],
+)
+def test_ours_are_told_from_others(kind: bytes, target: str | None) -> None:
+    """By the type, or by the last layer of an overlay; before Linux 6.13 by a word in front of its source."""
+    (mount,) = parse_mountinfo(b"1 0 0:5 / /mnt ro - %b\n" % kind)
+    assert mount.is_ours == (target is not None)
+    assert target in (None, mount.target)
+
+
 def test_this_machines_own_can_be_read() -> None:
     mounts = read_mounts()
     root = mount_at("/", mounts)
