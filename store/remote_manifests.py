@@ -259,7 +259,7 @@ def _open_remote(spec: RemoteSpec) -> Remote:
 def _key(spec: RemoteSpec) -> Hashable:
     """Equal for specs that are opened alike."""
     options = frozenset(spec.options.items())
-    return (spec.name, spec.url, options, spec.ambient, spec.layout, len(spec.addresses))
+    return (spec.name, spec.url, options, spec.ambient, spec.may_run, spec.layout, len(spec.addresses))
 
 
 def _download(remote: Remote, oid: Oid) -> bytes:

@@ -204,7 +204,7 @@ class _Settling:
             self.warnings.append(
                 f"{options[option].file}: {option} of the remote {shown!r} is not followed: {reason}"
             )
-        spec = RemoteSpec(shown, place.url, judgement.options, judgement.ambient)
+        spec = RemoteSpec(shown, place.url, judgement.options, judgement.ambient, may_run=judgement.may_run)
         addresses = self.versions.get(name)
         is_versioned = _is_on(resolved, "version_aware") or _is_on(resolved, "worktree")
         if addresses:

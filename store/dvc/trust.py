@@ -8,6 +8,7 @@ DVC trusts it if it is the user's own, or if he said so (`--trust`); one of anot
     option, by who wrote it        user himself    trusted repository    repository that is not trusted
     runs a command                 yes             no                    no
     names a file, a profile        yes             yes                   no
+      of AWS's, with commands        run             not run
     uses agents, Kerberos          yes             yes                   no
     weakens TLS, picks identity    yes             yes                   unless ambient credentials go there
     anything else                  if it stays     yes                   yes
@@ -46,6 +47,8 @@ FILES: Final = frozenset(
     }
 )
 """Name files of the user's, or what is in one."""
+COMMAND_FILES: Final = frozenset({"credentialpath", "configpath"})
+"""Of these, files that may have commands in them (AWS's `credential_process`)."""
 SURROUNDINGS: Final = frozenset({"gss_auth", "allow_agent", "kerberos", "kerberos_principal", "kerb_ticket"})
 WEAKENING: Final = frozenset({"ssl_verify", "use_ssl", "tenant_id", "client_id", "custom_auth_header"})
 """Harmless, unless credentials of the user's are sent."""
@@ -91,6 +94,8 @@ class Judgement:
     ambient: bool
     ignored: Mapping[str, str]
     """Option → why it is not followed."""
+    may_run: bool = True
+    """May commands be run that stand in files which its options name?"""
     refusal: str = ""
     """Why the remote as a whole is left out; empty where it is not."""
 
@@ -102,8 +107,9 @@ def judge(candidate: Candidate, standing: Standing) -> Judgement:
     trusted = standing.own or standing.trusted
     ambient = trusted or _is_named(goal, standing.named)
     if not ambient and goal[0] == "" and not _lies_in(goal[1], standing.root):
-        return Judgement({}, False, {}, "it is a directory outside of a repository that is not yours")
+        return Judgement({}, False, {}, refusal="it is a directory outside of a repository that is not yours")
     ignored: dict[str, str] = {}
+    may_run = True
     for name, setting in candidate.options.items():
         if name == "url":
             continue
@@ -117,8 +123,10 @@ def judge(candidate: Candidate, standing: Standing) -> Judgement:
             fault = _fault(name, str(setting.value), ambient=ambient)
             if fault:
                 ignored[name] = fault
+        elif name in COMMAND_FILES:
+            may_run = False
     kept = {name: value for name, value in values.items() if name != "url" and name not in ignored}
-    return Judgement(kept, ambient, ignored)
+    return Judgement(kept, ambient, ignored, may_run)
 
 
 def _fault(name: str, value: str, *, ambient: bool) -> str:

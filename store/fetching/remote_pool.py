@@ -199,7 +199,7 @@ class Member:
         return self.remote.name
 
 
-_Key = tuple[str, str, tuple[tuple[str, str], ...], bool]
+_Key = tuple[str, str, tuple[tuple[str, str], ...], bool, bool]
 
 
 class RemotePool:
@@ -230,7 +230,7 @@ class RemotePool:
         self._remotes.clear()
 
     def _pooled(self, spec: RemoteSpec) -> PooledRemote:
-        key = (spec.name, spec.url, tuple(sorted(spec.options.items())), spec.ambient)
+        key = (spec.name, spec.url, tuple(sorted(spec.options.items())), spec.ambient, spec.may_run)
         pooled = self._remotes.get(key)
         if pooled is None:
             metrics = self._metrics.remote(spec.name)

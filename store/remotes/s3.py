@@ -42,6 +42,11 @@ OVERRIDING: Final = ("AWS_SERVER_SIDE_ENCRYPTION", "AWS_SSE_KMS_KEY_ID", "AWS_SS
 DEFAULT_REGION: Final = "us-east-1"
 AWS: Final = "https://s3.amazonaws.com"
 """Where the region of any bucket is told."""
+_NOT_FOUND: Final = " (no credentials were found: `aws configure`, or the remote's `access_key_id`)"
+_LEFT_OUT: Final = (
+    " (no `credential_process` is run of a file that the repository names;"
+    " `dvc remote modify --local` names it for you)"
+)
 _BUCKET_IN_HOST: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 """A bucket whose name can be a part of the host's and is still covered by its certificate."""
 _REGION: Final = re.compile(r"[a-z0-9-]{1,40}")
@@ -104,7 +109,7 @@ def _connect(
             kept: Kept[S3Credential] = Kept(ambient.credential, patience, late)
             renew, provider = kept.get, kept.latest
         else:
-            hint = " (no credentials were found: `aws configure`, or the remote's `access_key_id`)"
+            hint = _LEFT_OUT if ambient.leaves_out else _NOT_FOUND
     config["skip_signature"] = provider is None
 
     def store(use: Use) -> S3Store:

@@ -1,9 +1,10 @@
 """`Ambient`: what the user's surroundings say about AWS, found by botocore as other tools find it.
 
 Environment, profiles, roles, web identities, single sign-on, processes, containers, instances. Only for
-remotes that may use them (`RemoteSpec.ambient`): whoever makes one of these has decided that. Blocking,
-bounded by the limits; any thread, but `find` and `credential` by one at a time. botocore's own messages are
-not passed on.
+remotes that may use them (`RemoteSpec.ambient`): whoever makes one of these has decided that. A file that a
+repository names has no command run: none of a profile's `credential_process` counts then. Blocking, bounded
+by the limits; any thread, but `find` and `credential` by one at a time. botocore's own messages are not
+passed on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN: Final = 60.0
 """Seconds after which botocore is asked again for credentials that run out; it renews them well before."""
+FILES: Final = (("configpath", "config_file"), ("credentialpath", "credentials_file"))
+"""DVC's options and botocore's names for them."""
+PROCESS: Final = "credential_process"
 PROCESS_SECONDS: Final = 60.0
 """What a `credential_process` of the user's may take."""
 
@@ -53,11 +57,17 @@ class Ambient:
         self._who = f"remote {spec.name}"
         self._profile = spec.options.get("profile", "")
         self._credentials: Any = None
+        self.leaves_out = False
+        """Is there a command that is not run?"""
         try:
             session = botocore.session.Session(profile=self._profile or None)
-            for option, variable in (("configpath", "config_file"), ("credentialpath", "credentials_file")):
+            for option, variable in FILES:
                 if spec.options.get(option):
                     session.set_config_variable(variable, spec.options[option])
+            if not spec.may_run:
+                # Also of profiles that others take roles from.
+                left_out = [one.pop(PROCESS, "") for one in session.full_config["profiles"].values()]
+                self.leaves_out = any(left_out)
             self.region: str = spec.options.get("region") or session.get_config_variable("region") or ""
             self.authorities: str = session.get_config_variable("ca_bundle") or ""
             section = session.get_scoped_config()
@@ -83,6 +93,8 @@ class Ambient:
         try:
             resolver = self._session.get_component("credential_provider")
             resolver.get_provider("custom-process")._popen = _BoundedProcess
+            roles = resolver.get_provider("assume-role")
+            roles._profile_provider_builder._create_process_provider = self._bounded_provider
             self._credentials = self._session.get_credentials()
         except Exception as error:
             raise self._translated(error) from None
@@ -104,6 +116,12 @@ class Ambient:
             "expires_at": again if runs_out else None,
         }
         return credential, time.time() + LOOK_AGAIN if runs_out else FOREVER
+
+    def _bounded_provider(self, profile: str) -> botocore.credentials.ProcessProvider:
+        """For a profile that another one takes its role from."""
+        return botocore.credentials.ProcessProvider(
+            profile, lambda: self._session.full_config, popen=_BoundedProcess
+        )
 
     def _configured_endpoint(self, session: Any, section: dict[str, Any]) -> str:
         if session.get_config_variable("ignore_configured_endpoint_urls"):

@@ -34,6 +34,8 @@ class RemoteSpec:
     layout: str = DVC_LAYOUT
     addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     """For `VERSIONED_LAYOUT`: an oid as DVC prints it → path below `url`, and version."""
+    may_run: bool = True
+    """May files that the options name have commands run (AWS's `credential_process`)?"""
     manifests: tuple[Oid, ...] = field(default=(), repr=False)
     """Those of the version that it is a remote of, whose catalogues it may have (`store.contents`)."""
 
@@ -51,6 +53,7 @@ class RemoteSpec:
             "ambient": self.ambient,
             "layout": self.layout,
             "addresses": {oid: list(address) for oid, address in self.addresses.items()},
+            "may_run": self.may_run,
             "manifests": [[str(oid), oid.algorithm] for oid in self.manifests],
         }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,10 @@ from store.remotes.storage import Limits
 
 asyncssh.set_log_level(logging.CRITICAL)  # what goes wrong is raised, and told by whoever asked
 
+_UNSAFE_HOST: Final = re.compile(r"""^-|[\s\x00-\x1f'"`$\\;&<>|(){}]""")
+_UNSAFE_USER: Final = re.compile(r"""^-|[\s\x00-\x1f'"`;&<>|(){}]|\\$""")
+"""What would be more than a word, should the user's `ProxyCommand` hand `%h` or `%r` to a shell: a repository
+says them. As ssh itself has it."""
 _MISSING: Final = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath, asyncssh.SFTPNotADirectory)
 _FULL: Final = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
 LOST: Final = (asyncssh.DisconnectError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, OSError)
@@ -61,6 +66,9 @@ def login_options(spec: RemoteSpec, limits: Limits) -> Mapping[str, Any]:
     port = _port(spec)
     if port:
         options["port"] = port
+    user = spec.options.get("user", "")
+    if _UNSAFE_USER.search(user):
+        raise InputError(f"remote {spec.name}: its `user` is no user's name")
     for ours, theirs in (("user", "username"), ("password", "password"), ("passphrase", "passphrase")):
         if spec.options.get(ours):
             options[theirs] = spec.options[ours]
@@ -137,7 +145,7 @@ def error_of(
 
 def _host(spec: RemoteSpec) -> str:
     host = urlsplit(spec.url).hostname
-    if not host or host.startswith("-"):
+    if not host or _UNSAFE_HOST.search(host):
         raise InputError(f"remote {spec.name}: its URL must be of the form ssh://HOST[:PORT]/PATH")
     return host
 

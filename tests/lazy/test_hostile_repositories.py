@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.lazy.conftest import Pushed
+from tests.lazy.faulty import read
+from tests.mount.datasets import Cache
 from tests.mount.mounts import Mounter
 from tests.revisions.projects import Project
 from tests.servers.raw_answers import RawServer, raw_server, say
+from tests.store.git.conftest import Server, daemon
+
+__all__ = ["daemon"]
 
 STRANGER = 54321
 CANARY = "c4nary-hunter-2"
@@ -91,6 +97,40 @@ def test_no_host_of_theirs_gets_anything(
     assert "not followed" in done.stderr
 
 
+@pytest.mark.parametrize("is_cloned", [False, True], ids=["a stranger's", "cloned"])
+def test_a_mount_of_theirs_that_is_denied_shows_no_more(
+    mounter: Mounter,
+    pushed: Pushed,
+    project: Project,
+    server: RawServer,
+    surroundings: Path,
+    daemon: Server,
+    is_cloned: bool,
+) -> None:
+    """A denial has the configuration read again: whose it is must not be forgotten then."""
+    server.script = say("401 Unauthorized", b"", 'WWW-Authenticate: Basic realm="here"\r\n')
+    touched, cache = mounter.home / "touched", Cache(mounter.home / "held")
+    pushed.configure(hostile(server, touched))
+    project.commit("v2")
+    cache.put(pushed.object(pushed.remote).read_bytes(), pushed.oid)
+    places = {"plain": "plain", "mine": "mine", "s3": "bucket", "dav": "dav"}
+    flags = ["--cache", cache.root, *(word for name in places for word in ("--remote", name))]
+    if is_cloned:
+        (daemon.root / "theirs").symlink_to(pushed.root)
+        mount = mounter.mount("data@v2", "--repo", f"{daemon.url}/theirs", *flags)
+    else:
+        project.git("config", "--file", mounter.home / ".gitconfig", "--add", "safe.directory", "*")
+        give_away(pushed.root)
+        mount = mounter.mount("data@v2", *flags, cwd=pushed.root)
+    assert read(mount.path / "a.txt") == errno.EACCES
+    log = mount.umount()
+    asked = [head.partition("\r\n")[0] for head in server.requests]
+    assert all(any(f"/{place}/" in line for line in asked) for place in places.values())
+    for head in server.requests:
+        assert "authorization" not in head.lower() and CANARY not in head
+    assert not touched.exists() and CANARY not in log
+
+
 def test_trust_lets_it_have_what_ones_own_has(
     mounter: Mounter, pushed: Pushed, server: RawServer, surroundings: Path
 ) -> None:
@@ -114,6 +154,21 @@ def test_a_command_of_the_users_own_counts(mounter: Mounter, pushed: Pushed, ser
     mounter.run("ls", "--remote", "dav", "data", cwd=pushed.root)
     assert server.requests
     assert all(f"authorization: bearer {CANARY}" in head.lower() for head in server.requests)
+
+
+def test_no_command_of_a_file_in_ones_own_repository_is_run(
+    mounter: Mounter, pushed: Pushed, server: RawServer
+) -> None:
+    """What was cloned belongs to who cloned it, whoever wrote what is in it."""
+    touched = mounter.home / "touched"
+    (pushed.root / "aws").write_text(f"[default]\ncredential_process = touch {touched}\n")
+    url = f"url = s3://bucket/x\nendpointurl = {server.url}\n"
+    pushed.configure(f"[core]\nremote = far\n['remote \"far\"']\n{url}configpath = ../aws\n")
+    assert mounter.run("ls", "data", cwd=pushed.root).returncode == 1
+    assert server.requests and not touched.exists()
+    pushed.configure("['remote \"far\"']\nconfigpath = ../aws\n", "config.local")
+    mounter.run("ls", "data", cwd=pushed.root)
+    assert touched.exists(), "what the user wrote himself counts"
 
 
 def test_directories_of_the_users_are_not_searched(mounter: Mounter, pushed: Pushed) -> None:

@@ -255,6 +255,16 @@ def test_commands_of_ones_own_repository_count_where_it_is_not_shared(write: Wri
     assert only(settle(dvc, own=False, trusted=True)).options == {}
 
 
+def test_commands_in_files_that_are_named_count_as_little(write: Write) -> None:
+    """A profile in such a file may have one (AWS's `credential_process`)."""
+    shared = remote("far", "s3://bucket", configpath="../aws")
+    spec = only(settle(write(shared)))
+    assert (set(spec.options), spec.may_run) == ({"configpath"}, False)
+    assert not only(settle(write(shared), own=False, trusted=True)).may_run
+    dvc = write(remote("far", "s3://bucket"), local="['remote \"far\"']\nconfigpath = ~/aws\n")
+    assert only(settle(dvc)).may_run
+
+
 VERSIONED = """\
   files:
   - relpath: a/b

@@ -9,6 +9,7 @@ import pytest
 
 from store.dvc.config import Level, Setting
 from store.dvc.trust import (
+    COMMAND_FILES,
     COMMANDS,
     FILES,
     SURROUNDINGS,
@@ -61,6 +62,8 @@ def test_every_option_of_everybody(kind: str, name: str) -> None:
         assert (name in judgement.options, name not in judgement.ignored) == (expected, expected), cell
         assert judgement.ambient == (own or trusted or named), cell
         assert not judgement.refusal
+        by_user = level in (Level.GLOBAL, Level.SYSTEM) or (level is Level.LOCAL and own)
+        assert judgement.may_run == (by_user or not expected or name not in COMMAND_FILES), cell
 
 
 @pytest.mark.parametrize(

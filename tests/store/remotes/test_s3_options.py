@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from store.errors import InputError, RemoteDenied, RemoteMissing, RemoteSlow, RemoteUnreachable
+from store.errors import InputError, RemoteDenied, RemoteError, RemoteMissing, RemoteSlow, RemoteUnreachable
 from store.remotes import s3, s3_session
 from store.remotes.object_options import Bucket, Trust
 from store.remotes.s3 import open_s3
@@ -208,10 +209,41 @@ def test_a_process_that_gives_no_credentials(
     assert not server.requests
 
 
-def test_a_denial_says_what_may_help(server: RawServer) -> None:
+@pytest.mark.parametrize("profile", ["it", "other"])
+@pytest.mark.parametrize("option", ["configpath", "credentialpath"])
+def test_a_file_that_a_repository_names_has_no_command_run(
+    server: RawServer, surroundings: Path, option: str, profile: str
+) -> None:
+    """Neither for a profile nor for one that takes its role from that one."""
+    touched, file = surroundings / "touched", surroundings / "named"
+    role = "role_arn = arn:aws:iam::123456789012:role/reader\nsource_profile = it\n"
+    sections = "[profile it]\n{}[profile other]\n{}" if option == "configpath" else "[it]\n{}[other]\n{}"
+    file.write_text(sections.format(f"credential_process = touch {touched}\n", role))
+    spec = RemoteSpec(
+        "mine",
+        "s3://bucket/p",
+        {"endpointurl": server.url, "profile": profile, option: str(file)},
+        ambient=True,
+        may_run=False,
+    )
+    for may_run in (False, True):
+        opened_so = closing(open_s3(replace(spec, may_run=may_run), LIMITS))
+        with opened_so as storage, pytest.raises(RemoteError) as caught:
+            storage.size(KEY)
+        assert touched.exists() == may_run
+        if not may_run and profile == "it":
+            assert isinstance(caught.value, RemoteMissing), "it is asked without credentials"
+
+
+def test_a_denial_says_what_may_help(server: RawServer, surroundings: Path) -> None:
     server.script = say("403 Forbidden")
     with pytest.raises(RemoteDenied, match="not used for it without --trust"):
         opened(server.url, False, {"profile": "x"}).size(KEY)
+    config = surroundings / "config"
+    config.write_text("[default]\ncredential_process = false\n")
+    spec = RemoteSpec("m", "s3://b", {"endpointurl": server.url, "configpath": str(config)}, True)
+    with pytest.raises(RemoteDenied, match="no `credential_process` is run"):
+        open_s3(replace(spec, may_run=False), LIMITS).size(KEY)
     with pytest.raises(RemoteDenied, match="no credentials were found"):
         opened(server.url, True, {}).size(KEY)
     with pytest.raises(RemoteDenied, match="allow_anonymous_login"):

@@ -220,6 +220,10 @@ def test_an_encrypted_key_opens_with_its_passphrase(place: FilePlace, server: Ss
     ("url", "options", "match"),
     [
         ("ssh:///path", {}, "ssh://HOST"),
+        ("ssh://$(touch${IFS}canary)/path", {}, "ssh://HOST"),
+        ("ssh://i-0;touch`x`/path", {}, "ssh://HOST"),
+        ("ssh://host/path", {"user": "me;canary"}, "`user`"),
+        ("ssh://host/path", {"user": "-oProxyCommand=canary"}, "`user`"),
         ("ssh://host/path", {"port": "canary"}, "port"),
         ("ssh://host/path", {"port": "70000"}, "port"),
         ("ssh://host/path", {"keyfile": "/not/there"}, "key"),
