@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from errno import EIO
 from pathlib import Path
 from types import MappingProxyType
@@ -273,7 +273,7 @@ class Downloader:
     def _receive_in_memory(self, remote: Remote, wanted: Wanted, body: Body) -> Fetched:
         length = body.length
         try:
-            data = b"".join(body)
+            data = b"".join(_in_time(body, remote, wanted))
         except BaseException:
             self.spare.give_back(length)
             raise
@@ -296,15 +296,11 @@ class Downloader:
         oid = wanted.oid
         hasher = Hasher(oid.algorithm) if self._verify else None
         size = 0
-        for part in body:
+        for part in _in_time(body, remote, wanted):
             size += len(part)
             if hasher is not None:
                 hasher.update(part)
             sink.write(part)
-            if time.monotonic() > wanted.until:
-                raise RemoteSlow(
-                    f"{remote.name} has sent {size} bytes of object {oid} in all the time there was"
-                )
         if hasher is not None and not hasher.matches(oid):
             if sink.path is not None:
                 self._arrivals.put_aside(oid, sink.path)
@@ -396,6 +392,18 @@ class _Sink:
         if self.path is not None:
             self._arrivals.discard(self.path)
         self._spare.give_back(self._spared)
+
+
+def _in_time(body: Body, remote: Remote, wanted: Wanted) -> Iterator[bytes]:
+    """What comes as long as somebody waits for it: who sends a byte now and then keeps no thread."""
+    size = 0
+    for part in body:
+        yield part
+        size += len(part)
+        if time.monotonic() > wanted.until:
+            raise RemoteSlow(
+                f"{remote.name} has sent {size} bytes of object {wanted.oid} in all the time there was"
+            )
 
 
 def _other_hash(remote: Remote, oid: Oid) -> RemoteCorrupt:

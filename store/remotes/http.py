@@ -13,6 +13,7 @@ Any thread; a call asks once.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
@@ -27,6 +28,7 @@ from store.errors import (
     RemoteCorrupt,
     RemoteDenied,
     RemoteMissing,
+    RemoteSlow,
     RemoteUnreachable,
 )
 from store.remotes.connections import Connections, phase, sending, tls_context
@@ -40,11 +42,13 @@ from store.remotes.http_answers import (
     strong_tag,
 )
 from store.remotes.http_credentials import credentials_of
-from store.remotes.object_options import narrowed, trust_of, unused
+from store.remotes.object_options import ANSWER_SECONDS, narrowed, trust_of, unused
 from store.remotes.spec import RemoteSpec
 from store.remotes.storage import CHUNK_BYTES, Address, Limits, Listed, measured
 
 REDIRECTS: Final = 5
+SLOWEST_RATE: Final = 50_000
+"""Bytes a second, from `ANSWER_SECONDS` on: a server that drips keeps no thread for hours."""
 MOST_DRAINED: Final = 1 << 16
 """An answer that nobody wants is read to its end up to here, to keep the connection."""
 _PORTS: Final = {"http": 80, "https": 443}
@@ -86,14 +90,17 @@ class HttpBody:
         self.validator = strong_tag(answer.headers)
 
     def __iter__(self) -> Iterator[bytes]:
-        left = self.length
+        left, came, began = self.length, 0, time.monotonic()
         while left:
             part = self._part(min(left, CHUNK_BYTES) if left > 0 else CHUNK_BYTES)
             if not part:
                 break
             if left > 0:
                 left -= len(part)
+            came += len(part)
             yield part
+            if time.monotonic() - began > ANSWER_SECONDS + came / SLOWEST_RATE:
+                raise RemoteSlow(f"{self._who} sends {self._what} too slowly")
         if left > 0:
             raise RemoteCorrupt(f"{self._who} ended its answer for {self._what} too early")
         # Only an answer without a length can go on, and only its end frees the connection.

@@ -17,7 +17,14 @@ import trio
 import trio.testing
 
 from store.engine import UNVERIFIED, Engine, Settings, open_engine
-from store.errors import ObjectCorrupt, ObjectMissing, RemoteCorrupt, RemoteUnreachable, StoreError
+from store.errors import (
+    ObjectCorrupt,
+    ObjectMissing,
+    RemoteCorrupt,
+    RemoteSlow,
+    RemoteUnreachable,
+    StoreError,
+)
 from store.fetching import arrivals, download, flights, publisher
 from store.fetching.download import IN_MEMORY, WHOLE_LIMIT
 from store.fetching.flight_locks import FlightLocks
@@ -474,6 +481,30 @@ def test_a_dead_remote_does_not_keep_cached_objects_waiting(tmp_path: Path) -> N
 
     trio.run(main)
     assert storage.requests == []
+
+
+@pytest.mark.parametrize("data", [DATA, LARGER], ids=["into memory", "into a file"])
+def test_who_sends_a_little_now_and_then_keeps_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.setattr(flights, "WHOLE_SECONDS", 0.2)
+    storage = ScriptedStorage(step=10)
+    oid = storage.holds(data)
+    ended = threading.Event()
+    storage.before_part = lambda _: ended.wait(0.02)
+
+    async def main() -> None:
+        async with engine(tmp_path, storage) as (made, remotes):
+            with pytest.raises(RemoteSlow):
+                await fetch(made, remotes, oid)
+            while made.threads.queues()["remote"].busy:
+                await trio.sleep(0.01)
+
+    try:
+        trio.run(main)
+    finally:
+        ended.set()
+    assert left_behind(tmp_path) == []
 
 
 def test_without_remotes_nothing_is_made_in_the_cache(tmp_path: Path) -> None:

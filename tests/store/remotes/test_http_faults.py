@@ -20,6 +20,7 @@ from store.errors import (
     RemoteSlow,
     RemoteUnreachable,
 )
+from store.remotes import http
 from store.remotes.http_answers import LONGEST_WAIT, retry_after
 from store.remotes.opening import open_remote
 from store.remotes.spec import RemoteSpec
@@ -300,6 +301,26 @@ def test_headers_that_drip_do_not_hold_a_reader(serve: Callable[..., RawServer])
     storage = opened(server.url)
     try:
         with pytest.raises(RemoteSlow):
+            read(storage, "object")
+    finally:
+        left.set()
+        storage.close()
+
+
+def test_a_body_that_drips_does_not_hold_a_reader(
+    serve: Callable[..., RawServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes in time, and all of them would take for ever."""
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.1)
+    left = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        while not left.wait(0.02):
+            client.sendall(b"X")
+
+    storage = opened(serve(head("200 OK", "Content-Length: 100000"), drip).url)
+    try:
+        with pytest.raises(RemoteSlow, match="too slowly"):
             read(storage, "object")
     finally:
         left.set()
