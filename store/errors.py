@@ -21,6 +21,7 @@
     │   ├── RemoteDenied        it does not let us: no or wrong credentials
     │   ├── RemoteSlow          it did not answer in time, or asks us to wait
     │   ├── RemoteCorrupt       what it gave is not the object: length, hash or range
+    │   │   └── RemoteCut           its answer ended before all of it had come
     │   ├── RemoteUnreachable   no connection, or one that broke; an error of the server's own
     │   │   └── RemoteAbsent      its own directory is not there
     │   ├── RemoteFull          it has no room for what it was given
@@ -125,6 +126,11 @@ class RemoteSlow(RemoteError):
 
 class RemoteCorrupt(RemoteError):
     """What the remote gave is not the object: it has another length or hash, or is another range."""
+
+
+class RemoteCut(RemoteCorrupt):
+    """The remote's answer ended in good order before all had come that it promised. The next may be whole: a
+    remote that has less than the object says so."""
 
 
 class RemoteUnreachable(RemoteError):

@@ -26,6 +26,7 @@ from store.errors import (
     ObjectMissing,
     Offline,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteSlow,
@@ -188,7 +189,7 @@ class RemoteManifests:
                     return self._ask_one(spec, work)
                 except RemoteError as error:
                     failures[spec.name] = error
-                    if isinstance(error, RemoteSlow | RemoteUnreachable):
+                    if isinstance(error, RemoteSlow | RemoteUnreachable | RemoteCut):
                         again.append(spec)
                         pause = max(pause, error.retry_after if isinstance(error, RemoteSlow) else 0.0)
             left = [spec for spec in again if self._failed.get(_key(spec), 0) < ATTEMPTS]

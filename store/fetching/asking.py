@@ -19,6 +19,7 @@ from store.errors import (
     ObjectMissing,
     RangeRefused,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteMissing,
@@ -42,7 +43,7 @@ LONGEST_BACK_OFF: Final = 5.0
 SAID_LENGTH: Final = 300
 """Characters of what a remote said that are repeated."""
 
-_PASSING: Final = (RemoteSlow, RemoteUnreachable)
+_PASSING: Final = (RemoteSlow, RemoteUnreachable, RemoteCut)
 """After these a remote may answer if it is asked again soon."""
 _ORDER: Final = (RangeRefused, RemoteSlow, RemoteUnreachable, RemoteDenied, RemoteCorrupt, RemoteError)
 """Of what remotes said, the first of these is what the reader is told."""
@@ -285,6 +286,8 @@ class Asking(Generic[T]):
             shared.remember_missing(address)
         elif isinstance(error, RangeRefused):
             shared.health.succeed()
+        elif isinstance(error, RemoteCut):
+            shared.health.withdraw()  # it may be about the object: a disk of the remote's that cannot read it
         elif isinstance(error, RemoteCorrupt):
             shared.health.withdraw()
             shared.remember_corrupt(address)
@@ -315,9 +318,12 @@ class Asking(Generic[T]):
 
     def _give_up(self) -> None:
         for attempt in self._running:
-            late = RemoteSlow("it did not answer in time")
+            late: RemoteError = RemoteSlow("it did not answer in time")
             attempt.member.shared.health.fail(late)
             attempt.abandon()
+            before = self._said.get(attempt.member.name)
+            if isinstance(before, RemoteCut):
+                late = before  # that the last of many tries was still under way tells less
             self._say(attempt.member.name, late, final=True)
         self._running.clear()
 

@@ -26,6 +26,7 @@ from store.errors import (
     InputError,
     RangeRefused,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteMissing,
     RemoteSlow,
@@ -102,7 +103,7 @@ class HttpBody:
             if time.monotonic() - began > ANSWER_SECONDS + came / SLOWEST_RATE:
                 raise RemoteSlow(f"{self._who} sends {self._what} too slowly")
         if left > 0:
-            raise RemoteCorrupt(f"{self._who} ended its answer for {self._what} too early")
+            raise RemoteCut(f"{self._who} ended its answer for {self._what} too early")
         # Only an answer without a length can go on, and only its end frees the connection.
         if left == 0 and length_of(self._answer.headers) < 0 and self._part(1):
             raise RemoteCorrupt(f"{self._who} sent more of {self._what} than was asked for")

@@ -18,6 +18,7 @@ from urllib3 import exceptions
 
 from store.errors import (
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteFull,
@@ -80,7 +81,7 @@ def error_of_failure(error: BaseException, who: str, what: str) -> RemoteError:
         if isinstance(cause, TimeoutError):
             return RemoteSlow(f"{who} did not answer in time for {what}")
         if isinstance(cause, http.client.IncompleteRead):
-            return RemoteCorrupt(f"{who} ended its answer for {what} too early")
+            return RemoteCut(f"{who} ended its answer for {what} too early")
     if isinstance(error, exceptions.SSLError | ssl.SSLError):
         return RemoteUnreachable(f"{who} cannot be reached: TLS failed")
     return RemoteUnreachable(f"{who} broke the connection, or answered what cannot be understood")

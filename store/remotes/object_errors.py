@@ -14,6 +14,7 @@ from typing import Final
 from store.errors import (
     RangeRefused,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteFull,
@@ -109,7 +110,7 @@ def _of_failure(error: Exception, debug: str, who: str, what: str) -> RemoteErro
     ):
         return RemoteCorrupt(f"{who} answered with another range of {what} than was asked for")
     if "IncompleteBody" in debug or ("UnexpectedEof" in debug and "kind: Body" in debug):
-        return RemoteCorrupt(f"{who} ended its answer for {what} too early")
+        return RemoteCut(f"{who} ended its answer for {what} too early")
     if "kind: Timeout" in debug or "TimedOut" in debug:
         return RemoteSlow(f"{who} did not answer in time for {what}")
     if "BareRedirect" in debug:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from store.errors import InputError, RemoteCorrupt, RemoteMissing, RemoteUnreachable
+from store.errors import InputError, RemoteCorrupt, RemoteCut, RemoteMissing, RemoteUnreachable
 from store.remotes.kept import FOREVER, Kept
 from store.remotes.object_errors import translated
 from store.remotes.object_options import Bucket
@@ -261,7 +261,8 @@ class ObjectStorage:
         return translated(error, self._who, repr(address.key))
 
     def _wrong_length(self, address: Address, how: str) -> Exception:
-        return RemoteCorrupt(f"{self._who} ended its answer for {address.key!r} too {how}")
+        kind = RemoteCut if how == "early" else RemoteCorrupt
+        return kind(f"{self._who} ended its answer for {address.key!r} too {how}")
 
 
 class _Body:

@@ -18,6 +18,7 @@ from store.errors import (
     Offline,
     RangeRefused,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteMissing,
@@ -29,7 +30,7 @@ from store.fetching import asking, breaker, remote_pool, remote_set, suspicion
 from store.fetching.asking import NotAsked
 from store.fetching.remote_pool import RemotePool
 from store.fetching.remote_set import RemoteSet
-from store.metrics import Metrics
+from store.metrics import CLOSED, Metrics
 from store.oid import Oid
 from store.remotes.remote import Remote
 from store.remotes.spec import VERSIONED_LAYOUT, RemoteSpec
@@ -99,6 +100,7 @@ def test_the_first_is_asked_and_the_others_are_not() -> None:
         RemoteDenied("403"),
         RemoteSlow("busy"),
         RemoteCorrupt("other bytes"),
+        RemoteCut("too early"),
         RemoteUnreachable("refused"),
         RangeRefused("whole only"),
         RemoteError("what?"),
@@ -123,6 +125,7 @@ def test_a_failure_of_any_kind_is_followed_by_the_next_at_once(failure: Exceptio
         ((RemoteUnreachable("refused"), RemoteSlow("busy")), RemoteSlow),
         ((RemoteSlow("busy"), RangeRefused("whole only")), RangeRefused),
         ((RemoteMissing("none"), RemoteError("what?")), RemoteError),
+        ((RemoteMissing("none"), RemoteCut("too early")), RemoteCorrupt),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -146,6 +149,14 @@ def test_what_may_pass_is_asked_again_and_what_may_not_is_not() -> None:
     assert remotes.asked == ["a", "b", "b", "b"]
     assert remotes.metrics.remote("b").figures().retries == 2
     assert remotes.metrics.remote("a").figures().retries == 0
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again_and_blames_nobody() -> None:
+    """Half of an object is no other object; and its remote may well give others."""
+    cuts = [RemoteCut("too early") for _ in range(5)]
+    remotes = Remotes(a=[*cuts, lambda: remotes.metrics.remote("a").breaker()])
+    assert ask(remotes) == CLOSED
+    assert len(remotes.asked) == len(cuts) + 1
 
 
 def test_a_remote_that_says_when_to_come_again_is_asked_then() -> None:

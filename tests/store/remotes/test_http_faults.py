@@ -14,6 +14,7 @@ import pytest
 from store.errors import (
     RangeRefused,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteMissing,
@@ -51,7 +52,7 @@ FAULTS = [
     pytest.param({"stall_after": 40}, RemoteSlow, "in time", id="stalls in the head"),
     pytest.param({"stall_after": 100_000}, RemoteSlow, "in time", id="stalls in the middle"),
     pytest.param({"cut_after": 0}, RemoteUnreachable, "broke", id="ends without an answer"),
-    pytest.param({"cut_after": 100_000}, RemoteCorrupt, "too early", id="ends in the middle"),
+    pytest.param({"cut_after": 100_000}, RemoteCut, "too early", id="ends in the middle"),
     pytest.param({"reset_after": 0}, RemoteUnreachable, "broke", id="resets at once"),
     pytest.param({"reset_after": 100_000}, RemoteUnreachable, "broke", id="resets in the middle"),
 ]
@@ -211,7 +212,7 @@ WRONG = [
     ),
     pytest.param(
         head("206 Partial Content", "Content-Range: bytes 10-14/100", WHOLE) + b"byt",
-        RemoteCorrupt,
+        RemoteCut,
         id="too few bytes",
     ),
     pytest.param(

@@ -10,6 +10,7 @@ import pytest
 from store.errors import (
     RangeRefused,
     RemoteCorrupt,
+    RemoteCut,
     RemoteDenied,
     RemoteError,
     RemoteMissing,
@@ -80,7 +81,7 @@ ANSWERS: list[tuple[str, Script, type[RemoteError]]] = [
     ("reset", reset, RemoteUnreachable),
     ("end", lambda connection: None, RemoteUnreachable),
     ("no http", say_raw("hello, who is there?\r\n\r\n"), RemoteUnreachable),
-    ("truncated", object_of(100, b"x" * 10), RemoteCorrupt),
+    ("truncated", object_of(100, b"x" * 10), RemoteCut),
     ("no length", say_raw(f"HTTP/1.1 200 OK\r\n{OBJECT_HEADERS}\r\n", b"x" * 100), RemoteCorrupt),
 ]
 
