@@ -21,6 +21,9 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 LONGEST_DENIED_PAUSE: Final = 5.0
 """A denial costs nobody much, and whoever gives us the right credentials wants to see that they are."""
+DENIED_SECONDS: Final = 10.0
+"""After an answer. Until then a denial is about an object: who may not list a bucket is denied what is not in
+it."""
 LONGEST_RETRY_AFTER: Final = 300.0
 """A remote that wants to be left alone for longer is asked again all the same."""
 PROBE_SECONDS: Final = 60.0
@@ -49,6 +52,7 @@ class Health:
         self._trouble: RemoteError | None = None
         self._is_open = False
         self._closed_until = 0.0
+        self._answered_at = -DENIED_SECONDS
         self._pause = FIRST_PAUSE
         self._probe_since: float | None = None
         self._samples = 0
@@ -87,11 +91,8 @@ class Health:
 
     def succeed(self, seconds: float | None = None) -> None:
         """A call was answered; after `seconds`, where they tell something of others."""
-        self._failures = 0
-        self._trouble = None
-        self._is_open = False
-        self._probe_since = None
-        self._pause = FIRST_PAUSE
+        self.reset()
+        self._answered_at = self._clock()
         if seconds is not None:
             self._learn(seconds)
 
@@ -112,6 +113,8 @@ class Health:
             return
         if self._is_open and not was_probing and wanted <= 0:
             return  # it began before the circuit opened
+        if isinstance(error, RemoteDenied) and self._clock() - self._answered_at < DENIED_SECONDS:
+            return
         pause = wanted if wanted > 0 else self._pause
         if wanted <= 0:
             longest = LONGEST_DENIED_PAUSE if isinstance(error, RemoteDenied) else LONGEST_PAUSE
@@ -123,7 +126,11 @@ class Health:
 
     def reset(self) -> None:
         """Forget failures: the remote was opened anew."""
-        self.succeed()
+        self._failures = 0
+        self._trouble = None
+        self._is_open = False
+        self._probe_since = None
+        self._pause = FIRST_PAUSE
 
     @property
     def hedge_after(self) -> float:

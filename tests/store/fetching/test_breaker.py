@@ -22,13 +22,15 @@ def fail(health: Health, times: int = 1) -> None:
 
 
 def test_failures_in_a_row_open_the_circuit_and_an_answer_in_between_does_not_let_them() -> None:
-    health = Health(Clock())
+    clock = Clock()
+    health = Health(clock)
     fail(health, breaker.FAILURES - 1)
     health.begin()
     health.succeed(0.01)
     fail(health, breaker.FAILURES - 1)
     assert health.state() == CLOSED
     assert health.may_ask()
+    clock.now += breaker.DENIED_SECONDS
     health.begin()
     health.fail(RemoteDenied("no such key"))
     assert health.state() == OPEN
@@ -43,6 +45,28 @@ def test_what_is_wrong_with_an_object_is_no_failure_of_the_remote() -> None:
             health.begin()
             health.fail(error)
     assert health.state() == CLOSED
+
+
+def test_denials_close_to_an_answer_are_about_objects() -> None:
+    clock = Clock()
+    health = Health(clock)
+    health.begin()
+    health.succeed(0.01)
+    for _ in range(10 * breaker.FAILURES):
+        health.begin()
+        health.fail(RemoteDenied("no such key"))
+    assert health.state() == CLOSED
+    assert isinstance(health.trouble(), RemoteDenied)
+    clock.now += breaker.DENIED_SECONDS
+    health.begin()
+    health.fail(RemoteDenied("the token has expired"))
+    assert health.state() == OPEN
+    clock.now += health.pause()
+    health.reset()  # that it was opened anew is no answer
+    for _ in range(breaker.FAILURES):
+        health.begin()
+        health.fail(RemoteDenied("nor has it another one"))
+    assert health.state() == OPEN
 
 
 def test_pauses_double_and_are_bounded_and_one_call_probes() -> None:
