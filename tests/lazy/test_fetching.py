@@ -231,6 +231,23 @@ def test_a_dead_remote_is_soon_not_asked_any_more(mounter: Mounter, served: Serv
     assert served.cached() == set(FILES)
 
 
+def test_a_remote_that_becomes_slow_is_joined_by_the_next(mounter: Mounter, served: Served) -> None:
+    """It says nothing for as long as the test lasts, which is longer than any reader may wait."""
+    with Proxy(("127.0.0.1", served.port)) as slow:
+        mount = served.mount(mounter, remotes=(slow.url, served.url))
+        *usual, last = list(FILES)[:11]
+        for path in usual:
+            assert (mount.path / path).read_bytes() == FILES[path]
+        slow.fail(stall_after=0)
+        for path in (last, "large.bin"):
+            assert (mount.path / path).read_bytes() == FILES[path]
+        slow.wait(lambda counts: counts.stalled > 0)
+        told = (mount.path / ".fusefs/metrics").read_text()
+        assert re.search(rf'fusefs_remote_hedges_total{{remote="{slow.url}"}} [1-9]', told), told
+        assert mount.status()["errors"] == 0
+        mount.umount()
+
+
 @pytest.mark.modes("fuse")
 def test_a_remote_that_comes_back_is_waited_for(mounter: Mounter, served: Served) -> None:
     path, data = next(iter(FILES.items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,11 +111,15 @@ def test_the_status_tells_how_remotes_are_doing(
         assert remotes[closed.url]["objects"] == remotes[closed.url]["bytes"] == 0
         well = {"state": "ok", "reason": "", "objects": 1, "bytes": len(FILES["gone"])}
         assert remotes[server.url] == {"name": server.url, **well}
+        Cache(server.root).remove(md5(FILES["below/large"]))
+        assert failure(mount.path / "below/large") == errno.EACCES
         said = mounter.run("status", mount.path).stdout
         assert f"{closed.url}: denied" in said and f"{server.url}: ok, 1 objects, 9 B" in said
         assert "large objects verified when they are whole" in said
         log = mount.umount()
     assert "secret" not in log + said
+    each = f"{closed.url}: .* does not let us read .*; {server.url}: .* has no "
+    assert re.search(f"ERROR .*'below/large': object {md5(FILES['below/large'])} .*{each}", log), log
 
 
 def test_one_that_rests_is_said_to(mounter: Mounter, cache: Cache, server: Nginx) -> None:

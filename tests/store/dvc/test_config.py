@@ -7,6 +7,8 @@ import pytest
 from store.dvc.config import Config, Level, load_config
 from store.errors import ConfigInvalid
 
+_NAMED = {"SYSTEM": "system", "GLOBAL": "user"}
+
 
 def _load(tmp_path: Path, **texts: str) -> Config:
     """The configuration with these texts as system, global_, repo and local."""
@@ -34,6 +36,26 @@ def test_nothing_is_set_by_default(tmp_path: Path) -> None:
     assert config.cache_dir is None
     assert config.cache_types == ("reflink", "copy")
     assert (config.cache_shared_group, config.hardlink_lock, config.no_scm) == (False, False, False)
+
+
+def test_the_environment_may_name_the_directories(tmp_path: Path) -> None:
+    """They hold `config` themselves, and what XDG's variables name does not count beside them."""
+    for name, text in {
+        "system": "[core]\na = s\nb = s\n",
+        "user": "[core]\nb = u\n",
+        "xdg/dvc": "[core]\na = no\nc = no\n",
+    }.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config").write_text(text)
+    named = {f"DVC_{level}_CONFIG_DIR": str(tmp_path / name) for level, name in _NAMED.items()}
+    xdg = dict.fromkeys(("XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"), str(tmp_path / "xdg"))
+    config = load_config(None, {"HOME": str(tmp_path), **xdg, **named})
+    found = {option: config.get("core", option) for option in "abc"}
+    assert {option: setting and (setting.value, setting.level) for option, setting in found.items()} == {
+        "a": ("s", Level.SYSTEM),
+        "b": ("u", Level.GLOBAL),
+        "c": None,
+    }
 
 
 def test_stronger_files_win_option_by_option(tmp_path: Path) -> None:
