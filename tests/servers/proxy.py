@@ -238,10 +238,17 @@ class _Flow:
             self._held_bytes -= len(data)
             self._pass(data)
         if self._ended and not self._held and self.sink is not None and not self.sink.is_closing():
-            self.sink.write_eof()
-            self.done = True
-            self._pair.close_if_done()
+            self._say_end(self.sink)
         self._press_back()
+
+    def _say_end(self, sink: asyncio.Transport) -> None:
+        try:
+            sink.write_eof()
+        except OSError:  # the other side has broken the connection, which is told later
+            self._pair.reset()
+            return
+        self.done = True
+        self._pair.close_if_done()
 
     def _pass(self, data: bytes) -> None:
         proxy = self._pair.proxy
