@@ -165,14 +165,17 @@ class Budget:
             self._promised = max(0, self._promised - size)
             self._earlier = max(0, self._earlier - size)
             self._since += size
-        self.freed(-size)
+            self._kept += size
+            if self._free >= 0:
+                self._free = max(0, self._free - size)
 
-    def freed(self, size: int) -> None:
-        """So many bytes on the disk have gone since."""
+    def freed(self, size: int, free: int) -> None:
+        """So many bytes have been deleted since, and so many are free on the disk now, -1 where nobody can
+        tell. What somebody still holds is no room yet."""
         with self._mutex:
             self._kept = max(0, self._kept - size)
             if self._free >= 0:
-                self._free = max(0, self._free + size)
+                self._free = max(self._free, min(self._free + size, free))
 
     def may_keep(self, size: int) -> bool:
         """May so many bytes more be kept, of an object or of a part? If not, they are to be served and

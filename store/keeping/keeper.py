@@ -11,7 +11,7 @@ wait for nothing and are for any thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from store.keeping.cache_locks import SWEEPING, sole
 from store.keeping.confirmation import AT_ONCE, ask_size
 from store.keeping.kinds import kinds_of_cache, kinds_of_user
 from store.keeping.records import Fetched
-from store.keeping.sweep import Sweep
+from store.keeping.sweep import Sweep, Thing, free_bytes
 from store.ledger import Ledger
 from store.oid import Oid
 from store.threads import Threads
@@ -132,6 +132,11 @@ class Keeper:
         self.is_measured.set()
         self._measure_at = trio.current_time() + MEASURE_SECONDS
 
+    def _drop(self, batch: Sequence[Thing], confirmed: Collection[Oid]) -> int:
+        """In a thread: delete a batch; what is free then."""
+        self._sweep.drop(batch, confirmed)
+        return free_bytes(self.ledger.cache)
+
     async def _tidy(self, goal: Limits) -> None:
         """Sweep, unless another process does."""
         with ExitStack() as stack:
@@ -142,8 +147,8 @@ class Keeper:
                     wanted = [thing for thing in batch if isinstance(thing, Fetched)]
                     confirmed = await confirm(wanted, self._find)
                     freed = self._sweep.outcome.freed
-                    await self._threads.on_disk(self._sweep.drop, batch, confirmed)
-                    self.budget.freed(self._sweep.outcome.freed - freed)
+                    free = await self._threads.on_disk(self._drop, batch, confirmed)
+                    self.budget.freed(self._sweep.outcome.freed - freed, free)
                 if self._sweep.outcome.objects and self.after_sweep is not None:
                     await self.after_sweep()
         now = trio.current_time()

@@ -108,9 +108,23 @@ def test_a_sweep_makes_room_again() -> None:
     budget = Budget(Limits(10 * BLOCK))
     budget.measured(10 * BLOCK, -1)
     assert not budget.may_keep(1)
-    budget.freed(BLOCK)
+    budget.freed(BLOCK, -1)
     assert budget.may_keep(BLOCK)
     assert budget.goal.size < 10 * BLOCK
+
+
+def test_what_was_deleted_is_room_when_the_disk_says_so() -> None:
+    """Readers may have it open, and the kernel may remember it. Others bring and delete things, too."""
+    budget = Budget(Limits(free=10 * BLOCK))
+    budget.measured(100 * BLOCK, 10 * BLOCK)
+    budget.freed(5 * BLOCK, 10 * BLOCK)
+    assert not budget.may_keep(1)
+    budget.freed(5 * BLOCK, 13 * BLOCK)
+    assert budget.may_keep(3 * BLOCK)
+    assert not budget.may_keep(1)
+    budget.freed(BLOCK, 50 * BLOCK)
+    assert budget.may_keep(BLOCK)
+    assert not budget.may_keep(1)
 
 
 def test_what_does_not_come_is_forgotten_in_the_end() -> None:
