@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from fusefs import mountinfo
-from store.dvc.project import default_cache_dir
+from store.dvc.project import default_cache_dir, find_project
 from store.errors import StoreError
 from store.openat2 import HAS_CACHED, HAS_OPENAT2
 
@@ -223,13 +223,21 @@ def _check_allow_other() -> Finding:
     return State.NO, "only root may let other users into a mount", remedy
 
 
+def _cache_here() -> Path:
+    """The cache that a mount from here would use: that of the project around us, or the user's own."""
+    try:
+        return find_project(Path.cwd()).cache_dir
+    except (StoreError, OSError):  # which whoever mounts is told
+        return default_cache_dir(os.environ)
+
+
 def _check_native_layers() -> Finding:
     """Overlayfs with data-only layers that are given one by one (Linux 6.8; without root 6.16)."""
     probe = "overlay-root" if _is_root() else "overlay-user"
     worked, said = _probe(probe)
     if not worked:
         return State.NO, said, f"Linux {'6.8' if _is_root() else '6.16'} or newer with overlayfs"
-    cache = default_cache_dir(os.environ)
+    cache = _cache_here()
     fits, reason = _probe(probe, os.fspath(cache)) if cache.is_dir() else (True, "")
     if not fits:
         kind = mountinfo.kind_below(os.fspath(cache), mountinfo.read_mounts()) or "its file system"
@@ -272,8 +280,8 @@ def _check_decoders() -> Finding:
 
 
 def _check_reflinks() -> Finding:
-    """Try to clone a block on the file system that holds (or would hold) the default cache."""
-    cache = default_cache_dir(os.environ)
+    """Try to clone a block on the file system that holds (or would hold) the cache."""
+    cache = _cache_here()
     try:
         place = next(path for path in (cache, *cache.parents) if path.is_dir())
         with tempfile.TemporaryFile(dir=place) as source, tempfile.TemporaryFile(dir=place) as copy:

@@ -104,15 +104,20 @@ cd "$1"
 mkdir -p lower/fusefs upper work stacked upper2 work2 twice
 mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work it stacked
 mount -t overlay -o lowerdir=stacked,upperdir=upper2,workdir=work2 it twice
-XDG_DATA_HOME=$PWD/twice "$PYTHON" -m fusefs.cli doctor --json
+mkdir -p twice/.dvc/cache
+case $2 in
+"the user's own") XDG_DATA_HOME=$PWD/twice "$PYTHON" -m fusefs.cli doctor --json ;;
+"a project's") cd twice; "$PYTHON" -m fusefs.cli doctor --json ;;
+esac
 """
 
 
-def test_the_doctor_looks_at_the_cache(automatic: Mounter) -> None:
-    said = in_own_namespace(TWICE, automatic.home, **automatic.environment, PYTHON=sys.executable)
+@pytest.mark.parametrize(("whose", "place"), [("the user's own", "fusefs"), ("a project's", ".dvc/cache")])
+def test_the_doctor_looks_at_the_cache(automatic: Mounter, whose: str, place: str) -> None:
+    said = in_own_namespace(TWICE, automatic.home, whose, **automatic.environment, PYTHON=sys.executable)
     (row,) = [check for check in json.loads(said)["checks"] if check["name"] == "native layers"]
     assert (row["state"], row["detail"].partition(", but not with ")[0]) == ("limited", "as root")
-    assert "/twice/fusefs, on overlay: " in row["detail"]
+    assert f"/twice/{place}, on overlay: " in row["detail"]
 
 
 def test_a_cache_on_fuse(automatic: Mounter, cache: Cache) -> None:
