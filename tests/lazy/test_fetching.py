@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from store.fetching.download import IN_MEMORY
-from tests.conftest import kill_for_good
+from tests.conftest import OTHER_MODE, kill_for_good
 from tests.lazy.conftest import Pushed
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter
@@ -112,7 +112,7 @@ def test_64_readers_of_one_missing_file_cause_one_request(mounter: Mounter, serv
     assert served.incoming() == []
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_two_daemons_that_share_a_cache_fetch_each_object_once(mounter: Mounter, served: Served) -> None:
     mounts = [served.mount(mounter) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
@@ -124,7 +124,7 @@ def test_two_daemons_that_share_a_cache_fetch_each_object_once(mounter: Mounter,
     assert served.incoming() == []
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_a_second_mount_asks_for_nothing(mounter: Mounter, served: Served) -> None:
     mount = served.mount(mounter)
     read_all(mount)
@@ -163,7 +163,7 @@ def test_a_daemon_killed_in_the_middle_leaves_nothing_that_is_believed(
     assert served.incoming() == []
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_costs_nobody_a_file(mounter: Mounter, served: Served, tmp_path: Path) -> None:
     small = tmp_path / "small"
@@ -204,7 +204,7 @@ def test_a_file_that_the_remote_lost_is_an_error_and_the_others_are_not(
     assert re.search(rf"ERROR .*{lost}.*{md5(data)} is in none of the remotes", log)
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_wrong_bytes_from_one_remote_come_right_from_another(
     mounter: Mounter, served: Served, tmp_path: Path
 ) -> None:
@@ -220,7 +220,7 @@ def test_wrong_bytes_from_one_remote_come_right_from_another(
     assert 0 < len(list((served.cache.root / "fusefs" / "quarantine").iterdir())) <= 8
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_a_dead_remote_is_soon_not_asked_any_more(mounter: Mounter, served: Served) -> None:
     with Proxy(("127.0.0.1", served.port), Faults(reset_after=0)) as dead:
         mount = served.mount(mounter, remotes=(dead.url, served.url))
@@ -248,7 +248,7 @@ def test_a_remote_that_becomes_slow_is_joined_by_the_next(mounter: Mounter, serv
         mount.umount()
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_a_remote_that_comes_back_is_waited_for(mounter: Mounter, served: Served) -> None:
     path, data = next(iter(FILES.items()))
     with Proxy(("127.0.0.1", served.port), Faults(reset_after=0)) as proxy:
@@ -261,7 +261,7 @@ def test_a_remote_that_comes_back_is_waited_for(mounter: Mounter, served: Served
         mount.umount()
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_offline_is_said_and_what_is_here_works(mounter: Mounter, served: Served) -> None:
     here, gone = list(FILES)[:2]
     served.cache.put(FILES[here])
@@ -272,7 +272,7 @@ def test_offline_is_said_and_what_is_here_works(mounter: Mounter, served: Served
     assert served.gets() == {}
 
 
-@pytest.mark.modes("fuse")
+@pytest.mark.modes(OTHER_MODE)
 def test_credentials_that_are_put_right_are_taken_without_a_new_mount(
     mounter: Mounter, pushed: Pushed, tmp_path: Path
 ) -> None:

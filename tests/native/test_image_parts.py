@@ -18,6 +18,7 @@ from store.erofs.shelf import open_image
 from store.tree import Tree
 from store.tree_compiler import Leaf, compile_tree, leaf_flags, write_tree
 from tests.mount.datasets import Cache, md5
+from tests.store.erofs.test_image import check
 
 FILES = {b"a": b"first", b"sub/b": b"second"}
 
@@ -42,9 +43,12 @@ def make_image(directory: Path, cache: Cache, *, longer: int = 0) -> dict[str, s
         os.write(descriptor, sizes.tobytes())
         look = asdict(Look(os.geteuid(), os.getegid()))
         question = {"tree": str(path), "oid": "", "look": look, "caches": [str(cache.root)]}
-        return answer({**question, "sizes": descriptor})
+        said = answer({**question, "sizes": descriptor})
     finally:
         os.close(descriptor)
+    if "image" in said:
+        check(Path(said["image"]))
+    return said
 
 
 @pytest.mark.root

@@ -262,6 +262,7 @@ shift
 "$@" mount --mode native --cache "$HOME/objects" "$OID" "$HOME/mnt"
 grep "$HOME/mnt " /proc/self/mountinfo | grep -o lowerdir+ | wc -l
 cat "$HOME/mnt/many/0000"
+fsck.erofs "$XDG_CACHE_HOME"/fusefs/trees/*.erofs >&2
 "$@" umount "$HOME/mnt"
 """
 """In a mount namespace of its own: what the user's directory of images is to lie on, and the command."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from fusefs import mountinfo
+from fusefs.fuse_control import connection_directory
+from fusefs.kernel_mount import MAX_BACKGROUND
 from tests.conftest import Fusefs, SmallDataset
+from tests.mount.datasets import Cache, filler, md5
+from tests.patience import until
 from tests.process.conftest import LEAVE_OTHERS, NOBODY, User, list_daemons, status_of
+from tests.supervisor.conftest import SECONDS, Remote
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -62,6 +70,71 @@ def test_a_users_mount_outlives_its_daemon(user: User) -> None:
     assert list_daemons(user.mountpoint) != [pid]
     done = user("umount", user.mountpoint)
     assert (done.returncode, done.stderr, list_daemons(user.mountpoint)) == (0, "", [])
+
+
+MISSING = {f"one directory/{number}": filler(5000, number) for number in range(64)}
+READ_ALL = """
+import pathlib, sys, threading
+def read(path):
+    with open(f"{sys.argv[1]}/{path}", "rb") as file:
+        pathlib.Path(sys.argv[2], path.rpartition("/")[2]).write_bytes(file.read())
+readers = [threading.Thread(target=read, args=(path,)) for path in sys.argv[3:]]
+for reader in readers:
+    reader.start()
+for reader in readers:
+    reader.join()
+"""
+
+
+@pytest.fixture
+def closed(user: User) -> Iterator[Remote]:
+    """A remote that has what is missing, and does not answer yet."""
+    root = user.mountpoint.with_name("remote")
+    root.mkdir()
+    with Remote(root) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.open.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_users_readers_are_answered_at_a_time_and_by_the_next_daemon(user: User, closed: Remote) -> None:
+    """As many of one directory as there are; what the daemon that was killed had taken, too."""
+    far, cache = Cache(closed.root), Cache(user.dataset.cache)
+    oid = cache.put_dataset(MISSING, sizes=True)
+    for data in MISSING.values():
+        far.put(data)
+        cache.remove(md5(data))
+    where = ["--cache", cache.root, "--remote", closed.url, "--no-prefetch"]
+    for path in cache.root.rglob("*"):
+        os.lchown(path, NOBODY, NOBODY)
+    done = user("mount", *where, oid, user.mountpoint)
+    assert done.returncode == 0, done.stderr
+    device = mountinfo.mount_at(str(user.mountpoint), mountinfo.read_mounts())
+    assert device is not None
+    with connection_directory(device.device.partition(":")[2]) as directory:
+        settings = os.open("max_background", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        with open(settings) as file:
+            assert int(file.read()) == MAX_BACKGROUND
+    copies = Path(user.fusefs.environment["TMPDIR"], "copies")
+    copies.mkdir()
+    os.chown(copies, NOBODY, NOBODY)
+    python = user.fusefs.command()[0]
+    words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, "-c", READ_ALL]
+    with subprocess.Popen([*words, user.mountpoint, copies, *MISSING]) as readers:
+        until(
+            lambda: len(set(closed.asked)) == len(MISSING), lambda: f"{len(set(closed.asked))} are asked for"
+        )
+        (pid,) = list_daemons(user.mountpoint)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: list_daemons(user.mountpoint) not in ([], [pid]))
+        closed.open.set()
+        assert readers.wait(SECONDS) == 0
+    assert {path: (copies / path.rpartition("/")[2]).read_bytes() for path in MISSING} == MISSING
+    assert user("umount", user.mountpoint).returncode == 0
+    assert list_daemons(user.mountpoint) == []
 
 
 def test_a_user_clears_a_dead_mount(user: User) -> None:

@@ -130,7 +130,6 @@ def test_without_its_supervisor_a_daemon_goes_on(mounter: Mounter, mount: Mount)
     mount.await_end()
 
 
-@pytest.mark.modes("fuse")
 def test_a_mount_that_is_let_go_of_while_nobody_serves_it_ends(mounter: Mounter, mount: Mount) -> None:
     """Unmounted before the next daemon has come so far."""
     status = mount.status()

@@ -153,6 +153,7 @@ def test_directories_of_many_blocks(tmp_path: Path, files: int, longest: int) ->
 def test_bytes_are_not_read_from_an_image(tmp_path: Path) -> None:
     """An overlay has them from elsewhere; without one there is an error, and no zeros."""
     write_image(describe(tmp_path, [leaf(b"f", 1)]), tmp_path / "image")
+    check(tmp_path / "image")
     with mounted(tmp_path / "image") as root, pytest.raises(OSError, match="Input/output"):
         (root / "f").read_bytes()
 
@@ -161,6 +162,7 @@ def test_equal_trees_have_equal_images(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_image(describe(tmp_path / name, [leaf(b"x/y", 1), leaf(b"z", 2)]), tmp_path / name / "image")
+        check(tmp_path / name / "image")
     assert (tmp_path / "a/image").read_bytes() == (tmp_path / "b/image").read_bytes()
     assert stat.S_IMODE((tmp_path / "a/image").stat().st_mode) == 0o600
 
@@ -169,6 +171,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     image = tmp_path / "image"
     write_image(describe(tmp_path, [leaf(b"x/y", 1), leaf(b"z", 2)]), image)
     os.close(open_image(image))
+    check(image)
     whole = image.read_bytes()
     for place in (0, 1024, 4096, len(whole) // 2, len(whole) - 600, len(whole) - 512, len(whole) - 1):
         image.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])

@@ -93,6 +93,7 @@ def test_only_ones_own_image_is_opened(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "none")
     write_image(describe(tmp_path, [leaf(b"a", 1)]), tmp_path / "image")
+    check(tmp_path / "image")
     (tmp_path / "link").symlink_to(tmp_path / "image")
     with pytest.raises(OSError, match="symbolic links"):
         open_image(tmp_path / "link")
