@@ -81,15 +81,17 @@ class ContentStore:
         known: int = UNKNOWN,
         source: Source | None = None,
         remotes: RemoteSet | None = None,
+        *,
+        keep: bool = True,
     ) -> OpenObject:
         """Open an object of `known` length; what is missing is brought by `source` or
-        fetched from `remotes`.
+        fetched from `remotes`, and with `keep` comes into the cache.
 
         Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`, `RemoteError`, `Offline`.
         """
         opened: OpenObject
         if remotes and self._flights is not None and oid.algorithm in DVC_ALGORITHMS:
-            opened = await self._open_or_fetch(oid, known, remotes, self._flights)
+            opened = await self._open_or_fetch(oid, known, remotes, self._flights, keep=keep)
         else:
             opened = await self._open_or_bring(oid, known, source)
         if known not in (UNKNOWN, opened.size):
@@ -119,7 +121,9 @@ class ContentStore:
             opened = await self._open(oid, home)
         return opened
 
-    async def _open_or_fetch(self, oid: Oid, known: int, remotes: RemoteSet, flights: Flights) -> OpenObject:
+    async def _open_or_fetch(
+        self, oid: Oid, known: int, remotes: RemoteSet, flights: Flights, *, keep: bool
+    ) -> OpenObject:
         try:
             descriptor, size = self._cache.try_open(oid)
         except (BlockingIOError, ObjectMissing, ObjectCorrupt, CacheUnusable):
@@ -141,7 +145,7 @@ class ContentStore:
             found = Large(known)
         else:
             try:
-                found = await flights.fetch(oid, known, remotes)
+                found = await flights.fetch(oid, known, remotes, keep=keep)
             except StoreError:
                 self.counters.misses += 1
                 raise

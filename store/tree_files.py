@@ -146,8 +146,15 @@ class TreeFiles:
 
     async def bring(self, row: int, largest: int | None = None) -> Brought | None:
         """Bring a file's object into the cache ahead of its readers, as `ContentStore.bring` does."""
+        oid = self.tree.oid(row)
         try:
-            brought = await self._store.bring(self.tree.oid(row), self.sizes[row], self._remotes, largest)
+            try:
+                brought = await self._store.bring(oid, self.sizes[row], self._remotes, largest)
+            except StoreError as error:
+                if not await self._is_in_doubt(row, oid, error):
+                    raise
+                self._store.close(await self._settle(row, oid))
+                brought = await self._store.bring(oid, self.sizes[row], self._remotes, largest)
         except StoreError as error:
             raise self._explain(row, error) from None
         if brought is not None:
@@ -178,7 +185,8 @@ class TreeFiles:
 
     async def _settle(self, row: int, oid: Oid) -> OpenObject:
         """Open an object that has not the length which a file or a remote told, if it has its hash."""
-        opened = await self._store.open(oid, UNKNOWN, self._source, self._remotes)
+        # In native mode the kernel would find it in the cache while it still has the wrong size.
+        opened = await self._store.open(oid, UNKNOWN, self._source, self._remotes, keep=False)
         try:
             if not isinstance(opened, OpenFile | OpenBytes) or not await self._finder.check(opened):
                 raise ObjectCorrupt(

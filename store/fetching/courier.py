@@ -205,6 +205,7 @@ class Courier:
         if not isinstance(value, Fetched) or value.errand == NO_ERRAND:
             return
         if self.holds(value):
+            self._downloader.take_back(value)
             self._to_forget.append(value.errand)
             if len(self._to_forget) >= _SENT_TOGETHER or value.path is not None:
                 self._send_forgotten()
@@ -316,7 +317,7 @@ class Courier:
     def _receive(self, errand: Errand[Any], report: Report, payload: memoryview, descriptor: int) -> Fetched:
         oid, remote = errand.wanted.oid, errand.remote
         if report.kind == messages.DATA:
-            is_held = errand.wanted.keep
+            is_held = errand.wanted.keeps(report.size)
             errand.reserved -= report.size
             fetched = Fetched.in_memory(oid, bytes(payload), remote, self._spare, keep=is_held)
         else:
@@ -341,6 +342,7 @@ class Courier:
         errands, self._errands = self._errands, {}
         for errand in errands.values():
             self._finish(errand)
+            self._downloader.hide(errand.wanted.oid)  # of which nobody has told us
             errand.end(None, CallLost())
         batches, self._batches = self._batches, {}
         for batch in batches.values():

@@ -199,7 +199,7 @@ class CourierProcess:
                 os.close(descriptor)
             return
         in_memory = min(order.in_memory, self._data_bytes)
-        wanted = Wanted(oid, order.limit, order.keep, order.until, in_memory)
+        wanted = Wanted(oid, order.limit, order.keep, order.until, in_memory, order.known)
         try:
             result = self._downloader.download(self._remotes.get(order), wanted)
         except Exception as error:

@@ -64,9 +64,14 @@ class Wanted(NamedTuple):
     in_memory: int = IN_MEMORY
     """If it has no more bytes, it comes into memory, where that has room."""
     known: int = UNKNOWN
-    """Its length."""
+    """Its length, as it was told."""
     look: bool = False
     """Is it to be looked for in the caches first? The courier does that."""
+
+    def keeps(self, size: int) -> bool:
+        """Is it to come into the cache if it has so many bytes? Not with other ones than were told: the
+        kernel would pad it, or cut it short, for whoever reads it there."""
+        return self.keep and self.known in (UNKNOWN, size)
 
 
 class Fetched:
@@ -200,7 +205,7 @@ class Downloader:
                 if self._fresh is not None and fetched.keep and fetched.data is not None:
                     self._fresh.show(fetched.oid, fetched.data)
             else:
-                sink = self._sink(length, keep=wanted.keep)
+                sink = self._sink(length, keep=wanted.keep if length == UNKNOWN else wanted.keeps(length))
                 try:
                     fetched = self._receive(remote, wanted, body, sink)
                 except BaseException:
@@ -242,8 +247,13 @@ class Downloader:
 
     def take_back(self, fetched: Fetched) -> None:
         """Show no more what is in the cache now, or never will be."""
-        if self._fresh is not None and fetched.data is not None:
-            self._fresh.take_back(fetched.oid)
+        if fetched.data is not None:
+            self.hide(fetched.oid)
+
+    def hide(self, oid: Oid) -> None:
+        """Show an object no more, whoever showed it."""
+        if self._fresh is not None:
+            self._fresh.take_back(oid)
 
     def rescue(self, fetched: Fetched) -> None:
         """The disk did not take the file of `fetched`: put its readers on a copy, if it is still right.
@@ -277,7 +287,7 @@ class Downloader:
         except BaseException:
             self.spare.give_back(length)
             raise
-        keep = wanted.keep and self._may_keep(length)
+        keep = wanted.keeps(length) and self._may_keep(length)
         fetched = Fetched.in_memory(wanted.oid, data, remote, self.spare, keep=keep)
         if self._verify and not bytes_match(data, wanted.oid):
             self._quarantine(fetched)
@@ -305,6 +315,8 @@ class Downloader:
             if sink.path is not None:
                 self._arrivals.put_aside(oid, sink.path)
             raise _other_hash(remote, oid)
+        if sink.path is not None and not wanted.keeps(size):
+            sink.leave_the_cache()
         return sink.finish(oid, size, remote)
 
     def _sink(self, size: int, *, keep: bool) -> _Sink:

@@ -64,6 +64,8 @@ class Flight:
     limit: int
     """A longer object is not fetched whole."""
     hold: Hold
+    keep: bool = True
+    """Is it to come into the cache, where that has room?"""
     landed: trio.Event = field(default_factory=trio.Event)
     result: Fetched | Large | None = None
     error: StoreError | None = None

@@ -85,12 +85,13 @@ class Flights:
         await self._publisher.await_published(oid)
 
     async def fetch(
-        self, oid: Oid, known: int, remotes: RemoteSet, *, limit: int = WHOLE_LIMIT
+        self, oid: Oid, known: int, remotes: RemoteSet, *, limit: int = WHOLE_LIMIT, keep: bool = True
     ) -> Fetched | Large:
         """The object, out of the caches or, whole and verified, from one of the remotes.
 
         `Large`, where it is not cached and has more than `limit` bytes. `known` is its length or `UNKNOWN`;
-        a cached file of another length does not count. Raises `ObjectMissing`, `Offline`, `RemoteError`,
+        a cached file of another length does not count, and what comes with another one, or without `keep`,
+        is not kept. Raises `ObjectMissing`, `Offline`, `RemoteError`,
         `CacheUnusable`, `StoreTimeout`: to every waiter alike, and not to who comes later.
         """
         pending = self._publisher.find(oid)
@@ -98,7 +99,7 @@ class Flights:
             return pending
         flight = self._flights.get(oid)
         if flight is None:
-            flight = self._flights[oid] = Flight(oid, known, remotes, limit, Hold(self._locks, oid))
+            flight = self._flights[oid] = Flight(oid, known, remotes, limit, Hold(self._locks, oid), keep)
             try:
                 if self._short_way is None or not self._short_way.take(flight):
                     self._give_task(flight)
@@ -148,13 +149,13 @@ class Flights:
         oid, known, remotes, limit = flight.oid, flight.known, flight.remotes, flight.limit
         hold = flight.hold
         seconds = WHOLE_SECONDS + (known / SLOWEST_RATE if known > WHOLE_LIMIT else 0.0)
-        keep = flight.attempt is not None or await self._publisher.has_room()
+        keep = flight.keep and (flight.attempt is not None or await self._publisher.has_room())
         patience = trio.current_time() + (LOCK_SECONDS if known <= WHOLE_LIMIT else seconds)
         poll = FIRST_POLL
         result: Fetched | Large | Busy = BUSY
         try:
             while isinstance(result, Busy):
-                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds, flight.in_memory)
+                wanted = Wanted(oid, limit, keep, time.monotonic() + seconds, flight.in_memory, known)
                 alone = trio.current_time() >= patience
                 bring = partial(self._bring, known=known, wanted=wanted, hold=hold, alone=alone)
                 courier = self._courier if limit <= WHOLE_LIMIT else None
@@ -229,7 +230,7 @@ class Flights:
             left = under_way.began + WHOLE_SECONDS - trio.current_time()
             return await remotes.run(wanted.oid, bring, begin=begin, deadline=left, under_way=under_way)
         if self._pace.is_local and flight.hold.take():
-            wanted = wanted._replace(known=flight.known, look=True)
+            wanted = wanted._replace(look=True)
         else:
             holds, found = await self._threads.on_disk(self._look_first, flight)
             if found is not None:

@@ -15,7 +15,7 @@ from store.layouts import object_path
 from store.oid import DVC_ALGORITHMS, Oid
 from store.ownership import OBJECT_MODE
 
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NAMELESS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 
 
 class Fresh:
@@ -39,20 +39,15 @@ class Fresh:
 
     def show(self, oid: Oid, data: bytes) -> None:
         """Have an object found, if there is room for it: whole, from one moment to the next."""
-        path = object_path(oid)
-        coming = f"{path}.coming"
         with contextlib.suppress(OSError):
-            file = os.open(coming, _NEW, OBJECT_MODE, dir_fd=self.descriptor)
+            # Without a name until it is whole: whoever is killed meanwhile leaves nothing behind.
+            file = os.open(".", _NAMELESS, OBJECT_MODE, dir_fd=self.descriptor)
             try:
-                is_whole = os.write(file, data) == len(data)
-            except OSError:
-                is_whole = False
+                if os.write(file, data) == len(data):
+                    source = f"/proc/self/fd/{file}"
+                    os.link(source, object_path(oid), dst_dir_fd=self.descriptor, follow_symlinks=True)
             finally:
                 os.close(file)
-            if is_whole:
-                os.rename(coming, path, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-            else:
-                os.unlink(coming, dir_fd=self.descriptor)
 
     def take_back(self, oid: Oid) -> None:
         """Show an object no more. Who has it open goes on reading it, and the kernel may hold it for longer

@@ -62,7 +62,7 @@ class ShortWay:
             return False
         until = time.monotonic() + WHOLE_SECONDS
         wanted = Wanted(
-            flight.oid, flight.limit, True, until, flight.in_memory, known=flight.known, look=True
+            flight.oid, flight.limit, flight.keep, until, flight.in_memory, known=flight.known, look=True
         )
 
         def start(remote: Remote, ended: Callable[[Job[Answer]], object]) -> Job[Answer] | None:

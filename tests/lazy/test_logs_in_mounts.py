@@ -107,10 +107,10 @@ def test_who_has_it_is_asked_first(pushed: Pushed, mounter: Mounter, server: Ser
     assert objects and all(path.startswith("/far/") for path in objects)
 
 
-def test_a_log_that_lies_costs_a_request(
-    pushed: Pushed, mounter: Mounter, server: Server, cache: Path
-) -> None:
-    """It says that the wrong remote has everything, and that all is longer, or shorter, than it is."""
+@pytest.fixture
+def lying(server: Server, cache: Path) -> tuple[str, ...]:
+    """Options for remotes one of which has logs that say that it has everything, which is not so, and that
+    all is longer, or shorter, than it is."""
     records = []
     for number, data in enumerate(FILES.values()):
         digest = md5(data)
@@ -123,7 +123,18 @@ def test_a_log_that_lies_costs_a_request(
     name = LogName("end", "1" * 32, "2" * 16, "3" * 32)
     copies.add(empty, str(name), write_log(Log(name, (), records)))
     assert copies.compile(empty) is not None
-    mount = mounter.mount(pushed.oid, "--cache", cache, "--remote", server.far, "--remote", server.empty)
+    return ("--cache", str(cache), "--remote", server.far, "--remote", server.empty)
+
+
+def test_a_log_that_lies_costs_a_request(pushed: Pushed, mounter: Mounter, lying: tuple[str, ...]) -> None:
+    mount = mounter.mount(pushed.oid, *lying)
     assert {path: (mount.path / path).read_bytes() for path in FILES} == FILES
     assert sizes(mount) == RIGHT
     mount.umount()
+
+
+def test_who_fetches_is_told_no_lies_either(pushed: Pushed, mounter: Mounter, lying: tuple[str, ...]) -> None:
+    done = mounter.run("fetch", pushed.oid, *lying)
+    assert (done.returncode, done.stderr) == (0, "")
+    for data in FILES.values():
+        assert pushed.object(pushed.cache, md5(data)).read_bytes() == data

@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from store.fetching.fresh import Fresh
 from store.layouts import object_path
 from store.oid import MD5_DOS2UNIX, Oid
 from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
-from tests.mount.mounts import Mounter
+from tests.mount.mounts import ROOT, Mounter
 from tests.patience import until
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
@@ -169,3 +170,29 @@ def test_what_has_no_room_is_not_shown_in_part(small: Fresh) -> None:
     assert small.used() < FULL
     small.show(other, bytes(40_000))
     assert read(small, other) == bytes(40_000)
+
+
+KILLED = """
+import os, signal, sys
+from store.fetching.fresh import Fresh
+from store.oid import Oid
+os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+Fresh(int(sys.argv[1])).show(Oid(sys.argv[2]), bytes(40_000))
+"""
+"""Dies when it has written everything, and nobody can find it yet."""
+
+
+@pytest.mark.root
+def test_who_is_killed_leaves_nothing_and_is_in_nobodys_way(small: Fresh) -> None:
+    before = small.used()
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(small.descriptor), OID.digest],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        pass_fds=[small.descriptor],
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert small.used() == before
+    small.show(OID, b"one")
+    assert read(small, OID) == b"one"

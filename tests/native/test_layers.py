@@ -18,7 +18,7 @@ import pytest
 from fusefs import mountinfo
 from fusefs.native.forgetting import IDLE_SECONDS
 from tests.conftest import kill_for_good
-from tests.mount.datasets import Cache, filler, md5, tree_of
+from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import Mounter
 from tests.patience import until
 
@@ -163,6 +163,27 @@ def test_an_object_of_another_length_is_never_read(mounter: Mounter, cache: Cach
     subprocess.run(["cp", mount / "sub" / "b", copied], check=True, timeout=SECONDS)
     assert copied.read_bytes() == FILES["sub/b"]
     until(lambda: cache.place(md5(FILES["sub/b"])).read_bytes() == FILES["sub/b"])
+
+
+@pytest.mark.modes("fuse", "native")
+@pytest.mark.parametrize("told", [29_999, 30_001, 400_000])
+def test_an_object_of_another_length_than_the_manifests_is_not_kept(
+    mounter: Mounter, cache: Cache, told: int
+) -> None:
+    """Though it has its hash: the kernel would find it, and cut it short or fill it up."""
+    remote = remote_with(mounter, FILES)
+    entries = entries_of(FILES, sizes=True)
+    next(entry for entry in entries if entry["relpath"] == "sub/b")["size"] = told
+    oid = cache.put_manifest(entries)
+    mount = mounter.mount(oid, "--cache", cache.root, "--remote", remote.root, "--no-prefetch")
+    path = mount.path / "sub" / "b"
+    assert path.stat().st_size == told
+    assert errno_of(path) == errno.EIO
+    assert (mount.path / "a").read_bytes() == FILES["a"]
+    until(cache.place(md5(FILES["a"])).exists)  # and all that came before it
+    assert errno_of(path) == errno.EIO
+    assert not cache.place(md5(FILES["sub/b"])).exists()
+    assert f"'sub/b': object {md5(FILES['sub/b'])}" in mount.umount()
 
 
 def test_a_cache_that_was_replaced_is_not_looked_for_in_circles(mounter: Mounter, cache: Cache) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from store.budget import Limits
 from store.engine import Engine, Settings, open_engine
 from store.errors import ObjectMissing, RemoteCorrupt
 from store.fetching import courier, courier_process
@@ -18,6 +19,7 @@ from store.fetching import courier_messages as messages
 from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large
 from store.fetching.flight import Flight
 from store.fetching.flights import Flights
+from store.fetching.fresh import Fresh
 from store.fetching.remote_set import RemoteSet
 from store.layouts import object_path
 from store.metrics import RemoteMetrics
@@ -31,6 +33,7 @@ from tests.store.fetching.scripted import oid_of, place_of, random_bytes
 
 SECONDS = 60
 MANY = 200
+UNLIMITED = Limits()
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["short way", "by tasks"])
@@ -51,12 +54,22 @@ def put(root: Path, data: bytes, *, instead: bytes | None = None) -> Oid:
 
 @contextlib.asynccontextmanager
 async def engine_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, threads: bool = False
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    threads: bool = False,
+    fresh: int = -1,
+    limits: Limits = UNLIMITED,
 ) -> AsyncIterator[Engine]:
     """With a courier that is ready, and without `threads` that could do its work."""
     monkeypatch.setattr(courier, "STARTS_AFTER", 0)
     settings = Settings(
-        caches=[tmp_path / "cache"], blobs=tmp_path / "blobs", own=tmp_path / "own", courier=True
+        caches=[tmp_path / "cache"],
+        blobs=tmp_path / "blobs",
+        own=tmp_path / "own",
+        courier=True,
+        fresh=fresh,
+        limits=limits,
     )
     with trio.fail_after(SECONDS):
         async with open_engine(settings, open_remote) as engine:
@@ -188,6 +201,59 @@ def test_it_writes_down_what_it_has_brought(tmp_path: Path, monkeypatch: pytest.
             await fetch(engine, oid)
             await engine.drain()
             assert engine.store.was_hashed(oid, 5)
+
+    trio.run(check)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Fresh]:
+    (tmp_path / "fresh").mkdir()
+    descriptor = os.open(tmp_path / "fresh", os.O_PATH | os.O_DIRECTORY)
+    made = Fresh(descriptor)
+    made.make_directories()
+    yield made
+    os.close(descriptor)
+
+
+def shown(tmp_path: Path) -> list[bytes]:
+    return [path.read_bytes() for path in (tmp_path / "fresh").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("off", [1, -1])
+@pytest.mark.parametrize("length", [20_000, messages.DATA_BYTES + 100])
+def test_what_has_another_length_than_is_known_is_neither_kept_nor_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Fresh, length: int, off: int
+) -> None:
+    """Its hash is right, so whoever knows better may have it; the kernel does not."""
+
+    async def check() -> None:
+        data = random_bytes(length)
+        oid = put(tmp_path / "far", data)
+        async with engine_of(tmp_path, monkeypatch, fresh=fresh.descriptor) as engine:
+            fetched = await fetch(engine, oid, length + off)
+            assert bytes_of(fetched) == data and isinstance(fetched, Fetched) and not fetched.keep
+            assert not shown(tmp_path)
+            await engine.drain()
+            assert not place_of(tmp_path / "cache", oid).exists()
+        assert not list((tmp_path / "cache" / "fusefs" / "incoming").iterdir())
+        async with engine_of(tmp_path, monkeypatch, fresh=fresh.descriptor) as engine:
+            assert bytes_of(await fetch(engine, oid, length)) == data
+        assert place_of(tmp_path / "cache", oid).read_bytes() == data
+        assert not shown(tmp_path)
+
+    trio.run(check)
+
+
+def test_what_there_is_no_room_for_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Fresh
+) -> None:
+    async def check() -> None:
+        data = random_bytes(20_000)
+        oid = put(tmp_path / "far", data)
+        async with engine_of(tmp_path, monkeypatch, fresh=fresh.descriptor, limits=Limits(1)) as engine:
+            fetched = await fetch(engine, oid)
+            assert bytes_of(fetched) == data
+            assert not shown(tmp_path)
 
     trio.run(check)
 
