@@ -112,6 +112,8 @@ class Engine:
         """Told when bytes of an object may have been served that were not its own."""
         self.on_large: Callable[[Oid], object] = lambda _: None
         """Told of every large object that has come into the cache whole."""
+        self.on_shown: Callable[[], object] = lambda: None
+        """Told when an object has come that is shown before it is on the disk."""
         self.after_sweep: Callable[[], Awaitable[None]] | None = None
         """As `Keeper.after_sweep`; set before anything is fetched."""
         self.window = Window(settings.limits, lambda: self.metrics.flights())
@@ -230,6 +232,7 @@ class Engine:
             self.metrics,
             pace=self.store.pace,
             courier=self._courier,
+            on_shown=lambda: self.on_shown(),
         )
         self.metrics.flights = flights.__len__
 

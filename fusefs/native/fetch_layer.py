@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -43,11 +44,14 @@ PATIENCE: Final = 1.5
 of a file of ours can be."""
 KEEPING_SECONDS: Final = 2.0
 """How long it may take to bring what was fetched to its place."""
-MOST_RETURNS: Final = 16
+RETURNS: Final = 2
 RETURN_SECONDS: Final = 2.0
-"""An object that so many look for here in so short a time, although it is in the cache, is not seen there by
-the kernel, whatever the reason: it is read through us. (Of every open that is sent back there are two.)"""
-MOST_REMEMBERED: Final = 1024
+"""The kernel asks twice before it repeats an open, which it does once: a third ESTALE is the reader's. So an
+object that is looked for more often in so short a time is read through us, although it is in a cache: it was
+gone from there for a moment, or came there from memory when the kernel had looked into the one and not yet
+into the other, or is not seen there by the kernel at all."""
+MOST_REMEMBERED: Final = 1 << 14
+
 _ROOT, _FILES, _MD5, _FIRST_MD5 = 0, 1, 2, 3
 _FIRST_DOS2UNIX: Final = _FIRST_MD5 + 256
 _PREFIX: Final = re.compile(rb"[0-9a-f]{2}")
@@ -80,8 +84,8 @@ class FetchLayer(PlainSpace):
         self._threads = threads
         self._indexing = trio.Lock()
         self._indices: dict[TreeFiles, DigestIndex] = {}
-        self._returned: dict[Oid, tuple[float, float, int]] = {}
-        """When objects were first and last said to be in the caches, in some seconds, and how often."""
+        self._returned: OrderedDict[Oid, tuple[float, int]] = OrderedDict()
+        """Since when the kernel was sent to find objects in the layers before us, and how often."""
 
     def directory(self) -> pyfuse3.EntryAttributes:
         """The attributes of its root."""
@@ -103,9 +107,10 @@ class FetchLayer(PlainSpace):
     async def _look_for(self, oid: Oid) -> pyfuse3.EntryAttributes:
         tree, row = await self._find(oid)
         files = tree.files
-        if await self._is_seen(oid, files.sizes[row]) and self._may_return(oid):
+        returns = self._count_returns(oid)
+        if returns < RETURNS and await self._is_seen(oid, files.sizes[row]):
+            self._note_return(oid)
             raise pyfuse3.FUSEError(ESTALE)
-        has_vanished = self._was_returned(oid)
         opened = await self._open(files, row)
         if opened is not None:
             try:
@@ -114,7 +119,7 @@ class FetchLayer(PlainSpace):
                 files.close(opened)
                 raise
             is_small = isinstance(opened, CachedFile | OpenBytes)
-            if is_small and self._is_one_of_many():
+            if is_small and (self._is_one_of_many() or returns):
                 self._forgetting.find_anew()
             elif is_small:
                 is_seen = await self._is_seen(oid, opened.size)
@@ -122,11 +127,10 @@ class FetchLayer(PlainSpace):
                     with trio.move_on_after(KEEPING_SECONDS):
                         await files.await_kept(oid)
                     is_seen = await self._is_seen(oid, opened.size)
-                else:
-                    self._forgetting.note_shown()
-                if is_seen and not has_vanished and self._may_return(oid):
+                if is_seen:
                     files.close(opened)
                     self._seen.asked(oid)
+                    self._note_return(oid)
                     raise pyfuse3.FUSEError(ESTALE)
             self._held.put(files, row, opened)
         return tree.entry(row, files.sizes[row])
@@ -168,22 +172,18 @@ class FetchLayer(PlainSpace):
             length = await self._threads.on_disk(self._layers.length, oid)
         return length != UNKNOWN and known in (UNKNOWN, length)
 
-    def _was_returned(self, oid: Oid) -> bool:
-        """Was the kernel just sent to the caches for the object? Then it vanished there since. The kernel
-        repeats an open only once, so whoever it is for would get ESTALE the next time."""
-        known = self._returned.get(oid)
-        return known is not None and trio.current_time() - known[1] <= RETURN_SECONDS
+    def _count_returns(self, oid: Oid) -> int:
+        """How often the kernel was just sent to find the object in the layers before us."""
+        since, returns = self._returned.get(oid, (0.0, 0))
+        return returns if trio.current_time() - since <= RETURN_SECONDS else 0
 
-    def _may_return(self, oid: Oid) -> bool:
-        """Whether to have the kernel look into the caches again."""
-        now = trio.current_time()
-        since, _, returns = self._returned.get(oid, (now, now, 0))
-        if now - since > RETURN_SECONDS:
-            since, returns = now, 0
-        if len(self._returned) >= MOST_REMEMBERED and oid not in self._returned:
-            self._returned.clear()
-        self._returned[oid] = (since, now, returns + 1)
-        return returns < MOST_RETURNS
+    def _note_return(self, oid: Oid) -> None:
+        returns = self._count_returns(oid)
+        since = self._returned[oid][0] if returns else trio.current_time()
+        self._returned[oid] = (since, returns + 1)
+        self._returned.move_to_end(oid)
+        if len(self._returned) > MOST_REMEMBERED:
+            self._returned.popitem(last=False)
 
     async def getattr(self, row: int) -> pyfuse3.EntryAttributes:
         return _attributes(row)

@@ -21,11 +21,16 @@ from store.fetching.fresh import Fresh
 
 FULL: Final = 0.5
 """So much of the memory in use, and the kernel is to forget at once."""
+LITTLE: Final = 1 / 16
+"""For no more than that it is not told at all."""
 LOOK_SECONDS: Final = 0.1
+QUIET_LOOK_SECONDS: Final = 1.0
+"""While nothing comes, and all that is waited for is that readers let go."""
 IDLE_SECONDS: Final = 2.0
 """After so long without a missing object that comes."""
 FULL_REST_SECONDS: Final = 1.0
-"""What readers have open, or the disk does not have, stays in memory whatever the kernel is told."""
+"""What readers have open, or the disk does not have, stays in memory whatever the kernel is told: it is told
+again then, and less and less often."""
 PATIENCE_SECONDS: Final = 20.0
 """How long readers go without the kernel's own reading where they never are idle."""
 REST_SECONDS: Final = 20.0
@@ -52,14 +57,16 @@ class Forgetting:
         self._wanted = trio.Event()
         self._has_shown = False
         self._late_since = math.inf
-        self._forgot = self._rested = -math.inf
+        self._shown = self._forgot = self._rested = -math.inf
         self._rest = REST_SECONDS
+        self._full_rest = FULL_REST_SECONDS
 
     def note_shown(self) -> None:
-        """The kernel has been sent to find what has just come."""
+        """What has just come is in memory, where the kernel may find it."""
         if self._fresh is None:
             return
         self._has_shown = True
+        self._shown = trio.current_time()
         self._wanted.set()
 
     def find_anew(self) -> None:
@@ -71,27 +78,45 @@ class Forgetting:
         """Tell the kernel whenever it is due. Until cancelled."""
         while True:
             await self._wanted.wait()
-            while not self._is_due(trio.current_time()):
-                await trio.sleep(LOOK_SECONDS)
-            self._begin_anew(trio.current_time())
-            await self._forget_unused()
+            await trio.sleep(LOOK_SECONDS)
+            self._wanted = trio.Event()
+            while self._has_shown or self._late_since < math.inf:
+                now, used = trio.current_time(), self._used()
+                is_quiet = self._is_idle(now) and self._late_since == math.inf
+                if self._is_due(now, used):
+                    self._begin_anew(now)
+                    await self._forget_unused()
+                    self._look_what_stays(used)
+                elif is_quiet and used <= LITTLE:
+                    self._has_shown = False
+                else:
+                    await trio.sleep(QUIET_LOOK_SECONDS if is_quiet else LOOK_SECONDS)
 
-    def _is_due(self, now: float) -> bool:
-        is_idle = now >= self._stream.latest + IDLE_SECONDS
-        if self._has_shown and (is_idle or self._is_full(now)):
+    def _used(self) -> float:
+        return self._fresh.used() if self._fresh is not None else 0.0
+
+    def _is_idle(self, now: float) -> bool:
+        return now >= max(self._shown, self._stream.latest) + IDLE_SECONDS
+
+    def _is_due(self, now: float, used: float) -> bool:
+        is_idle = self._is_idle(now)
+        has_rested = now >= self._forgot + self._full_rest
+        if self._has_shown and has_rested and (used >= FULL or (is_idle and used > LITTLE)):
             return True
         has_waited = now >= self._late_since + PATIENCE_SECONDS
         is_settled = is_idle and now >= self._late_since + IDLE_SECONDS and not self._is_read()
         return now >= self._rested and (is_settled or has_waited)
-
-    def _is_full(self, now: float) -> bool:
-        has_rested = now >= self._forgot + FULL_REST_SECONDS
-        return has_rested and self._fresh is not None and self._fresh.used() >= FULL
 
     def _begin_anew(self, now: float) -> None:
         if self._late_since < math.inf:
             is_in_vain = self._late_since < self._rested and self._stream.latest < self._forgot
             self._rest = min(2 * self._rest, LONGEST_REST_SECONDS) if is_in_vain else REST_SECONDS
             self._rested = now + self._rest
-        self._wanted = trio.Event()
         self._has_shown, self._late_since, self._forgot = False, math.inf, now
+
+    def _look_what_stays(self, before: float) -> None:
+        """The kernel has been told, when so much of the memory was in use."""
+        used = self._used()
+        has_helped = used <= max(LITTLE, before / 2)
+        self._full_rest = FULL_REST_SECONDS if has_helped else min(2 * self._full_rest, LONGEST_REST_SECONDS)
+        self._has_shown |= used > LITTLE

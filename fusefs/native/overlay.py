@@ -74,6 +74,7 @@ class Overlay:
         )
         self._images = Images(plan, engine.threads, engine.nursery)
         engine.on_large = lambda _: self.find_anew()
+        engine.on_shown = self._forgetting.note_shown
         engine.after_sweep = self.forget_unused
         self._showing = trio.Lock()
         self._space: LayersSpace | None = None

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from fusefs.native.forgetting import (
     FULL,
     IDLE_SECONDS,
+    LITTLE,
     LONGEST_REST_SECONDS,
     PATIENCE_SECONDS,
     REST_SECONDS,
@@ -21,6 +22,7 @@ from fusefs.native.forgetting import (
 from fusefs.native.stream import MANY, MANY_SECONDS, Stream
 from store.fetching.fresh import Fresh
 
+SOME = (LITTLE + FULL) / 2
 SOON = 0.25
 """More than two looks at how things are."""
 
@@ -43,10 +45,12 @@ class Kernel:
     fresh: Scripted
     told: list[float] = field(default_factory=list)
     is_read: bool = False
+    stays: float = 0.0
+    """So much of the memory is in use however often it was told."""
 
     async def forget(self) -> None:
         self.told.append(trio.current_time())
-        self.fresh.fraction = 0.0
+        self.fresh.fraction = self.stays
 
 
 def run(test: Callable[[Kernel, Stream, Forgetting], Awaitable[None]], *, has_memory: bool = True) -> None:
@@ -68,11 +72,11 @@ def run(test: Callable[[Kernel, Stream, Forgetting], Awaitable[None]], *, has_me
 
 def test_what_was_found_in_memory_is_forgotten_when_no_more_comes() -> None:
     async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
+        kernel.fresh.fraction = SOME
         for _ in range(60):
-            stream.note()
             forgetting.note_shown()
             await trio.sleep(IDLE_SECONDS / 2)
-        assert not kernel.told  # more comes all the time, and it is little
+        assert not kernel.told  # more comes all the time, and there is room
         last = trio.current_time() - IDLE_SECONDS / 2
         await trio.sleep(100)
         assert kernel.told == [pytest.approx(last + IDLE_SECONDS, abs=SOON)]
@@ -90,6 +94,47 @@ def test_much_memory_is_not_waited_with_but_for_a_rest() -> None:
             await trio.sleep(0.1)
         assert kernel.told[0] == pytest.approx(start, abs=SOON)
         assert 8 <= len(kernel.told) <= 10  # in ten seconds, one each
+
+    run(test)
+
+
+def test_for_a_little_memory_the_kernel_is_left_alone() -> None:
+    """It would forget all that it knows of the mount."""
+
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
+        kernel.fresh.fraction = LITTLE
+        for _ in range(60):
+            forgetting.note_shown()
+            await trio.sleep(2 * IDLE_SECONDS)
+        assert not kernel.told
+        kernel.fresh.fraction = SOME
+        forgetting.note_shown()
+        await trio.sleep(2 * IDLE_SECONDS)
+        assert len(kernel.told) == 1
+
+    run(test)
+
+
+def test_what_stays_in_memory_is_forgotten_later() -> None:
+    """Readers have it open, or the disk takes its time; and nothing else need come."""
+
+    async def test(kernel: Kernel, stream: Stream, forgetting: Forgetting) -> None:
+        kernel.fresh.fraction = kernel.stays = SOME
+        forgetting.note_shown()
+        await trio.sleep(3600)
+        between = [after - before for before, after in itertools.pairwise(kernel.told)]
+        assert between[0] < 5
+        assert all(after > 0.99 * before for before, after in itertools.pairwise(between))
+        assert between[-1] == pytest.approx(LONGEST_REST_SECONDS, abs=2)
+        kernel.stays = 0.0
+        await trio.sleep(LONGEST_REST_SECONDS + 2)
+        times = len(kernel.told)
+        await trio.sleep(3600)
+        assert len(kernel.told) == times
+        kernel.fresh.fraction = FULL
+        forgetting.note_shown()
+        await trio.sleep(SOON)
+        assert len(kernel.told) == times + 1
 
     run(test)
 

@@ -1,0 +1,159 @@
+"""Where the kernel is sent to look for an object again, and where it is answered by a file of ours."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import pyfuse3
+import trio
+from trio.testing import MockClock
+
+from fusefs.native.fetch_layer import RETURN_SECONDS, RETURNS, FetchLayer
+from fusefs.native.forgetting import Forgetting
+from fusefs.native.held_files import HeldFiles
+from fusefs.native.seen_opens import SeenOpens
+from fusefs.native.stream import Stream
+from fusefs.native.tree_layer import TreeLayer
+from fusefs.spaces import locate
+from store.cache_layers import CacheLayers
+from store.engine import Engine
+from store.oid import Oid
+from store.open_objects import OpenBytes
+from store.threads import Threads
+from store.tree import Tree
+from store.tree_compiler import Leaf, compile_tree, leaf_flags, write_tree
+from tests.mount.datasets import Cache, md5
+
+DATA = b"the bytes of one object"
+FOUND = 77
+"""The inode of the file."""
+
+
+class File:
+    """The one file of a version, whose object is always to be had; `while_it_opens` happens meanwhile."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.files = self
+        self.sizes: Sequence[int] = tree.size
+        self.while_it_opens: Callable[[], object] = lambda: None
+
+    async def open(self, row: int) -> OpenBytes:
+        self.while_it_opens()
+        return OpenBytes(self.tree.oid(row), DATA, len(DATA), None)
+
+    async def await_kept(self, oid: Oid) -> None:
+        pass
+
+    def close(self, opened: OpenBytes) -> None:
+        opened.close()
+
+    def check_size(self, row: int) -> None:
+        pass
+
+    def entry(self, row: int, size: int) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino, entry.st_size = pyfuse3.InodeT(FOUND), size
+        return entry
+
+
+class Looker:
+    """The kernel, which looks for the object."""
+
+    def __init__(self, nursery: trio.Nursery, directory: Path) -> None:
+        path = directory / "a.tree"
+        write_tree(compile_tree([Leaf(b"a", bytes.fromhex(md5(DATA)), len(DATA), leaf_flags())], "it"), path)
+        self.cache = Cache(directory / "cache")
+        self.cache.root.mkdir()
+        self.file = File(Tree.open(path))
+        stream = Stream()
+        self._forgetting = Forgetting(trio.lowlevel.checkpoint, lambda: False, stream, None)
+        trees = cast(Sequence[TreeLayer], [self.file])
+        self._layers = CacheLayers([self.cache.root])
+        self._layer = FetchLayer(
+            lambda: trees,
+            self._layers,
+            HeldFiles(nursery),
+            SeenOpens(cast(Engine, None), lambda files: None),  # which sees nothing
+            Threads(),
+            stream,
+            self._forgetting,
+        )
+
+    def close(self) -> None:
+        self._layers.close()
+
+    @property
+    def is_to_forget(self) -> bool:
+        """Is the kernel to be told to look anew?"""
+        return self._forgetting._late_since < math.inf
+
+    async def look(self) -> int:
+        """The inode that is found, or minus the errno."""
+        try:
+            row = 0
+            for name in ("files", "md5", md5(DATA)[:2]):
+                _, row = locate((await self._layer.lookup(row, name.encode())).st_ino)
+            return (await self._layer.lookup(row, md5(DATA)[2:].encode())).st_ino
+        except pyfuse3.FUSEError as error:
+            return -error.errno
+
+
+AGAIN = -errno.ESTALE
+
+
+def with_looker(directory: Path, test: Callable[[Looker, MockClock], Awaitable[None]]) -> None:
+    clock = MockClock()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            looker = Looker(nursery, directory)
+            await test(looker, clock)
+            looker.close()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+
+
+def test_what_is_in_a_cache_is_looked_for_there_once_more(tmp_path: Path) -> None:
+    """The kernel asks twice, and looks there then; when it comes back the next ESTALE is the reader's."""
+
+    async def test(looker: Looker, clock: MockClock) -> None:
+        looker.cache.put(DATA)
+        assert [await looker.look() for _ in range(RETURNS)] == [AGAIN] * RETURNS
+        assert not looker.is_to_forget
+        for _ in range(3):
+            assert await looker.look() == FOUND
+        assert looker.is_to_forget  # so that it does not stay ours
+        clock.jump(RETURN_SECONDS + 0.1)
+        assert [await looker.look() for _ in range(RETURNS + 1)] == [AGAIN] * RETURNS + [FOUND]
+
+    with_looker(tmp_path, test)
+
+
+def test_what_came_and_was_gone_for_a_moment_is_answered(tmp_path: Path) -> None:
+    """It came with the first look, the second found it nowhere, and by then it is there again."""
+
+    async def test(looker: Looker, clock: MockClock) -> None:
+        looker.file.while_it_opens = lambda: looker.cache.put(DATA)
+        assert [await looker.look() for _ in range(RETURNS + 1)] == [AGAIN] * RETURNS + [FOUND]
+        clock.jump(RETURN_SECONDS + 0.1)
+        looker.cache.remove(md5(DATA))
+        assert await looker.look() == AGAIN
+        looker.cache.remove(md5(DATA))
+        assert await looker.look() == FOUND
+
+    with_looker(tmp_path, test)
+
+
+def test_what_no_layer_has_is_answered_by_us(tmp_path: Path) -> None:
+    async def test(looker: Looker, clock: MockClock) -> None:
+        assert [await looker.look() for _ in range(2)] == [FOUND, FOUND]
+        looker.cache.put(DATA[:-1], md5(DATA))  # nor one of another length
+        assert await looker.look() == FOUND
+
+    with_looker(tmp_path, test)
