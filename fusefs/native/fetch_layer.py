@@ -107,6 +107,7 @@ class FetchLayer(PlainSpace):
     async def _look_for(self, oid: Oid) -> pyfuse3.EntryAttributes:
         tree, row = await self._find(oid)
         files = tree.files
+        tree.check_size(row)  # or it would come to where the kernel finds it
         returns = self._count_returns(oid)
         if returns < RETURNS and await self._is_seen(oid, files.sizes[row]):
             self._note_return(oid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -216,6 +217,22 @@ def test_switching_from_image_to_image(mounter: Mounter, versions: Project) -> N
     assert "Traceback" not in mount.log.read_text()
 
 
+def await_content(path: Path, content: bytes) -> None:
+    """Until nobody can have the size any more that was wrong, there is an error and nothing else."""
+
+    def is_right() -> bool:
+        try:
+            with path.open("rb") as file:
+                size, data = os.fstat(file.fileno()).st_size, file.read()
+        except OSError as error:
+            assert error.errno == errno.EIO
+            return False
+        assert (size, data) == (len(content), content)
+        return True
+
+    until(is_right, "another size")
+
+
 def test_a_size_that_was_wrong_ends_the_image_of_a_switch(mounter: Mounter, versions: Project) -> None:
     remote, cache = Cache(mounter.home / "remote"), versions.cache
     wrong = md5(FILES["sub/b"])
@@ -229,7 +246,7 @@ def test_a_size_that_was_wrong_ends_the_image_of_a_switch(mounter: Mounter, vers
     cache.remove(wrong)
     with pytest.raises(OSError, match="Input/output"):
         (mount.path / "sub/b").read_bytes()
-    until(lambda: (mount.path / "sub/b").stat().st_size == len(FILES["sub/b"]), "another size")
+    await_content(mount.path / "sub/b", FILES["sub/b"])
     assert (mount.path / "sub/b").read_bytes() == FILES["sub/b"]
 
 
@@ -295,7 +312,7 @@ def test_a_size_that_was_wrong_ends_the_image(mounter: Mounter, cache: Cache) ->
     cache.remove(md5(FILES["sub/b"]))
     with pytest.raises(OSError, match="Input/output"):
         (mount.path / "sub/b").read_bytes()
-    until(lambda: (mount.path / "sub/b").stat().st_size == len(FILES["sub/b"]), "another size")
+    await_content(mount.path / "sub/b", FILES["sub/b"])
     assert tree_of(mount.path) == FILES
 
 
