@@ -126,20 +126,29 @@ def _addresses(host: str, port: int, seconds: float) -> list[Any]:
     except ValueError:
         pass
     end = time.monotonic() + seconds
+    return look_up(host, port, seconds, type=socket.SOCK_STREAM).result(_left(end))
+
+
+def look_up(host: Any, port: Any, seconds: float, **hints: int) -> Future[list[Any]]:
+    """What `socket.getaddrinfo` says, in a thread that no end of the process waits for. Raises `TimeoutError`
+    where there are too many of them for so many seconds."""
     if not LOOK_UPS.acquire(timeout=seconds):
         raise TimeoutError("timed out")
     found: Future[list[Any]] = Future()
+    found.set_running_or_notify_cancel()  # from now on nobody takes it back
 
-    def look_up() -> None:
+    def ask() -> None:
         try:
-            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            addresses = socket.getaddrinfo(host, port, **hints)
         except (OSError, UnicodeError) as error:
             found.set_exception(error)
+        else:
+            found.set_result(addresses)
         finally:
             LOOK_UPS.release()
 
-    threading.Thread(target=look_up, name="look-up", daemon=True).start()
-    return found.result(_left(end))
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    return found
 
 
 def _connect(addresses: list[Any], end: float) -> socket.socket:

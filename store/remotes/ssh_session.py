@@ -15,12 +15,23 @@ from typing import Any, Final, TypeVar
 
 import asyncssh
 
+from store.remotes.connections import look_up
 from store.remotes.ssh_login import LOST
 from store.remotes.storage import Limits
 
 T = TypeVar("T")
 
 END_SECONDS: Final = 5.0
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Looks up names in threads of ours: its own ones are waited for at the end of the process."""
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        coming = look_up(host, port, 0, family=family, type=type, proto=proto, flags=flags)
+        return await asyncio.wrap_future(coming)
 
 
 class Session:
@@ -67,7 +78,7 @@ class Session:
                 work.close()
                 raise ConnectionAbortedError("the remote is closed")
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = _Loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="sftp", daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -147,6 +148,25 @@ def test_a_server_that_stalls_while_we_log_in_is_slow(
             pytest.raises((RemoteSlow, RemoteUnreachable)),
         ):
             read(storage, "object")
+
+
+def test_a_look_up_that_hangs_keeps_neither_a_reader_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No resolver can be made to hang here, so the system's call is replaced. What hangs in a thread of an
+    executor, as asyncio has it, is waited for at the end of a process."""
+    asking, done = set[str](), threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        asking.add(threading.current_thread().name)
+        done.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    spec = RemoteSpec("here", "ssh://does.hang.example/path")
+    opened = closing(open_remote(spec, Limits(connect=0.2, first_byte=0.2)).storage)
+    with opened as storage, pytest.raises(RemoteSlow):
+        storage.size(Address("object"))
+    done.set()
+    assert asking == {"look-up"}
 
 
 def test_a_server_that_stalls_or_breaks_in_the_middle(place: FilePlace, home: Path, server: Sshd) -> None:
