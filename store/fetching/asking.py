@@ -288,6 +288,9 @@ class Asking(Generic[T]):
             shared.health.succeed()
         elif isinstance(error, RemoteCut):
             shared.health.withdraw()  # it may be about the object: a disk of the remote's that cannot read it
+            shared.remember_corrupt(address, was_cut=True)
+            self._say(member.name, error, final=shared.is_quarantined(address))
+            return None
         elif isinstance(error, RemoteCorrupt):
             shared.health.withdraw()
             shared.remember_corrupt(address)

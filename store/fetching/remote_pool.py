@@ -39,6 +39,9 @@ REMEMBERED: Final = 10_000
 CORRUPT_TIMES: Final = 2
 """How often a remote may send something else for an object before it is not asked for it for a while."""
 
+CUT_TIMES: Final = 8
+"""The same for answers that were cut off, which a network may do: some ten seconds of tries."""
+
 
 class _Counted(AbstractContextManager[Body]):
     """A body whose bytes are counted as they come."""
@@ -181,8 +184,8 @@ class PooledRemote:
         """What it sent was the object."""
         self._corrupt.pop(address, None)
 
-    def remember_corrupt(self, address: Address) -> None:
-        self._corrupt.setdefault(address, Suspicion()).note(at_once=CORRUPT_TIMES)
+    def remember_corrupt(self, address: Address, *, was_cut: bool = False) -> None:
+        self._corrupt.setdefault(address, Suspicion()).note(at_once=CUT_TIMES if was_cut else CORRUPT_TIMES)
         if len(self._corrupt) > REMEMBERED:
             del self._corrupt[next(iter(self._corrupt))]
 

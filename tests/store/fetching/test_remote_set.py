@@ -153,10 +153,14 @@ def test_what_may_pass_is_asked_again_and_what_may_not_is_not() -> None:
 
 def test_an_answer_that_is_cut_off_is_asked_for_again_and_blames_nobody() -> None:
     """Half of an object is no other object; and its remote may well give others."""
-    cuts = [RemoteCut("too early") for _ in range(5)]
+    cuts = [RemoteCut("too early") for _ in range(remote_pool.CUT_TIMES - 1)]
     remotes = Remotes(a=[*cuts, lambda: remotes.metrics.remote("a").breaker()])
     assert ask(remotes) == CLOSED
     assert len(remotes.asked) == len(cuts) + 1
+    remotes = Remotes(a=cuts[:1])
+    with pytest.raises(RemoteCorrupt, match="too early"):
+        ask(remotes)
+    assert len(remotes.asked) == remote_pool.CUT_TIMES, "not for as long as the deadline lets it"
 
 
 def test_a_remote_that_says_when_to_come_again_is_asked_then() -> None:
