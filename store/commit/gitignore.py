@@ -16,6 +16,7 @@ from typing import Final
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from store.errors import InputError
+from store.syncing import write_all
 
 _TIMEOUT: Final = 30.0
 
@@ -46,7 +47,7 @@ def ignore(root: Path, data: Path) -> bool:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         is_new = not path.exists()
-        with open(os.open(path, flags, 0o666), "r+b") as file:
+        with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
             if is_new and os.geteuid() == 0:
                 owner = path.parent.stat()
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
@@ -54,7 +55,13 @@ def ignore(root: Path, data: Path) -> bool:
             entry = line.encode() + b"\n"
             if entry in content.splitlines(keepends=True):
                 return False
-            file.write(entry if not content or content.endswith(b"\n") else b"\n" + entry)
+            try:
+                write_all(file.fileno(), entry if not content or content.endswith(b"\n") else b"\n" + entry)
+            except BaseException:  # half a line would hide something else
+                file.truncate(len(content))
+                if is_new:
+                    path.unlink()
+                raise
     except OSError as error:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
     return True

@@ -145,5 +145,6 @@ def open_writer(
             stack.callback(writer.close)
             yield writer
     except OSError as error:
-        what = f" ({error.filename!r})" if error.filename else ""
+        name = error.filename2 or error.filename  # a rename's second one is the object's
+        what = f" ({name!r})" if name else ""
         raise CacheUnusable(f"cannot write to the cache {str(cache)!r}: {error.strerror}{what}") from error

@@ -89,6 +89,7 @@ def test_a_line_in_fstab(dataset: SmallDataset, mountpoint: Path, tmp_path: Path
     # Who mounts all that is missing sees that this is not.
     done = run(["/bin/mount", "-T", fstab, "--all"], Path("/"), XDG_CACHE_HOME=str(tmp_path / "trees"))
     assert (done.returncode, done.stderr) == (0, "")
+    assert run(["/bin/umount", mountpoint], tmp_path).returncode == 0  # which keeps a list of its own
 
 
 def test_an_empty_environment(dataset: SmallDataset, mountpoint: Path, tmp_path: Path, options: str) -> None:

@@ -249,6 +249,54 @@ def test_a_full_disk(
     assert str(tiny_disk) in message
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("before", [None, b"#" * 4092 + b"\n"], ids=["none", "a line that goes beyond its page"])
+def test_a_full_disk_leaves_the_gitignore_as_it_was(
+    before: bytes | None, tiny_disk: Path, tmp_path: Path, run: Run, refused: Callable[..., str]
+) -> None:
+    """Half a line would hide something else."""
+    run(tiny_disk, "git", "init", "--quiet")
+    (tiny_disk / "photos").mkdir()
+    if before is not None:
+        (tiny_disk / ".gitignore").write_bytes(before)
+    with open(tiny_disk / "the rest", "wb", buffering=0) as rest, contextlib.suppress(OSError):
+        while True:
+            rest.write(bytes(4096))
+    message = refused(tiny_disk / "photos", cache=tmp_path / "cache")
+    assert ".gitignore" in message and "No space left" in message
+    found = (tiny_disk / ".gitignore").read_bytes() if (tiny_disk / ".gitignore").exists() else None
+    assert found == before
+
+
+@pytest.mark.parametrize("inside", [[], ["file"]], ids=["empty", "not empty"])
+def test_a_directory_in_the_place_of_an_object(
+    inside: list[str], folder: Path, tmp_path: Path, commit_: Commit
+) -> None:
+    place = tmp_path / "cache/files/md5/5b/bf5a52328e7439ae6e719dfe712200"  # one
+    place.mkdir(parents=True)
+    for name in inside:
+        (place / name).touch()
+    with pytest.raises(CacheUnusable, match=f"Is a directory .*{place.name}"):
+        commit_(folder, cache=tmp_path / "cache")
+    assert not (tmp_path / "photos.dvc").exists()
+    assert [path.name for path in place.iterdir()] == inside
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_what_is_no_object_in_the_place_of_one(
+    kind: str, folder: Path, tmp_path: Path, commit_: Commit, objects: Objects
+) -> None:
+    place = tmp_path / "cache/files/md5/5b/bf5a52328e7439ae6e719dfe712200"
+    place.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").write_bytes(b"one\n")
+    if kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(tmp_path / "elsewhere")
+    commit_(folder, cache=tmp_path / "cache")
+    assert not place.is_symlink() and len(objects(tmp_path / "cache")) == 4
+
+
 def test_a_cache_that_is_a_file(folder: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot write to the cache" in refused(folder, CacheUnusable, cache=tmp_path / "file")
