@@ -17,6 +17,9 @@ from typing import Final
 LIMIT: Final = 1 << 20
 """Bytes that one answer may have."""
 
+KILL_SECONDS: Final = 1.0
+"""How long a child that was killed is waited for: it holds the mount that it looked into."""
+
 Outcome = bytes | OSError
 """What a call gave: its bytes, or its error; TimeoutError if it did not return."""
 
@@ -52,8 +55,7 @@ def call_all_bounded(calls: Sequence[Callable[[], bytes]], seconds: float) -> li
     for pid, fd in children:
         os.close(fd)
         if fd not in ended or len(answers[fd]) > LIMIT:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, os.WNOHANG)  # it may be beyond killing: init reaps it one day
+            _end(pid)
             outcomes.append(TimeoutError("no answer"))
             continue
         os.waitpid(pid, 0)
@@ -67,6 +69,15 @@ def _decode(answer: bytes) -> Outcome:
         return rest
     number = int(rest or b"5")  # a child that died without a word: EIO
     return OSError(number, os.strerror(number))
+
+
+def _end(pid: int) -> None:
+    """Kill a child, and let it let go of what it looked at. It may be beyond killing: init reaps it one day."""
+    ended = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    select.select([ended], [], [], KILL_SECONDS)
+    os.close(ended)
+    os.waitpid(pid, os.WNOHANG)
 
 
 def _start(call: Callable[[], bytes]) -> tuple[int, int]:

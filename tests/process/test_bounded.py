@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,21 @@ def test_one_that_hangs_does_not_spoil_the_others() -> None:
     hung, fine = call_all_bounded([hang, lambda: b"fine"], 0.5)
     assert isinstance(hung, TimeoutError)
     assert fine == b"fine"
+
+
+def test_one_that_is_given_up_holds_nothing_any_more(tmp_path: Path) -> None:
+    """Or a mount that hangs could not be unmounted by who has just asked how it is."""
+
+    def hold() -> bytes:
+        fcntl.flock(os.open(tmp_path, os.O_RDONLY), fcntl.LOCK_EX)
+        return hang()
+
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            call_bounded(hold, 0.05)
+        held = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(held)
 
 
 def test_an_answer_has_a_limit() -> None:
