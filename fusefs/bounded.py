@@ -72,7 +72,7 @@ def _decode(answer: bytes) -> Outcome:
 
 
 def _end(pid: int) -> None:
-    """Kill a child, and let it let go of what it looked at. It may be beyond killing: init reaps it one day."""
+    """Kill a child, and have it let go of what it looked at. It may be beyond that: init reaps it one day."""
     ended = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     select.select([ended], [], [], KILL_SECONDS)

@@ -250,7 +250,7 @@ def test_a_full_disk(
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("before", [None, b"#" * 4092 + b"\n"], ids=["none", "a line that goes beyond its page"])
+@pytest.mark.parametrize("before", [None, b"#" * 4092 + b"\n"], ids=["none", "a page but three bytes"])
 def test_a_full_disk_leaves_the_gitignore_as_it_was(
     before: bytes | None, tiny_disk: Path, tmp_path: Path, run: Run, refused: Callable[..., str]
 ) -> None:

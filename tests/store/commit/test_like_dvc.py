@@ -161,8 +161,8 @@ def test_dvc_configuration_is_heeded(
 ) -> None:
     ours, theirs = twins(new_repository, folder, "photos")
     for root in (ours, theirs):
-        run(root, "dvc", "config", "cache.dir", str(tmp_path / f"of {root.name}" / "cache"))
-        run(root, "dvc", "config", "cache.shared", "group")
+        cache = tmp_path / f"of {root.name}" / "cache"
+        (root / ".dvc/config").write_text(f"[cache]\n    dir = {cache}\n    shared = group\n")
     run(theirs, "dvc", "add", "--quiet", "photos")
     commit_(ours / "photos")
     assert not (ours / ".dvc/cache/files").exists()
