@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 FIRST_BACK_OFF: Final = 0.1
 LONGEST_BACK_OFF: Final = 5.0
+GONE_SECONDS: Final = 9.0
+"""Nobody waits to be told a size by a remote that has not answered for so long: whoever lists a directory would
+wait for each of its files."""
 SAID_LENGTH: Final = 300
 """Characters of what a remote said that are repeated."""
 
@@ -155,6 +158,8 @@ class Asking(Generic[T]):
                 left = [member for member in members if member.name not in self._done]
                 if not left:
                     raise self._error()
+                if self._question and all(member.shared.health.is_gone(GONE_SECONDS) for member in left):
+                    raise self._error()
                 pause = min(member.shared.health.pause() for member in left)
                 pause = max(pause, back_off * random.uniform(0.5, 1.5))
                 if trio.current_time() + pause >= self._until:
@@ -258,7 +263,7 @@ class Asking(Generic[T]):
             return member
         except RemoteError as error:
             shared.metrics.called(seconds, error, question=self._question)
-            return await self._settle_failure(attempt, error)
+            return await self._settle_failure(attempt, error, seconds)
         except StoreError:
             shared.health.withdraw()
             raise
@@ -266,7 +271,7 @@ class Asking(Generic[T]):
             failure = RemoteUnreachable(f"{type(bug).__name__} in our own code")
             log.error("%s: %s, asked for %s", member.name, failure, self._oid)
             shared.metrics.called(seconds, failure, question=self._question)
-            return await self._settle_failure(attempt, failure)
+            return await self._settle_failure(attempt, failure, seconds)
         finally:
             attempt.forget()
         attempt.praise(self._oid, question=self._question, usual=self._hedge)
@@ -277,7 +282,7 @@ class Asking(Generic[T]):
         self._answers.append(value)
         return None
 
-    async def _settle_failure(self, attempt: Attempt[T], error: RemoteError) -> Member | None:
+    async def _settle_failure(self, attempt: Attempt[T], error: RemoteError, seconds: float) -> Member | None:
         member, shared = attempt.member, attempt.member.shared
         address = member.remote.address(self._oid)
         assert address is not None  # it was asked
@@ -303,7 +308,7 @@ class Asking(Generic[T]):
             self._done.discard(member.name)
             return fresh
         else:
-            shared.health.fail(error)
+            shared.health.fail(error, seconds)
         self._say(member.name, error, final=not isinstance(error, _PASSING))
         return None
 
@@ -322,7 +327,7 @@ class Asking(Generic[T]):
     def _give_up(self) -> None:
         for attempt in self._running:
             late: RemoteError = RemoteSlow("it did not answer in time")
-            attempt.member.shared.health.fail(late)
+            attempt.member.shared.health.fail(late, trio.current_time() - attempt.began)
             attempt.abandon()
             before = self._said.get(attempt.member.name)
             if isinstance(before, RemoteCut):

@@ -49,6 +49,7 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures = 0
+        self._failing_since = 0.0
         self._trouble: RemoteError | None = None
         self._is_open = False
         self._closed_until = 0.0
@@ -83,6 +84,10 @@ class Health:
             return False
         return self._probe_since is None or self._clock() - self._probe_since > PROBE_SECONDS
 
+    def is_gone(self, seconds: float) -> bool:
+        """Is it left alone, and has not answered for so many seconds, though it was asked?"""
+        return self.pause() > 0 and self._clock() - self._failing_since >= seconds
+
     def begin(self) -> None:
         """A call begins."""
         self._credit = min(self._credit + _HEDGE_CREDIT, _MOST_CREDIT)
@@ -100,12 +105,14 @@ class Health:
         """A call ended without telling anything of the remote."""
         self._probe_since = None
 
-    def fail(self, error: RemoteError) -> None:
-        """A call failed. Only failures of the remote and not of an object count."""
+    def fail(self, error: RemoteError, seconds: float = 0.0) -> None:
+        """A call failed, after `seconds`. Only failures of the remote and not of an object count."""
         was_probing = self._probe_since is not None
         self._probe_since = None
         if not isinstance(error, COUNTED):
             return
+        if not self._failures:
+            self._failing_since = self._clock() - seconds
         self._failures += 1
         self._trouble = error
         wanted = min(error.retry_after, LONGEST_RETRY_AFTER) if isinstance(error, RemoteSlow) else 0.0

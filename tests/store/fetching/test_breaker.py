@@ -92,6 +92,24 @@ def test_pauses_double_and_are_bounded_and_one_call_probes() -> None:
     assert health.pause() == breaker.FIRST_PAUSE
 
 
+def test_since_when_a_remote_is_gone() -> None:
+    clock = Clock()
+    health = Health(clock)
+    health.begin()
+    health.fail(RemoteSlow("no answer"), 10.0)
+    assert not health.is_gone(10.0), "it is asked again"
+    fail(health, breaker.FAILURES)
+    assert health.is_gone(10.0) and not health.is_gone(10.5)
+    clock.now += 0.5
+    assert health.is_gone(10.5)
+    clock.now += health.pause()
+    assert not health.is_gone(10.0), "somebody is to see whether it is back"
+    health.begin()
+    health.succeed()
+    fail(health, breaker.FAILURES)
+    assert not health.is_gone(1.0)
+
+
 def test_a_probe_that_never_comes_back_is_followed_by_another() -> None:
     clock = Clock()
     health = Health(clock)

@@ -79,10 +79,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.01)
 
 
-def ask(remotes: Remotes, *, deadline: float = SECONDS, oid: Oid = OID, **options: Any) -> str:
+def ask(
+    remotes: Remotes, *, deadline: float = SECONDS, oid: Oid = OID, question: bool = False, **options: Any
+) -> str:
     async def main() -> str:
         with trio.fail_after(SECONDS):
-            return await remotes.set(**options).run(oid, remotes.work, deadline=deadline)
+            asked = remotes.set(**options)
+            return await asked.run(oid, remotes.work, deadline=deadline, question=question)
 
     return trio.run(main)
 
@@ -149,6 +152,20 @@ def test_what_may_pass_is_asked_again_and_what_may_not_is_not() -> None:
     assert remotes.asked == ["a", "b", "b", "b"]
     assert remotes.metrics.remote("b").figures().retries == 2
     assert remotes.metrics.remote("a").figures().retries == 0
+
+
+def test_nobody_waits_for_a_size_from_a_remote_that_has_been_gone_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A directory is listed file by file."""
+    monkeypatch.setattr(asking, "GONE_SECONDS", 0.0)
+    remotes = Remotes(a=[RemoteUnreachable("refused")])
+    with pytest.raises(RemoteUnreachable):
+        ask(remotes, question=True)
+    assert len(remotes.asked) == breaker.FAILURES
+    monkeypatch.setattr(asking, "GONE_SECONDS", 9.0)
+    remotes = Remotes(a=[*[RemoteUnreachable("refused")] * (breaker.FAILURES + 1), "bytes"])
+    assert ask(remotes, question=True) == "bytes", "one that has just gone is waited for"
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_again_and_blames_nobody() -> None:
