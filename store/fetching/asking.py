@@ -41,8 +41,7 @@ log = logging.getLogger(__name__)
 FIRST_BACK_OFF: Final = 0.1
 LONGEST_BACK_OFF: Final = 5.0
 GONE_SECONDS: Final = 9.0
-"""Nobody waits to be told a size by a remote that has not answered for so long: whoever lists a directory would
-wait for each of its files."""
+"""Of a remote that has not answered for so long nobody waits for a size: a listing would, for each file."""
 SAID_LENGTH: Final = 300
 """Characters of what a remote said that are repeated."""
 
