@@ -113,14 +113,17 @@ def fusefs(tmp_path: Path) -> Fusefs:
 
 
 def kill_for_good(pid: int) -> None:
-    """Kill a daemon, and before it its supervisor, so that none takes its place; wait until it has ended."""
-    daemon = os.pidfd_open(pid)
+    """Kill a daemon, and before it its supervisor, so that none takes its place; wait until both have ended:
+    each of them holds the connection to the kernel."""
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    ended = [os.pidfd_open(pid)]
     if b"fusefs.supervisor" in Path(f"/proc/{parent}/cmdline").read_bytes():
-        os.kill(parent, signal.SIGKILL)
-    signal.pidfd_send_signal(daemon, signal.SIGKILL)
-    assert select.select([daemon], [], [], SECONDS)[0]
-    os.close(daemon)
+        ended.insert(0, os.pidfd_open(parent))
+    for process in ended:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    for process in ended:
+        assert select.select([process], [], [], SECONDS)[0]
+        os.close(process)
 
 
 def unmount_all(path: Path) -> None:
