@@ -297,12 +297,16 @@ def _objects(ledger: Ledger, *, again: bool) -> Iterator[Candidate[Thing]]:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that an ordinary user may still write there; -1 where nobody can tell."""
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return -1
-    return found.f_bavail * found.f_frsize
+    """Bytes that an ordinary user may still write there, or where that is to be; -1 where nobody can tell."""
+    for place in (path, *path.parents):
+        try:
+            found = os.statvfs(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+        return found.f_bavail * found.f_frsize
+    return -1
 
 
 def _device(path: Path) -> int:

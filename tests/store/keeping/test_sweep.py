@@ -17,7 +17,7 @@ from store.keeping.cache_locks import EVICTING, keep_away_eviction, sole
 from store.keeping.kinds import AGE, Files, kinds_of_cache, kinds_of_user
 from store.keeping.leases import Lease
 from store.keeping.records import Fetched
-from store.keeping.sweep import Sweep
+from store.keeping.sweep import Sweep, free_bytes
 from store.ledger import Ledger
 from store.oid import Oid
 from store.prefetch_window import LATEST, Window
@@ -253,6 +253,13 @@ def test_room_on_the_disk(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None
     outcome = sweep(cache, Limits(free=12 * BLOCK)).outcome
     assert (outcome.objects, outcome.finished) == (2, True)
     assert [cache.path(oid).exists() for oid in made] == [False, False, True, True, True]
+
+
+def test_the_room_of_a_cache_that_is_still_to_be_made(tmp_path: Path) -> None:
+    """It is made when the first object comes, and that is to have been asked whether there is room."""
+    assert free_bytes(tmp_path / "not/there") > 0
+    (tmp_path / "file").touch()
+    assert free_bytes(tmp_path / "file/in/it") == -1
 
 
 def test_what_was_just_read_in_an_order_goes_first_and_what_is_read_next_stays(cache: Cache) -> None:
