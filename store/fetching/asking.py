@@ -187,9 +187,10 @@ class Asking(Generic[T]):
                 await self._begin(queue.popleft())
             if not self._running:
                 return
-            may_hedge = len(self._running) == 1
-            first = self._running[0]
-            ended = await self._next(min(first.hedge_at, self._until) if may_hedge else self._until)
+            # The next one is asked whenever the last one takes long, the same once more only if it is alone.
+            may_hedge = bool(queue) or len(self._running) == 1
+            last = self._running[-1]
+            ended = await self._next(min(last.hedge_at, self._until) if may_hedge else self._until)
             if ended is not None:
                 renewed = await self._settle(ended)
                 if self._answers:
@@ -199,12 +200,16 @@ class Asking(Generic[T]):
             elif trio.current_time() >= self._until:
                 self._give_up()
                 return
+            elif queue:
+                asked = len(self._running)
+                await self._begin(queue.popleft())
+                if len(self._running) > asked:
+                    last.member.shared.metrics.hedged()
             elif may_hedge:
-                if not first.member.shared.health.take_hedge():
-                    first.hedge_at = self._until
-                    continue
-                first.member.shared.metrics.hedged()
-                await self._begin(queue.popleft() if queue else first.member, hedge=True)
+                last.hedge_at = self._until
+                if last.member.shared.health.take_hedge():
+                    last.member.shared.metrics.hedged()
+                    await self._begin(last.member, hedge=True)
 
     async def _begin(self, member: Member, *, hedge: bool = False) -> None:
         shared, name = member.shared, member.name
@@ -275,7 +280,7 @@ class Asking(Generic[T]):
             attempt.forget()
         attempt.praise(self._oid, question=self._question, usual=self._hedge)
         for other in self._running:
-            if other.member is not member:
+            if other.member is not member and other.began <= attempt.began:
                 # It was slow enough for another to be asked, and was not first even so.
                 other.member.shared.health.fail(RemoteSlow("it was slower than another remote asked later"))
         self._answers.append(value)

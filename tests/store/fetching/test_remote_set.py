@@ -377,6 +377,46 @@ def test_a_slow_answer_is_joined_by_another_call_and_the_loser_is_discarded(
     assert remotes.metrics.remote("a").figures().hedges == 1
 
 
+@pytest.mark.usefixtures("hasty")
+def test_however_many_are_slow_the_next_is_asked() -> None:
+    """Neither does it matter how many have been slow before: others are not asked more for it."""
+    slow = [Slow(f"slow {number}") for number in range(3)]
+    remotes = Remotes(a=[slow[0]], b=[slow[1]], c=[slow[2]], d=["quick"])
+
+    async def main() -> None:
+        asked = remotes.set()
+        for member in asked._members:
+            while member.shared.health.take_hedge():
+                pass
+        with going(*slow):
+            assert await asked.run(OID, remotes.work, deadline=SECONDS) == "quick"
+
+    trio.run(main)
+    assert remotes.asked == ["a", "b", "c", "d"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_is_asked_beside_another_is_not_blamed_when_that_answers_first() -> None:
+    slow, slower = Slow("slow"), Slow("slower")
+    remotes = Remotes(a=[slow], b=[slower])
+
+    async def main() -> None:
+        asked = remotes.set()
+        with going(slower):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_let_go_when, lambda: len(remotes.asked) == 2, slow)
+                assert await asked.run(OID, remotes.work, deadline=SECONDS) == "slow"
+            assert [member.shared.health.trouble() for member in asked._members] == [None, None]
+
+    trio.run(main)
+
+
+async def _let_go_when(is_so: Callable[[], bool], slow: Slow) -> None:
+    while not is_so():
+        await trio.sleep(0.001)
+    slow.go.set()
+
+
 class Sent:
     """A call whose end a test decides upon."""
 
