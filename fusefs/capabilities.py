@@ -243,8 +243,8 @@ def _check_native_layers() -> Finding:
         kind = mountinfo.kind_below(os.fspath(cache), mountinfo.read_mounts()) or "its file system"
         detail = f"{said}, but not with {cache}, on {kind}: {reason}"
         return State.LIMITED, detail, "a cache on a file system that overlays take, ext4 or xfs perhaps"
-    how = "fusefs mount and run" if _is_root() else "fusefs run"
-    return State.OK, f"{said}: {how} have the kernel read what is cached, as fast as the disk", ""
+    how = "fusefs mount and run have" if _is_root() else "fusefs run has"
+    return State.OK, f"{said}: {how} the kernel read what is cached, as fast as the disk", ""
 
 
 def _check_mount_helper() -> Finding:

@@ -42,7 +42,7 @@ def ignore(root: Path, data: Path) -> bool:
     """
     if is_ignored(root, data):
         return False
-    line = GitIgnoreSpecPattern.escape(f"/{data.name}")
+    line = _pattern(data.name)
     path = data.parent / ".gitignore"
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -65,6 +65,15 @@ def ignore(root: Path, data: Path) -> bool:
     except OSError as error:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
     return True
+
+
+def _pattern(name: str) -> str:
+    """The line for a name beside the file: DVC's, but for what git takes for the line's end."""
+    line = GitIgnoreSpecPattern.escape(f"/{name}").replace("\n", "?")
+    if line.endswith("\r"):
+        line = f"{line[:-1]}?"
+    kept = line.rstrip(" ")
+    return kept + "\\ " * (len(line) - len(kept))
 
 
 def _ask_git(root: Path, arguments: Sequence[str], data: bytes = b"") -> bytes:

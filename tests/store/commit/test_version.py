@@ -67,6 +67,21 @@ def test_in_a_git_repository(tmp_path: Path, folder: Path, run: Run, commit_: Co
     assert "?? photos.dvc" in run(tmp_path, "git", "status", "--short")
 
 
+def test_git_ignores_data_of_any_name(tmp_path: Path, run: Run, write: Write, commit_: Commit) -> None:
+    """Also where git would take the end of the name for that of the line."""
+    root = tmp_path / "project"
+    root.mkdir()
+    run(root, "git", "init", "--quiet")
+    names = ["two  ", "new\nline", "return\r", "#hash", "!bang", "st*r[1]?", "back\\", " lead", "tab\t", "é"]
+    for name in names:
+        write(root / name, {"a": b"1"})
+        assert commit_(root / name).gitignored
+        assert not commit_(root / name).gitignored
+    shown = run(root, "git", "status", "--short", "-z", "--untracked-files=all").split("\0")
+    metafiles = {f"?? {name}.dvc".replace("\r", "\n") for name in names}  # as text is read
+    assert set(shown) == {"", "?? .gitignore", *metafiles}
+
+
 @pytest.mark.parametrize("before", ["x", "x\n", ""])
 def test_the_gitignore_line_stands_alone(
     before: str, tmp_path: Path, folder: Path, run: Run, commit_: Commit
