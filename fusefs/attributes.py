@@ -35,7 +35,8 @@ class AttributeWriter:
 
     `fill` returns the same object every time: use it before the next checkpoint. `first_directory` and
     `first_file` are the inodes that row 0 would have as the one and as the other. With `private_to` the root
-    belongs to that user, and nobody else may enter.
+    belongs to that user, and nobody else may enter. What a file is said to take of the disk is a multiple of
+    `block_bytes`.
     """
 
     def __init__(
@@ -50,8 +51,11 @@ class AttributeWriter:
         entry_timeout: float = FOREVER,
         private_to: int = -1,
         preferred_read: int = PREFERRED_READ,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self._tree = tree
+        self._block_bytes = block_bytes
+        self._blocks_each = block_bytes // BLOCK_BYTES
         self._first_directory = first_directory
         self._first_file = first_file
         self._entry_timeout = entry_timeout
@@ -96,7 +100,7 @@ class AttributeWriter:
                 entry.attr_timeout = 0
             else:
                 entry.st_size = size
-                entry.st_blocks = -(-size // BLOCK_BYTES)
+                entry.st_blocks = -(-size // self._block_bytes) * self._blocks_each
                 entry.attr_timeout = FOREVER
         entry.st_ino = pyfuse3.InodeT(row + first)
         digest = self._words[row * self._words_per_digest]

@@ -10,7 +10,7 @@ from typing import Final
 
 import pyfuse3
 
-from fusefs.attributes import PREFERRED_READ, AttributeWriter, absent
+from fusefs.attributes import BLOCK_BYTES, PREFERRED_READ, AttributeWriter, absent
 from fusefs.spaces import OpenFile, first_inode
 from store.errors import ObjectCorrupt
 from store.open_objects import OpenObject
@@ -99,6 +99,7 @@ class TreeSpace:
         rev: str,
         private_to: int = -1,
         preferred_read: int = PREFERRED_READ,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.files = files
         self.tree = files.tree
@@ -113,6 +114,7 @@ class TreeSpace:
             umask=umask,
             private_to=private_to,
             preferred_read=preferred_read,
+            block_bytes=block_bytes,
             first_directory=first_inode(number),
             first_file=first_inode(files_number),
         )

@@ -25,7 +25,8 @@ from store.open_objects import OpenBytes, OpenObject
 from store.open_objects import OpenFile as CachedFile
 
 BLOCK_BYTES: Final = 4096
-"""Until the kernel knows what a file takes on the disk, it rounds its size up to so many bytes."""
+"""Until the kernel knows what a file takes on the disk, it rounds its size up to so many bytes; and what is
+read through us has to stay as it was."""
 METACOPY: Final = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
 REDIRECT: Final = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 """As root, and in a user namespace; nobody but the overlay gets to ask for them."""
@@ -45,7 +46,7 @@ class TreeLayer(TreeSpace):
         stream: Stream,
         **keywords: Any,
     ) -> None:
-        super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES)
+        super().__init__(*arguments, **keywords, preferred_read=BLOCK_BYTES, block_bytes=BLOCK_BYTES)
         self._held = held
         self.wrong_sizes: set[int] = set()
         """Rows of which the kernel was told another size, which cannot be corrected: not to be read."""
