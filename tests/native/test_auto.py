@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.mount.datasets import Cache, filler, tree_of
+from tests.mount.datasets import Cache, filler, md5, tree_of
 from tests.mount.mounts import Mounter
 from tests.patience import until
 
@@ -182,6 +182,42 @@ def test_a_kernel_without_the_calls(automatic: Mounter, cache: Cache, lacking: s
         assert tree_of(place) == FILES
     finally:
         assert run("umount", place).returncode == 0
+
+
+BY_NAME = """
+import errno, os
+from fusefs.native import mount_api
+as_now = mount_api._set
+def refuse(context, name, value):
+    if isinstance(value, int):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    as_now(context, name, value)
+mount_api._set = refuse
+"""
+"""As before Linux 6.13, which takes no descriptor for a layer."""
+
+
+def test_a_kernel_that_takes_layers_by_name_alone(automatic: Mounter, cache: Cache) -> None:
+    older = automatic.home / "older"
+    older.mkdir()
+    (older / "sitecustomize.py").write_text(BY_NAME)
+    remote = Cache(automatic.home / "remote")
+    oid, missing = cache.put_dataset(FILES), FILES["sub/b"]
+    remote.put(missing)
+    cache.remove(md5(missing))
+    environment = automatic.environment
+    environment["PYTHONPATH"] = f"{older}:{environment['PYTHONPATH']}"
+    place = automatic.new_mountpoint()
+    words: list[str | Path] = ["mount", "--cache", cache.root, "--remote", remote.root, oid, place]
+    done = subprocess.run(
+        [*COMMAND, *words], env=environment, capture_output=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    try:
+        status: dict[str, Any] = json.loads((place / ".fusefs" / "status").read_text())
+        assert (status["mode"], tree_of(place)) == ("native", FILES)
+    finally:
+        assert automatic.run("umount", place).returncode == 0
 
 
 SLAVE = """
