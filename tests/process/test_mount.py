@@ -326,6 +326,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.modes("fuse")  # what nothing is fetched for has no hits in native mode
 def test_mounts_are_listed_and_watched(
     mount: Callable[..., int], fusefs: Fusefs, dataset: SmallDataset, mountpoint: Path
 ) -> None:
