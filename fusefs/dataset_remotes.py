@@ -5,6 +5,7 @@ Callers: `fusefs.dataset` and its rooms. Blocking; one thread.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +19,13 @@ from fusefs.remote_homes import RemoteHomes
 from store.dvc.files import Files
 from store.dvc.imports import Hop
 from store.dvc.index import TrackedOutput
-from store.dvc.project import Project
+from store.dvc.project import Project, find_project
 from store.dvc.remotes import RemoteHome, add_remote, push_remote, settle_remotes
 from store.dvc.versioned import Wanted
 from store.errors import InputError, ObjectMissing, StoreError
 from store.local_cache import LocalCache
 from store.oid import Oid
+from store.ownership import SHARED_DIRECTORY_MODE, make_root
 from store.remote_manifests import RemoteManifests
 from store.remotes.spec import RemoteSpec
 from store.revision import Located
@@ -52,6 +54,8 @@ class DatasetRemotes:
             cache, offline=request.offline, tell=_tell if request.speaks else None
         )
         self._homes: dict[tuple[str, ...], RemoteHome] = {}
+        self._root: Path | None = None
+        """In the project whose cache it is."""
         self._home_of: HomeOf = lambda _: self._all.of_nobody()
 
     def __enter__(self) -> Self:
@@ -71,11 +75,13 @@ class DatasetRemotes:
 
     def of_project(self, project: Project) -> None:
         """The remotes are those of a working tree."""
+        self._root = project.root
         home = self._all.of_project(project)
         self._home_of = lambda _: home
 
     def of_revision(self, place: Place, files: Files, rev: str) -> None:
         """The remotes are those of a revision, then those of today."""
+        self._root = place.repository.work_tree if place.clone is None else None
         self._home_of = lambda root: self._all.of_place(place, files, rev, root)
 
     def settle(self, located: Located) -> tuple[RemoteSpec, ...]:
@@ -165,7 +171,17 @@ class DatasetRemotes:
     def _settle(self, home: RemoteHome, wanted: Sequence[Wanted]) -> tuple[RemoteSpec, ...]:
         settled = settle_remotes(home, wanted, self._all.own, self._request.remotes)
         self._warnings.update(dict.fromkeys((*self._all.warnings, *settled.warnings)))
+        if settled.remotes:
+            self._make_shared_cache()
         return settled.remotes
+
+    def _make_shared_cache(self) -> None:
+        """Make a cache that is not there yet, where it is to be shared with the group: whoever brings things
+        into it goes by its mode."""
+        if self._root is not None and not self._cache.root.exists():
+            with contextlib.suppress(StoreError, OSError):  # who needs the cache will say what is wrong
+                if find_project(self._root).config.cache_shared_group:
+                    make_root(self._cache.root, SHARED_DIRECTORY_MODE, shared_with_group=True)
 
     def _home(self, root: str) -> RemoteHome:
         if (root,) not in self._homes:

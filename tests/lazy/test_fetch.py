@@ -267,3 +267,15 @@ def test_a_manifest_comes_again(mounter: Mounter, pushed: Pushed) -> None:
     pushed.object(pushed.cache, pushed.oid).unlink()
     done = mounter.run("fetch", "data", cwd=pushed.root)
     assert done.returncode == 1 and pushed.oid in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("target", ["data", "data@HEAD"])
+def test_a_new_cache_is_shared_with_the_group(mounter: Mounter, pushed: Pushed, target: str) -> None:
+    """As DVC would have made it: `cache.shared` says so."""
+    pushed.configure("[cache]\nshared = group\n", "config.local")
+    assert not pushed.cache.exists()
+    done = mounter.run("fetch", target, cwd=pushed.root)
+    assert done.returncode == 0, done.stderr
+    made = [pushed.cache, *(path for path in pushed.cache.rglob("*") if path.is_dir())]
+    assert len(made) > 3
+    assert {path.stat().st_mode & 0o7777 for path in made} == {0o2775}
