@@ -306,6 +306,7 @@ class Versions:
         if self._plan.mode == "fuse":
             self.begin_prefetching(files)
         files.corrected = lambda row: self._forget_rows(version, [row])
+        files.correct_all = self._correct_all
         self._adopt(tree)
         return version
 
@@ -329,6 +330,11 @@ class Versions:
                 await self._forget_rows(version, rows)
             except StoreError as error:
                 log.warning("wrong bytes of object %s may be remembered: %s", oid, error)
+
+    async def _correct_all(self, oid: Oid, size: int) -> None:
+        """An object has this length, whatever was told of it in any version."""
+        for version in list(self._versions.values()):
+            await version.files.correct(oid, size)
 
     async def _forget_rows(self, version: _Version, rows: Sequence[int]) -> None:
         made = self.made_of(version.files, rows)

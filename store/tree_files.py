@@ -63,6 +63,8 @@ class TreeFiles:
         self.tree = tree
         self.corrected: Callable[[int], Awaitable[None]] | None = None
         """Set by whoever shows the tree; awaited when a row's size turns out to be another than was told."""
+        self.correct_all: Callable[[Oid, int], Awaitable[None]] = self.correct
+        """Set by whoever shows several trees: as `correct`, of them all."""
         self.prefetcher: Prefetcher | None = None
         """Brings files ahead of their readers and is told of every open; set by whoever wants that."""
         self._store = store
@@ -194,12 +196,18 @@ class TreeFiles:
                 )
             log.info("%r has %d bytes and not %d", self.tree.path(row), opened.size, self.sizes[row])
             self._finder.learn([Learnt(oid.raw, opened.size, How.HASHED)], oid.algorithm)
-            if self._sizes.learn(row, opened.size, How.HASHED) and self.corrected is not None:
-                await self.corrected(row)
+            await self.correct_all(oid, opened.size)
         except BaseException:
             self._store.close(opened)
             raise
         return opened
+
+    async def correct(self, oid: Oid, size: int) -> None:
+        """An object has this length: it was hashed. Other paths may have the same content, and the same wrong
+        size. Raises `StoreTimeout`."""
+        for row in await self._finder.threads.on_disk(self.tree.rows_of, oid):
+            if self._sizes.learn(row, size, How.HASHED) and self.corrected is not None:
+                await self.corrected(row)
 
     async def read(self, row: int, opened: OpenObject, offset: int, length: int) -> bytes | memoryview:
         """As `ContentStore.read`; an error names the file."""

@@ -21,6 +21,7 @@ from tests.conftest import kill_for_good
 from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
 from tests.mount.mounts import Mounter
 from tests.patience import until
+from tests.revisions.projects import new_project
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 
@@ -189,6 +190,32 @@ def test_an_object_of_another_length_than_the_manifests_is_not_kept(
     assert errno_of(path) == errno.EIO
     assert not cache.place(md5(FILES["sub/b"])).exists()
     assert f"'sub/b': object {md5(FILES['sub/b'])}" in mount.umount()
+
+
+@pytest.mark.modes("fuse", "native")
+def test_a_size_that_was_wrong_is_corrected_wherever_it_was_told(mounter: Mounter) -> None:
+    """For all paths of one content, in all versions that are shown."""
+    data = FILES["sub/b"]
+    remote = remote_with(mounter, FILES)
+    project = new_project(mounter.home / "project", mounter.environment)
+    for tag in ("v1", "v2"):
+        project.track("data", {"a": data, "twin": data, "tag": tag.encode()})
+        project.commit(tag)
+    wrong = project.cache.place(md5(data))
+    wrong.unlink()
+    project.cache.put(data + b"more" * 1000, md5(data))
+    mount = mounter.mount("data@v1", "--remote", remote.root, "--no-pin", "--no-prefetch", cwd=project.root)
+    other = mount.path / ".fusefs/revs/v2"
+    paths = [mount.path / "a", mount.path / "twin", other / "a", other / "twin"]
+    assert {path.stat().st_size for path in paths} == {len(data) + 4000}
+    wrong.unlink()
+    copied = mounter.home / "copied"
+    for path in (*paths, *paths):
+        subprocess.run(["cp", path, copied], check=True, timeout=SECONDS)
+        assert copied.read_bytes() == data, path
+        assert path.stat().st_size == len(data)
+    until(wrong.exists)
+    assert [path.read_bytes() == data for path in paths] == [True] * 4
 
 
 def test_a_cache_that_was_replaced_is_not_looked_for_in_circles(mounter: Mounter, cache: Cache) -> None:
