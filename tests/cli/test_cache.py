@@ -186,8 +186,9 @@ def test_what_is_the_users_own_is_only_reported(lazy: Lazy, tmp_path: Path) -> N
 
 def test_a_mount_keeps_within_its_bound(lazy: Lazy) -> None:
     """Also one that is too small for anything: what cannot be kept is served all the same."""
-    lazy.read("--cache-size", "1")
-    assert lazy.here() == []
+    for bound in (("--cache-size", "1"), ("--cache-free", "1000T")):
+        lazy.read(*bound)
+        assert lazy.here() == []
     lazy.read("--cache-size", "45K")
     assert 0 < len(lazy.here()) <= 5
 

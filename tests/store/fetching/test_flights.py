@@ -490,8 +490,14 @@ def test_who_sends_a_little_now_and_then_keeps_no_thread(
     monkeypatch.setattr(flights, "WHOLE_SECONDS", 0.2)
     storage = ScriptedStorage(step=10)
     oid = storage.holds(data)
+    sent: list[int] = []
     ended = threading.Event()
-    storage.before_part = lambda _: ended.wait(0.02)
+
+    def send(offset: int) -> None:
+        sent.append(offset)
+        ended.wait(0.02)
+
+    storage.before_part = send
 
     async def main() -> None:
         async with engine(tmp_path, storage) as (made, remotes):
@@ -504,6 +510,7 @@ def test_who_sends_a_little_now_and_then_keeps_no_thread(
         trio.run(main)
     finally:
         ended.set()
+    assert len(sent) < len(data) // 10, "the thread has not waited for all of it"
     assert left_behind(tmp_path) == []
 
 
