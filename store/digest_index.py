@@ -36,11 +36,10 @@ class DigestIndex:
             self._rows[following[bucket]] = row
             following[bucket] += 1
 
-    def find(self, oid: Oid) -> int | None:
-        """The first file whose content has this oid."""
-        bucket = int.from_bytes(oid.raw[:_BUCKET_BYTES], "little")
+    def find(self, oid: Oid) -> list[int]:
+        """The files whose content has this oid, in their order."""
+        tree, raw = self._tree, oid.raw
+        bucket = int.from_bytes(raw[:_BUCKET_BYTES], "little")
         first = self._ends[bucket - 1] if bucket else 0
-        for row in self._rows[first : self._ends[bucket]]:
-            if self._tree.oid(row) == oid:
-                return row
-        return None
+        alike = [row for row in self._rows[first : self._ends[bucket]] if tree.digest_of(row) == raw]
+        return [row for row in alike if tree.oid(row) == oid]

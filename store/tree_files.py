@@ -185,6 +185,22 @@ class TreeFiles:
         (length,) = await self._store.lengths([oid.digest], oid.algorithm)
         return length not in (UNKNOWN, known)
 
+    async def reconcile(self, rows: Sequence[int]) -> None:
+        """Have files of the same content told the same size.
+
+        Raises `ObjectCorrupt` where the version itself tells different ones, and as `open` does.
+        """
+        if len({self.sizes[row] for row in rows} - {UNKNOWN}) > 1:
+            first, oid = rows[0], self.tree.oid(rows[0])
+            try:
+                self._store.close(await self._settle(first, oid))
+            except StoreError as error:
+                raise self._explain(first, error) from None
+            told = {self.sizes[row] for row in rows} - {UNKNOWN}
+            if len(told) > 1:
+                said = " and ".join(map(str, sorted(told)))
+                raise ObjectCorrupt(f"{self.tree.path(first)!r}: object {oid} is said to have {said} bytes")
+
     async def _settle(self, row: int, oid: Oid) -> OpenObject:
         """Open an object that has not the length which a file or a remote told, if it has its hash."""
         # In native mode the kernel would find it in the cache while it still has the wrong size.

@@ -105,8 +105,10 @@ class FetchLayer(PlainSpace):
         return await self._look_for(Oid(f"{row - first:02x}{name.decode()}", algorithm=algorithm))
 
     async def _look_for(self, oid: Oid) -> pyfuse3.EntryAttributes:
-        tree, row = await self._find(oid)
-        files = tree.files
+        tree, rows = await self._find(oid)
+        files, row = tree.files, rows[0]
+        if len(rows) > 1:
+            await files.reconcile(rows)  # whichever of them it is for, the kernel would find it
         tree.check_size(row)  # or it would come to where the kernel finds it
         returns = self._count_returns(oid)
         if returns < RETURNS and await self._is_seen(oid, files.sizes[row]):
@@ -150,8 +152,8 @@ class FetchLayer(PlainSpace):
             return await files.open(row)
         return None
 
-    async def _find(self, oid: Oid) -> tuple[TreeLayer, int]:
-        """A file that has the object for content. Raises `ObjectMissing`."""
+    async def _find(self, oid: Oid) -> tuple[TreeLayer, list[int]]:
+        """The files of a version that have the object for content. Raises `ObjectMissing`."""
         for tree in self._trees():
             index = self._indices.get(tree.files)
             if index is None:
@@ -160,9 +162,9 @@ class FetchLayer(PlainSpace):
                     if index is None:
                         index = await self._threads.on_disk(DigestIndex, tree.tree)
                         self._indices[tree.files] = index
-            row = index.find(oid)
-            if row is not None:
-                return tree, row
+            rows = index.find(oid)
+            if rows:
+                return tree, rows
         raise ObjectMissing(f"object {oid} is in no version that this mount shows")
 
     async def _is_seen(self, oid: Oid, known: int) -> bool:

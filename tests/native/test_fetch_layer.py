@@ -46,6 +46,9 @@ class File:
         self.while_it_opens()
         return OpenBytes(self.tree.oid(row), DATA, len(DATA), None)
 
+    async def reconcile(self, rows: Sequence[int]) -> None:
+        pass
+
     async def await_kept(self, oid: Oid) -> None:
         pass
 

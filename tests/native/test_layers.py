@@ -218,6 +218,27 @@ def test_a_size_that_was_wrong_is_corrected_wherever_it_was_told(mounter: Mounte
     assert [path.read_bytes() == data for path in paths] == [True] * 4
 
 
+@pytest.mark.parametrize("told", [(30_000, 400_000), (400_000, 30_000), (None, 29_999)])
+def test_a_manifest_that_contradicts_itself_pads_nothing(
+    mounter: Mounter, cache: Cache, told: tuple[int | None, int]
+) -> None:
+    """One content under two paths, of two lengths: an error is what the kernel gets for either."""
+    data = FILES["sub/b"]
+    remote = remote_with(mounter, FILES)
+    entries = [
+        {"md5": md5(data), "relpath": name, **({"size": size} if size else {})}
+        for name, size in zip("ab", told, strict=True)
+    ]
+    mount = mounter.mount(
+        cache.put_manifest(entries), "--cache", cache.root, "--remote", remote.root, "--no-prefetch"
+    )
+    subprocess.run(["ls", "-lR", mount.path], check=True, capture_output=True, timeout=SECONDS)
+    for name in ("a", "b", "a", "b"):
+        assert errno_of(mount.path / name) == errno.EIO
+    assert not cache.place(md5(data)).exists()
+    assert f"object {md5(data)} is said to have" in mount.umount()
+
+
 def test_a_cache_that_was_replaced_is_not_looked_for_in_circles(mounter: Mounter, cache: Cache) -> None:
     """The kernel holds on to the directory that it was given; what is in another one is read through us."""
     oid = cache.put_dataset(FILES)
