@@ -141,7 +141,13 @@ def run_reporting(command: Command, options: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of `fusefs`; `argv` is without the program's name."""
     mend_inherited()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run_command(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while what the command needs is still being imported
+        return 128 + signal.SIGINT
+
+
+def _run_command(arguments: list[str]) -> int:
     rest: list[str] = []
     if arguments[:1] == ["run"] and "--" in arguments:
         # What follows is another program's command line, and argparse must not look at it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,26 @@ def test_a_reader_that_has_enough_is_no_error(fusefs: Fusefs) -> None:
     )
     os.close(writer)
     assert done.stderr == ""
+
+
+EARLY = """
+import signal, sys
+from fusefs import cli
+cli._load = lambda name: signal.raise_signal(signal.SIGINT)
+sys.exit(cli.main(["list"]))
+"""
+
+
+def test_an_interrupt_at_the_very_beginning_says_nothing(fusefs: Fusefs) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY],
+        env=fusefs.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
 
 
 def test_native_mode_is_refused(fusefs: Fusefs) -> None:
