@@ -42,7 +42,10 @@ def ask(name: str, request: dict[str, Any], seconds: float = CLIENT_SECONDS) -> 
         with suppress(BrokenPipeError):  # whoever is not heard is told so at once, and no more is read
             client.sendall(json.dumps(request).encode() + b"\n")
         with client.makefile("rb") as answers:
-            answer = json.loads(answers.readline(LINE_BYTES))
+            line = answers.readline(LINE_BYTES)
+    if not line:
+        raise ConnectionError("it ended before it had done what was asked; look at the mount")
+    answer = json.loads(line)
     if not isinstance(answer, dict):
         raise ValueError("the daemon's answer is not an object")
     return answer

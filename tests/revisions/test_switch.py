@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fusefs.control_socket import ask
+from fusefs.control_socket import ask, new_name
 from tests.mount.datasets import filler, tree_of
 from tests.mount.mounts import Mount, Mounter
 from tests.revisions.projects import Project
@@ -507,6 +508,25 @@ def test_a_mount_that_has_nothing_to_switch(mounter: Mounter, versions: Project,
     assert done.stderr.startswith("fusefs: ") and done.stderr.count("\n") == 1, done.stderr
     done = mounter.run("switch", mounter.home, "v1")
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_daemon_that_ends_before_it_answers_is_told_of() -> None:
+    """Whether it has switched by then is not known; the mount tells."""
+    name = new_name()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("\0" + name.removeprefix("@"))
+        listening.listen()
+
+        def end() -> None:
+            client, _ = listening.accept()
+            client.recv(4096)
+            client.close()
+
+        daemon = threading.Thread(target=end)
+        daemon.start()
+        with pytest.raises(ConnectionError, match="ended before"):
+            ask(name, {"switch": "v2"}, WAIT_SECONDS)
+        daemon.join()
 
 
 def test_what_the_control_socket_is_told(mount: Mount) -> None:
