@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from store.dvc.config import load_config
-from store.dvc.project import Project
+from store.dvc.project import Project, shares_local
 from store.dvc.remotes import RemoteHome, named_destinations, settle_remotes
 from store.dvc.trust import Standing
 from store.errors import InputError, RemoteError
@@ -32,7 +32,9 @@ def open_remotes(
     Raises `InputError` for one of the `chosen` that cannot be used.
     """
     own = load_config(None, os.environ)
-    standing = Standing(project.is_own, trust, os.path.realpath(project.root), named_destinations(own))
+    shared = shares_local(project.root, [project.config])
+    root, named = os.path.realpath(project.root), named_destinations(own)
+    standing = Standing(project.is_own, trust, root, named, shared)
     settled = settle_remotes(RemoteHome((project.config,), standing), (), own, chosen)
     for warning in settled.warnings:
         warn(f"warning: {warning}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from fusefs.place import Place
 from store.dvc.config import Config, load_config, load_config_at
 from store.dvc.files import Files, is_directory
-from store.dvc.project import Project, are_own
+from store.dvc.project import Project, are_own, shares_local
 from store.dvc.remotes import RemoteHome, named_destinations
 from store.dvc.trust import Standing
 from store.errors import ConfigInvalid
@@ -68,7 +68,8 @@ class RemoteHomes:
 
     def _home(self, configs: tuple[Config, ...], *, own: bool, root: Path | None = None) -> RemoteHome:
         top = os.path.realpath(root) if root is not None else ""
-        return RemoteHome(configs, Standing(own, self._trust, top, self._named))
+        shared = root is not None and shares_local(root, configs)
+        return RemoteHome(configs, Standing(own, self._trust, top, self._named, shared))
 
 
 def _judged(directory: Path) -> list[Path]:

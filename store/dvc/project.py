@@ -14,6 +14,7 @@ from pathlib import Path
 from store.dvc.config import Config, Level, home_directory, load_config
 from store.dvc.discovery import PATTERNS, Broken, ListedFiles, Metafile, discover
 from store.dvc.files import WorkingFiles, absolute_path, is_directory
+from store.dvc.trust import COMMAND_FILES, COMMANDS
 from store.errors import ConfigInvalid
 from store.git import work_tree
 
@@ -84,6 +85,20 @@ def are_own(paths: Iterable[Path]) -> bool:
     except OSError:
         return False
     return owners <= {os.geteuid(), 0}
+
+
+def shares_local(root: Path, configs: Iterable[Config]) -> bool:
+    """Whether the `config.local` of the DVC repository at `root` may have commands run and is in git.
+
+    Then it came with the repository, and is not what the user wrote.
+    """
+    told = any(
+        setting.level is Level.LOCAL and option in COMMANDS | COMMAND_FILES
+        for config in configs
+        for section in config.remotes.values()
+        for option, setting in section.items()
+    )
+    return told and work_tree.may_be_tracked(root / ".dvc" / "config.local")
 
 
 def find_project(path: Path, env: Mapping[str, str] | None = None) -> Project:

@@ -2,8 +2,9 @@
 may go where it leads.
 
 A repository's configuration is written by whoever commits to it. What the user wrote himself is in the
-global and system files, and in the `config.local` of a repository that is his. A repository is trusted as
-DVC trusts it if it is the user's own, or if he said so (`--trust`); one of another owner or a clone is not.
+global and system files, and in the `config.local` of a repository that is his, unless that is in git. A
+repository is trusted as DVC trusts it if it is the user's own, or if he said so (`--trust`); one of another
+owner or a clone is not.
 
     option, by who wrote it        user himself    trusted repository    repository that is not trusted
     runs a command                 yes             no                    no
@@ -73,6 +74,8 @@ class Standing:
     """Its directory; empty for one that is not on this machine."""
     named: Set[Destination] = frozenset()
     """Where the remotes of the user's own configuration lead."""
+    shares_local: bool = False
+    """Its `config.local` is in git, and so its own word and not the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ def judge(candidate: Candidate, standing: Standing) -> Judgement:
     for name, setting in candidate.options.items():
         if name == "url":
             continue
-        by_user = setting.level in _OWN_LEVELS or (setting.level is Level.LOCAL and standing.own)
+        is_local = setting.level is Level.LOCAL and standing.own and not standing.shares_local
+        by_user = setting.level in _OWN_LEVELS or is_local
         if by_user:
             if not trusted and candidate.meant_for.get(name) != goal:
                 ignored[name] = "you wrote it for another place than this repository names"

@@ -28,3 +28,13 @@ def list_files(directory: Path, *patterns: str) -> list[str] | None:
     if done.status != 0:
         return None
     return [os.fsdecode(path) for path in done.output.split(b"\0") if path]
+
+
+def may_be_tracked(file: Path) -> bool:
+    """Whether git has a file, or cannot tell; False outside of any repository."""
+    listing = ["ls-files", "-z", "--cached"]
+    try:
+        done = command.run(listing, directory=file.parent, paths=[file.name])
+    except (RepositoryUnusable, StoreTimeout):
+        return True
+    return done.status == 0 and bool(done.output)

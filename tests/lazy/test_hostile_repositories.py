@@ -156,8 +156,8 @@ def test_a_command_of_the_users_own_counts(mounter: Mounter, pushed: Pushed, ser
     assert all(f"authorization: bearer {CANARY}" in head.lower() for head in server.requests)
 
 
-def test_no_command_of_a_file_in_ones_own_repository_is_run(
-    mounter: Mounter, pushed: Pushed, server: RawServer
+def test_no_command_that_came_with_ones_own_repository_is_run(
+    mounter: Mounter, pushed: Pushed, project: Project, server: RawServer
 ) -> None:
     """What was cloned belongs to who cloned it, whoever wrote what is in it."""
     touched = mounter.home / "touched"
@@ -166,7 +166,14 @@ def test_no_command_of_a_file_in_ones_own_repository_is_run(
     pushed.configure(f"[core]\nremote = far\n['remote \"far\"']\n{url}configpath = ../aws\n")
     assert mounter.run("ls", "data", cwd=pushed.root).returncode == 1
     assert server.requests and not touched.exists()
-    pushed.configure("['remote \"far\"']\nconfigpath = ../aws\n", "config.local")
+    dav = f"['remote \"dav\"']\nurl = webdav://127.0.0.1:{server.port}/dav\n"
+    local = f"['remote \"far\"']\nconfigpath = ../aws\n{dav}bearer_token_command = touch {touched}\n"
+    pushed.configure(local, "config.local")
+    project.git("add", "--force", ".dvc/config.local")
+    done = mounter.run("ls", "data", cwd=pushed.root)
+    assert "bearer_token_command of the remote 'dav' is not followed" in done.stderr
+    assert not touched.exists(), "git has it: somebody else may have written it"
+    project.git("rm", "--quiet", "--cached", ".dvc/config.local")
     mounter.run("ls", "data", cwd=pushed.root)
     assert touched.exists(), "what the user wrote himself counts"
 

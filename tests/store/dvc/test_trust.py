@@ -49,6 +49,18 @@ def follows(
     return kind == "weakening" and not named
 
 
+def test_a_local_file_that_is_in_git_is_the_repositorys_word() -> None:
+    options = {
+        "url": Setting("s3://bucket", Level.REPO, Path("/r/.dvc/config")),
+        "configpath": Setting("/r/aws", Level.LOCAL, Path("/r/.dvc/config.local")),
+        "bearer_token_command": Setting("touch x", Level.LOCAL, Path("/r/.dvc/config.local")),
+    }
+    for shares in (False, True):
+        standing = Standing(True, False, "/r", shares_local=shares)
+        judgement = judge(Candidate(options, {}), standing)
+        assert ("bearer_token_command" in judgement.options, judgement.may_run) == (not shares, not shares)
+
+
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_every_option_of_everybody(kind: str, name: str) -> None:
     cells = product(Level, (False, True), (False, True), (False, True), (None, HOST, ELSEWHERE))
