@@ -16,8 +16,8 @@ from tests.mount.mounts import Mount, Mounter
 from tests.servers.raw_answers import Script, say
 
 SECONDS = 90.0
-"""More than any reader may wait: in native mode the kernel asks for a page that failed once more, so that is two
-deadlines of half a minute, and some time of a busy machine's."""
+"""More than any reader may wait: in native mode the kernel asks for a page that failed once more, so that is
+two deadlines of half a minute, and some time of a busy machine's."""
 SECRET = "hunter-2-s3cret"
 SLOW, UNREACHABLE, DENIED, WRONG = errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EACCES, errno.EIO
 DOCUMENTED = frozenset({SLOW, UNREACHABLE, DENIED, WRONG})
