@@ -100,6 +100,9 @@ def _of_daemon(metrics: Metrics) -> Iterator[Metric]:
             gauge.add_metric([kind], count)
         yield gauge
     yield GaugeMetricFamily("fusefs_flights", "Objects that are being fetched.", metrics.flights())
+    yield GaugeMetricFamily(
+        "fusefs_publications", "Objects that have come and are not kept yet.", metrics.publications()
+    )
 
 
 def _of_remotes(metrics: Metrics) -> Iterator[Metric]:

@@ -235,6 +235,7 @@ class Engine:
             on_shown=lambda: self.on_shown(),
         )
         self.metrics.flights = flights.__len__
+        self.metrics.publications = publisher.__len__
 
         def note_proof(oid: Oid, size: int) -> None:
             note_arrival(oid, size, "")

@@ -193,6 +193,8 @@ class Metrics:
         """The limiters of `store.threads` by name; set by whoever has them."""
         self.flights: Callable[[], int] = int
         """How many objects are being fetched; likewise."""
+        self.publications: Callable[[], int] = int
+        """How many have come and are not in the cache yet; likewise."""
         self.making: Callable[[], Making | None] = lambda: None
         """What makes products; None where nothing was asked for."""
         self._lock = threading.Lock()

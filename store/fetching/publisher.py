@@ -71,6 +71,10 @@ class Publisher:
         """Of those of `_pending` that somebody waits for."""
         self._has_failed = False
 
+    def __len__(self) -> int:
+        """How many objects are on their way."""
+        return len(self._pending)
+
     def find(self, oid: Oid) -> Fetched | None:
         """An object that is on its way."""
         return self._pending.get(oid)

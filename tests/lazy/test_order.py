@@ -20,7 +20,6 @@ import pytest
 import fusefs
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter
-from tests.patience import until
 from tests.servers.nginx import nginx
 from tests.servers.proxy import Faults, Proxy
 
@@ -202,7 +201,7 @@ def test_the_last_epoch_is_followed_by_the_next_one(mounter: Mounter, far: Far, 
     mount = far.mount(mounter)
     read(mount, order)
     assert settled(mount, lambda now: True)["fetched"] == 0
-    until(lambda: all(far.cache.place(md5(data)).exists() for data in FILES.values()), "all is kept")
+    mount.await_kept()
     far.forget()
     read(mount, order[:FOUND_AFTER])
     settled(mount, ahead(len(order) - FOUND_AFTER))

@@ -26,6 +26,7 @@ from typing import Any
 from store.erofs.shelf import SUFFIX
 from tests.mount.datasets import Cache
 from tests.mount.forked import FORKS
+from tests.patience import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMAND = (sys.executable, "-m", "fusefs.cli")
@@ -95,6 +96,11 @@ class Mount:
     def status(self) -> dict[str, Any]:
         """`.fusefs/status`."""
         return read_status(self.path / ".fusefs")
+
+    def await_kept(self) -> None:
+        """Wait until all that was fetched is in the cache: until then it is served from memory."""
+        metrics = self.path / ".fusefs" / "metrics"
+        until(lambda: "\nfusefs_publications 0.0\n" in metrics.read_text(), "what was read is kept")
 
     def umount(self) -> str:
         """Unmount, wait for the daemon's end, and return what it has logged."""

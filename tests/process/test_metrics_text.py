@@ -24,6 +24,7 @@ def test_figures_of_remotes_become_samples() -> None:
     metrics = Metrics()
     metrics.queues = lambda: {"remote": Queue(limit=72, busy=3, waiting=2)}
     metrics.flights = lambda: 5
+    metrics.publications = lambda: 6
     remote = metrics.remote('a"b\\c\nd')
     remote.breaker = lambda: OPEN
     remote.called(0.02)
@@ -51,6 +52,7 @@ def test_figures_of_remotes_become_samples() -> None:
     assert states == {"closed": 0, "half-open": 0, "open": 1}
     assert value("fusefs_threads_waiting", kind="remote") == 2
     assert value("fusefs_flights") == 5
+    assert value("fusefs_publications") == 6
 
 
 def test_what_is_not_known_has_no_sample() -> None:
