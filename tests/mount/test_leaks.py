@@ -91,7 +91,7 @@ def test_rounds_of_mounting_leave_nothing(mounter: Mounter, monkeypatch: pytest.
     assert str(mounter.home) not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     assert everything_below(mounter.home) == before
     assert list(temporary.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # what other tests left may be closed meanwhile
 
 
 def resources(mount: Mount) -> tuple[int, int, int]:
