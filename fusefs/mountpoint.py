@@ -71,7 +71,7 @@ def _alone_at(place: str) -> Iterator[None]:
             while not _lock(directory):
                 if time.monotonic() > deadline:
                     raise InputError(f"another command has been mounting on {place} for {LOCK_SECONDS:.0f} s")
-                time.sleep(_RETRY_SECONDS)
+                time.sleep(_RETRY_SECONDS)  # flock(2) itself waits without a deadline
         yield
 
 
