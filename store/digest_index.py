@@ -36,10 +36,18 @@ class DigestIndex:
             self._rows[following[bucket]] = row
             following[bucket] += 1
 
+    def looks(self, oid: Oid) -> int:
+        """How many rows `find` looks at: many where many files have the same content, or one like it."""
+        first, end = self._bucket(oid)
+        return end - first
+
     def find(self, oid: Oid) -> list[int]:
         """The files whose content has this oid, in their order."""
         tree, raw = self._tree, oid.raw
-        bucket = int.from_bytes(raw[:_BUCKET_BYTES], "little")
-        first = self._ends[bucket - 1] if bucket else 0
-        alike = [row for row in self._rows[first : self._ends[bucket]] if tree.digest_of(row) == raw]
+        first, end = self._bucket(oid)
+        alike = [row for row in self._rows[first:end] if tree.digest_of(row) == raw]
         return [row for row in alike if tree.oid(row) == oid]
+
+    def _bucket(self, oid: Oid) -> tuple[int, int]:
+        bucket = int.from_bytes(oid.raw[:_BUCKET_BYTES], "little")
+        return self._ends[bucket - 1] if bucket else 0, self._ends[bucket]

@@ -51,6 +51,8 @@ object that is looked for more often in so short a time is read through us, alth
 gone from there for a moment, or came there from memory when the kernel had looked into the one and not yet
 into the other, or is not seen there by the kernel at all."""
 MOST_REMEMBERED: Final = 1 << 14
+MOST_LOOKS: Final = 4096
+"""Rows that are looked at on the loop: a dataset may have any number of empty files."""
 
 _ROOT, _FILES, _MD5, _FIRST_MD5 = 0, 1, 2, 3
 _FIRST_DOS2UNIX: Final = _FIRST_MD5 + 256
@@ -162,7 +164,8 @@ class FetchLayer(PlainSpace):
                     if index is None:
                         index = await self._threads.on_disk(DigestIndex, tree.tree)
                         self._indices[tree.files] = index
-            rows = index.find(oid)
+            is_crowded = index.looks(oid) > MOST_LOOKS
+            rows = await self._threads.on_disk(index.find, oid) if is_crowded else index.find(oid)
             if rows:
                 return tree, rows
         raise ObjectMissing(f"object {oid} is in no version that this mount shows")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import math
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import pyfuse3
+import pytest
 import trio
 from trio.testing import MockClock
 
+from fusefs.native import fetch_layer
 from fusefs.native.fetch_layer import RETURN_SECONDS, RETURNS, FetchLayer
 from fusefs.native.forgetting import Forgetting
 from fusefs.native.held_files import HeldFiles
@@ -20,6 +23,7 @@ from fusefs.native.stream import Stream
 from fusefs.native.tree_layer import TreeLayer
 from fusefs.spaces import locate
 from store.cache_layers import CacheLayers
+from store.digest_index import DigestIndex
 from store.engine import Engine
 from store.oid import Oid
 from store.open_objects import OpenBytes
@@ -136,6 +140,26 @@ def test_what_is_in_a_cache_is_looked_for_there_once_more(tmp_path: Path) -> Non
         assert [await looker.look() for _ in range(RETURNS + 1)] == [AGAIN] * RETURNS + [FOUND]
 
     with_looker(tmp_path, test)
+
+
+def test_what_takes_many_looks_is_found_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finders: list[threading.Thread] = []
+    find = DigestIndex.find
+
+    def find_and_tell(index: DigestIndex, oid: Oid) -> list[int]:
+        finders.append(threading.current_thread())
+        return find(index, oid)
+
+    monkeypatch.setattr(DigestIndex, "find", find_and_tell)
+
+    async def test(looker: Looker, clock: MockClock) -> None:
+        looker.cache.put(DATA)
+        assert await looker.look() == AGAIN
+        monkeypatch.setattr(fetch_layer, "MOST_LOOKS", 0)
+        assert await looker.look() == AGAIN
+
+    with_looker(tmp_path, test)
+    assert [finder is threading.main_thread() for finder in finders] == [True, False]
 
 
 def test_what_came_and_was_gone_for_a_moment_is_answered(tmp_path: Path) -> None:

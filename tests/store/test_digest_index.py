@@ -38,3 +38,4 @@ def test_it_finds_what_is_there(
     index = DigestIndex(tree)
     for oid in {*listed, other}:
         assert index.find(oid) == sorted(tree.rows_of(oid))
+        assert index.looks(oid) >= len(index.find(oid))
