@@ -297,15 +297,22 @@ class Arrivals:
 
 
 def _thin_out(aside: int) -> None:
-    """Keep the newest few in quarantine, and nothing large. Raises `OSError`."""
+    """Keep the newest few in quarantine, and nothing large. Raises `OSError`.
+
+    Others thin it out at the same time: a file that is gone is no reason to leave the rest.
+    """
+    found = []
     with os.scandir(aside) as entries:
-        found = [(entry, entry.stat(follow_symlinks=False)) for entry in entries]
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                found.append((entry, entry.stat(follow_symlinks=False)))
     found.sort(key=lambda one: one[1].st_mtime_ns)
     for place, (entry, status) in enumerate(found):
         if place < len(found) - QUARANTINED or status.st_size > QUARANTINED_BYTES:
             if stat.S_ISDIR(status.st_mode):
                 continue  # not ours to empty
-            os.unlink(entry.name, dir_fd=aside)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.name, dir_fd=aside)
 
 
 def _settle(place: _Place, arrival: Arrival) -> None:

@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,15 @@ def test_nothing_is_written_through_a_link(arrivals: Arrivals, tmp_path: Path) -
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.fixture
+def switched_often() -> Iterator[None]:
+    """Threads take turns within a few calls, so that what one does falls between two of another's."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
 def test_of_what_was_wrong_the_newest_few_are_kept_aside(arrivals: Arrivals) -> None:
     for number, oid in enumerate(OIDS[:20]):
         descriptor, path = arrivals.new_file()
@@ -167,6 +178,19 @@ def test_of_what_was_wrong_the_newest_few_are_kept_aside(arrivals: Arrivals) -> 
     arrivals.put_aside(OIDS[30], path)
     assert not (aside / str(OIDS[30])).exists()
     assert incoming(arrivals) == []
+
+
+def test_many_threads_that_put_aside_at_once_leave_no_more(arrivals: Arrivals, switched_often: None) -> None:
+    def put_aside(oid: Oid) -> None:
+        descriptor, path = arrivals.new_file()
+        os.close(descriptor)
+        arrivals.put_aside(oid, path)
+
+    aside = arrivals.root / "fusefs" / "quarantine"
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(40):
+            list(threads.map(put_aside, [Oid(f"{number:016x}{one:016x}") for one in range(8)]))
+            assert len(list(aside.iterdir())) <= QUARANTINED
 
 
 @pytest.mark.parametrize("kind", ["shorter", "link", "fifo", "directory"])
