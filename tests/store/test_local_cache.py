@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing
 from store.local_cache import LocalCache
 from store.oid import Oid
 from store.tree import UNKNOWN
+from tests.descriptors import open_below
 
 OID = Oid("ab" + "c" * 30)
 
@@ -146,15 +146,6 @@ def test_without_the_flag_the_loop_is_never_made_to_wait(
     monkeypatch.setattr(openat2, "HAS_CACHED", False)
     with pytest.raises(BlockingIOError):
         LocalCache(tmp_path).try_open(OID)
-
-
-def open_below(directory: Path) -> list[str]:
-    """What this process has open there, also of what was removed; not what other tests left to be closed."""
-    targets = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            targets.append(str(descriptor.readlink()))
-    return sorted(target for target in targets if target.startswith(str(directory)))
 
 
 def test_no_descriptor_is_lost(cache: LocalCache) -> None:

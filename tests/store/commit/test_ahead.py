@@ -11,6 +11,7 @@ import pytest
 from store.commit.ahead import open_ahead
 from store.commit.scan import Found, scan
 from store.errors import ChangedMeanwhile
+from tests.descriptors import open_below
 from tests.patience import until
 
 MIB = 1 << 20
@@ -24,7 +25,7 @@ def test_files_come_open_and_in_order(tmp_path: Path) -> None:
         os.close(descriptor)
         come.append(found)
     assert come == files
-    assert _open_below(tmp_path) == 0
+    assert open_below(tmp_path) == []
 
 
 @pytest.mark.parametrize(("size", "most", "open_files"), [(0, 3, 4), (4 * MIB, 100, 9), (3, 1, 2)])
@@ -32,9 +33,9 @@ def test_only_so_many_are_open(size: int, most: int, open_files: int, tmp_path: 
     files = _files(tmp_path, 20, size)
     with closing(open_ahead(str(tmp_path), files, most, lambda: False)) as sources:
         first = next(sources)
-        assert _open_below(tmp_path) == open_files
+        assert len(open_below(tmp_path)) == open_files
         os.close(first.descriptor)
-    assert _open_below(tmp_path) == 0
+    assert open_below(tmp_path) == []
 
 
 def test_a_file_that_is_gone_leaves_none_open(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_file_that_is_gone_leaves_none_open(tmp_path: Path) -> None:
     (tmp_path / files[3].relpath).unlink()
     with pytest.raises(ChangedMeanwhile, match=files[3].relpath):
         next(open_ahead(str(tmp_path), files, 10, lambda: True))
-    assert _open_below(tmp_path) == 0
+    assert open_below(tmp_path) == []
 
 
 def test_the_disk_is_asked_for_what_comes_next(tmp_path: Path) -> None:
@@ -74,17 +75,6 @@ def _files(folder: Path, count: int, size: int = 3) -> list[Found]:
 
 def _scan(folder: Path) -> list[Found]:
     return scan(str(folder), lambda path, is_directory: False)
-
-
-def _open_below(folder: Path) -> int:
-    """How many of its files we have open."""
-    count = 0
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            count += descriptor.readlink().is_relative_to(folder)
-        except FileNotFoundError:  # the listing's own
-            continue
-    return count
 
 
 def _is_in_memory(descriptor: int) -> bool:

@@ -15,6 +15,7 @@ from store.fetching import suspicion
 from store.fetching.completion import FINISH_LOCK
 from store.fetching.flight_locks import FlightLocks
 from store.oid import Oid
+from tests.descriptors import open_below
 from tests.store.fetching.scripted import (
     MIB,
     Gate,
@@ -588,13 +589,7 @@ def test_nothing_stays_open_or_remembered_when_the_last_reader_has_gone(cache: P
     oid = storage.holds(DATA)
 
     def descriptors() -> list[str]:
-        found = []
-        for link in Path("/proc/self/fd").iterdir():
-            try:
-                found.append(str(link.readlink()))
-            except FileNotFoundError:
-                continue  # the listing's own
-        return [path for path in found if str(cache) in path and oid.digest[2:] in path]
+        return [path for path in open_below(cache) if oid.digest[2:] in path]
 
     async def main() -> None:
         async with daemon(cache, storage) as made:
