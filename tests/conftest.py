@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fusefs import kernel_mount, mountinfo
 from fusefs.kernel_mount import MountFailed
@@ -23,6 +24,10 @@ from fusefs.native.layers import try_layers
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell starts what it puts in the background; what the tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more of what else the machine does than of us.
+settings.register_profile("any machine", settings.default, deadline=None)
+settings.load_profile("any machine")
 
 SECONDS = 60.0
 OTHER_MODE = os.environ.get("FUSEFS_TEST_MODE", "fuse")
