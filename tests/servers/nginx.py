@@ -15,7 +15,7 @@ from tests.servers.certificates import Certificate
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 DAV_EXT = Path("/usr/share/nginx/modules/ngx_http_dav_ext_module.so")
-SECONDS = 20.0
+SECONDS = 60.0
 
 _CONFIGURATION = """
 daemon off;

@@ -24,7 +24,7 @@ from typing import Final, cast
 Target = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
-SECONDS: Final = 20.0
+SECONDS: Final = 60.0
 MOST_HELD: Final = 4 << 20
 """Bytes on their way in one direction of a connection; behind it the sender is kept waiting."""
 NEVER: Final = -1

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-SECONDS = 20.0
+SECONDS = 60.0
 
 _CONFIGURATION = """
 HostKey {directory}/host_key
@@ -93,7 +93,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """By itself, if it can, when its client has gone: only then it waits for its own children."""
     for hurry in (process.terminate, process.kill):
         try:
-            process.wait(SECONDS / 4)
+            process.wait(SECONDS / 12)
         except subprocess.TimeoutExpired:
             hurry()
     process.wait()

@@ -80,7 +80,7 @@ def test_a_helper_ends_with_who_started_it(tmp_path: Path) -> None:
     process = helper._process
     assert process is not None
     helper.disown()  # as the end of the process would do it
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_errors_of_who_reads_are_left_alone(apart: Apart, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from store.remotes.s3 import open_s3
 from store.remotes.spec import RemoteSpec
 from store.remotes.storage import CHUNK_BYTES, Address, Limits, Storage
 from tests.servers.raw_answers import OBJECT_HEADERS, RawServer, Script, raw_server, reset, say, say_raw
-from tests.store.remotes.contract import read
+from tests.store.remotes.contract import LIMITS, read
 
 SHORT = Limits(connect=0.5, first_byte=0.3, stall=0.3)
+"""For who is not waited for. Who answers may be as late on a busy machine."""
 KEY = Address("files/md5/ab/cdef")
 CANARY = "canary0123456789secret"
 SECRETS = {
@@ -40,9 +41,9 @@ def server() -> Iterator[RawServer]:
         yield server
 
 
-def opened(server: RawServer, **options: str) -> Storage:
+def opened(server: RawServer, limits: Limits = LIMITS, **options: str) -> Storage:
     spec = RemoteSpec("mine", "s3://bucket/prefix", {"endpointurl": server.url, **options})
-    return open_s3(spec, SHORT)
+    return open_s3(spec, limits)
 
 
 def xml(code: str) -> bytes:
@@ -160,7 +161,7 @@ def test_another_version_than_that_asked_for(server: RawServer) -> None:
 def test_silence_before_the_first_byte(server: RawServer, ask: Callable[[Storage], object]) -> None:
     server.script = server.stall()
     with pytest.raises(RemoteSlow) as caught:
-        ask(opened(server))
+        ask(opened(server, SHORT))
     told(caught.value)
 
 
@@ -169,7 +170,7 @@ def test_silence_in_the_middle(server: RawServer, said: int) -> None:
     server.script = server.stall(
         f"HTTP/1.1 200 OK\r\n{OBJECT_HEADERS}Content-Length: 100\r\n\r\n", b"x" * said
     )
-    with opened(server).read(KEY) as body, pytest.raises(RemoteSlow) as caught:
+    with pytest.raises(RemoteSlow) as caught, opened(server, SHORT).read(KEY) as body:
         b"".join(body)
     told(caught.value)
 
@@ -188,16 +189,17 @@ def test_a_body_that_drips(server: RawServer, length: int, monkeypatch: pytest.M
             connection.sendall(b"x")
 
     server.script = drip
-    with opened(server).read(KEY) as body, pytest.raises(RemoteSlow):
+    with pytest.raises(RemoteSlow), opened(server).read(KEY) as body:
         b"".join(body)
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:  # bound and not listening: nobody else gets the port
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    spec = RemoteSpec("mine", "s3://bucket", {"endpointurl": f"http://127.0.0.1:{port}"})
-    with pytest.raises(RemoteUnreachable, match="no connection"):
-        open_s3(spec, SHORT).size(KEY)
+        spec = RemoteSpec("mine", "s3://bucket", {"endpointurl": f"http://127.0.0.1:{port}"})
+        with pytest.raises(RemoteUnreachable, match="no connection"):
+            open_s3(spec, LIMITS).size(KEY)
 
 
 def test_a_name_that_is_none() -> None:

@@ -204,6 +204,7 @@ def test_a_process_that_gives_no_credentials(
     monkeypatch.setattr(s3_session, "PROCESS_SECONDS", 0.1)
     with pytest.raises(RemoteSlow):
         opened(server.url, True, {"profile": "slow", "configpath": str(config)}).size(KEY)
+    monkeypatch.setattr(s3_session, "PROCESS_SECONDS", 60.0)
     with pytest.raises(RemoteDenied):
         opened(server.url, True, {"profile": "bad", "configpath": str(config)}).size(KEY)
     assert not server.requests
