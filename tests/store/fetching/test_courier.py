@@ -31,6 +31,8 @@ from store.remotes.spec import RemoteSpec
 from store.tree import UNKNOWN
 from tests.store.fetching.scripted import oid_of, place_of, random_bytes
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 SECONDS = 60
 MANY = 200
 UNLIMITED = Limits()

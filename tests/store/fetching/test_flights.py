@@ -25,7 +25,7 @@ from store.errors import (
     RemoteUnreachable,
     StoreError,
 )
-from store.fetching import arrivals, download, flights, publisher
+from store.fetching import arrivals, breaker, download, flights, publisher
 from store.fetching.download import IN_MEMORY, WHOLE_LIMIT
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.remote_set import RemoteSet
@@ -34,7 +34,10 @@ from store.open_objects import OpenFile, OpenObject
 from store.remotes.remote import Remote
 from store.remotes.spec import RemoteSpec
 from store.tree import UNKNOWN
+from tests.store.conftest import LONG
 from tests.store.fetching.scripted import SECONDS, Gate, ScriptedStorage, oid_of, place_of, random_bytes
+
+pytestmark = pytest.mark.usefixtures("unhurried")
 
 DATA = random_bytes(20_000)
 OID = oid_of(DATA)
@@ -261,7 +264,10 @@ def test_a_damaged_file_in_the_cache_is_replaced(tmp_path: Path) -> None:
     assert place.read_bytes() == DATA
 
 
-def test_what_another_process_has_brought_meanwhile_is_not_fetched(tmp_path: Path) -> None:
+def test_what_another_process_has_brought_meanwhile_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flights, "LOCK_SECONDS", LONG)
     storage = ScriptedStorage()
     storage.holds(DATA)
     locks: list[FlightLocks] = []
@@ -281,7 +287,8 @@ def test_what_another_process_has_brought_meanwhile_is_not_fetched(tmp_path: Pat
                 await trio.sleep(3 * flights.FIRST_POLL)  # time to see that somebody is at it
                 place = place_of(tmp_path / "cache", OID)
                 place.parent.mkdir(parents=True)
-                place.write_bytes(DATA)
+                (tmp_path / "whole").write_bytes(DATA)
+                (tmp_path / "whole").rename(place)
                 other.release(OID)
 
     trio.run(main)
@@ -459,7 +466,10 @@ def test_what_nobody_hashes_is_kept_apart(tmp_path: Path) -> None:
     assert len(storage.requests) == 2
 
 
-def test_a_dead_remote_does_not_keep_cached_objects_waiting(tmp_path: Path) -> None:
+def test_a_dead_remote_does_not_keep_cached_objects_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", LONG)
     storage = ScriptedStorage()
 
     def refuse(_: int) -> None:

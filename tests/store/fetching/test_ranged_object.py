@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import trio
@@ -16,6 +14,7 @@ from store.fetching.completion import FINISH_LOCK
 from store.fetching.flight_locks import FlightLocks
 from store.oid import Oid
 from tests.descriptors import open_below
+from tests.store.conftest import StoppedClock
 from tests.store.fetching.scripted import (
     MIB,
     Gate,
@@ -27,6 +26,8 @@ from tests.store.fetching.scripted import (
     random_bytes,
     read_all,
 )
+
+pytestmark = pytest.mark.usefixtures("suspicion_clock", "unhurried")
 
 DATA = random_bytes(5 * MIB + 12345)
 SIZE = len(DATA)
@@ -317,15 +318,12 @@ def test_wrong_bytes_are_found_out_and_fetched_elsewhere(cache: Path) -> None:
 
 
 def test_wrong_bytes_of_the_only_remote_are_an_error_until_it_is_mended(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, suspicion_clock: StoppedClock
 ) -> None:
     liar = ScriptedStorage()
     oid = liar.holds(DATA, instead=OTHER)
-    passed = 0.0
-    monkeypatch.setattr(suspicion, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
 
     async def main() -> None:
-        nonlocal passed
         async with daemon(cache, liar) as made:
             opened = await made.open(oid, SIZE)
             await read_all(opened)
@@ -340,7 +338,7 @@ def test_wrong_bytes_of_the_only_remote_are_an_error_until_it_is_mended(
             assert liar.moved == SIZE
             assert not place_of(cache, oid).exists()
             liar.holds(DATA)
-            passed += suspicion.FIRST_SECONDS
+            suspicion_clock.now += suspicion.FIRST_SECONDS
             assert await again.read(0, 1) == DATA[:1]
             again.close()
 
@@ -479,19 +477,19 @@ def test_errors_reach_the_reader_and_the_next_read_tries_again(cache: Path) -> N
     oid = oid_of(DATA)
 
     def fail(_: int) -> None:
-        raise RemoteUnreachable("down")
+        raise RemoteSlow("down", retry_after=3600)  # which is not waited for
 
     async def main() -> None:
-        async with daemon(cache, storage, deadline=0.2) as made:
+        async with daemon(cache, storage) as made:
             opened = await made.open(oid, SIZE)
             with pytest.raises(ObjectMissing):
                 await opened.read(0, 1)
             opened.close()
         storage.holds(DATA)
-        async with daemon(cache, storage, deadline=0.2) as made:
+        async with daemon(cache, storage) as made:
             storage.before_request = fail
             opened = await made.open(oid, SIZE)
-            with pytest.raises(RemoteUnreachable, match="down"):
+            with pytest.raises(RemoteSlow, match="down"):
                 await opened.read(0, 1)
             opened.close()
         storage.before_request = lambda _: None

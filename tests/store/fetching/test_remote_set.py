@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +33,8 @@ from store.oid import Oid
 from store.remotes.remote import Remote
 from store.remotes.spec import VERSIONED_LAYOUT, RemoteSpec
 from store.threads import Threads
+from tests.patience import until
+from tests.store.conftest import LONG, StoppedClock
 from tests.store.fetching.scripted import SECONDS, ScriptedStorage
 
 OID = Oid("0" * 32)
@@ -72,7 +72,7 @@ class Remotes:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, unhurried: None) -> None:
     """Pauses that are long enough to be pauses."""
     monkeypatch.setattr(asking, "FIRST_BACK_OFF", 0.001)
     monkeypatch.setattr(asking, "LONGEST_BACK_OFF", 0.01)
@@ -134,11 +134,15 @@ def test_a_failure_of_any_kind_is_followed_by_the_next_at_once(failure: Exceptio
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_gravest_is_told_with_what_each_said(
-    said: tuple[Exception, Exception], error: type[StoreError], turned: bool
+    said: tuple[Exception, Exception],
+    error: type[StoreError],
+    turned: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(asking, "FIRST_BACK_OFF", LONG)  # there is no time to ask once more
     first, second = reversed(said) if turned else said
     with pytest.raises(error) as caught:
-        ask(Remotes(origin=[first], backup=[second]), deadline=1.0)
+        ask(Remotes(origin=[first], backup=[second]))
     assert type(caught.value) is error
     line = str(caught.value)
     assert str(OID) in line and "origin" in line and "backup" in line
@@ -159,11 +163,13 @@ def test_nobody_waits_for_a_size_from_a_remote_that_has_been_gone_for_long(
 ) -> None:
     """A directory is listed file by file."""
     monkeypatch.setattr(asking, "GONE_SECONDS", 0.0)
-    remotes = Remotes(a=[RemoteUnreachable("refused")])
-    with pytest.raises(RemoteUnreachable):
-        ask(remotes, question=True)
-    assert len(remotes.asked) == breaker.FAILURES
-    monkeypatch.setattr(asking, "GONE_SECONDS", 9.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(breaker, "FIRST_PAUSE", 300.0)
+        remotes = Remotes(a=[RemoteUnreachable("refused")])
+        with pytest.raises(RemoteUnreachable):
+            ask(remotes, question=True)
+        assert len(remotes.asked) == breaker.FAILURES
+    monkeypatch.setattr(asking, "GONE_SECONDS", LONG)
     remotes = Remotes(a=[*[RemoteUnreachable("refused")] * (breaker.FAILURES + 1), "bytes"])
     assert ask(remotes, question=True) == "bytes", "one that has just gone is waited for"
 
@@ -247,14 +253,11 @@ def test_what_is_missing_is_asked_for_once_in_a_while(monkeypatch: pytest.Monkey
     trio.run(main)
 
 
-def test_wrong_bytes_are_asked_for_twice_and_then_not_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_bytes_are_asked_for_twice_and_then_not_for_a_while(suspicion_clock: StoppedClock) -> None:
     wrong = RemoteCorrupt("other bytes")
     remotes = Remotes(a=[wrong, wrong, wrong, "right", wrong, "right"])
-    passed = 0.0
-    monkeypatch.setattr(suspicion, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
 
     async def main() -> None:
-        nonlocal passed
         asked = remotes.set()
         for _ in range(3):
             with pytest.raises(RemoteCorrupt):
@@ -262,13 +265,13 @@ def test_wrong_bytes_are_asked_for_twice_and_then_not_for_a_while(monkeypatch: p
         assert remotes.asked == ["a", "a"]
         assert not asked.is_ready(OID)
         assert asked.is_ready(OTHER)
-        passed += suspicion.FIRST_SECONDS
+        suspicion_clock.now += suspicion.FIRST_SECONDS
         with pytest.raises(RemoteCorrupt):
             await asked.run(OID, remotes.work, deadline=SECONDS)
         assert remotes.asked == ["a"] * 3, "once, and then not for twice as long"
-        passed += suspicion.FIRST_SECONDS
+        suspicion_clock.now += suspicion.FIRST_SECONDS
         assert not asked.is_ready(OID)
-        passed += suspicion.FIRST_SECONDS
+        suspicion_clock.now += suspicion.FIRST_SECONDS
         assert await asked.run(OID, remotes.work, deadline=SECONDS) == "right"
         assert await asked.run(OID, remotes.work, deadline=SECONDS) == "right", "what was is forgiven"
 
@@ -290,7 +293,8 @@ def test_credentials_are_read_again_after_a_denial() -> None:
     assert remotes.asked == ["a", "a"]
 
 
-def test_many_that_are_denied_read_the_credentials_once() -> None:
+def test_many_that_are_denied_read_the_credentials_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_set, "RENEWAL_SECONDS", LONG)
     remotes = Remotes(a=[RemoteDenied("expired")])
     refreshed = 0
 
@@ -329,9 +333,11 @@ class Slow:
 
     def __init__(self, answer: str) -> None:
         self.answer = answer
+        self.asked = threading.Event()
         self.go = threading.Event()
 
     def __call__(self) -> str:
+        self.asked.set()
         assert self.go.wait(SECONDS)
         return self.answer
 
@@ -381,7 +387,13 @@ def test_a_slow_answer_is_joined_by_another_call_and_the_loser_is_discarded(
 def test_however_many_are_slow_the_next_is_asked() -> None:
     """Neither does it matter how many have been slow before: others are not asked more for it."""
     slow = [Slow(f"slow {number}") for number in range(3)]
-    remotes = Remotes(a=[slow[0]], b=[slow[1]], c=[slow[2]], d=["quick"])
+
+    def quick() -> str:
+        for other in slow:  # whose threads may be later than ours
+            assert other.asked.wait(SECONDS)
+        return "quick"
+
+    remotes = Remotes(a=[slow[0]], b=[slow[1]], c=[slow[2]], d=[quick])
 
     async def main() -> None:
         asked = remotes.set()
@@ -392,7 +404,7 @@ def test_however_many_are_slow_the_next_is_asked() -> None:
             assert await asked.run(OID, remotes.work, deadline=SECONDS) == "quick"
 
     trio.run(main)
-    assert remotes.asked == ["a", "b", "c", "d"]
+    assert sorted(remotes.asked) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.usefixtures("hasty")
@@ -404,7 +416,7 @@ def test_who_is_asked_beside_another_is_not_blamed_when_that_answers_first() -> 
         asked = remotes.set()
         with going(slower):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_let_go_when, lambda: len(remotes.asked) == 2, slow)
+                nursery.start_soon(_let_go_when, lambda: slower.asked.is_set(), slow)
                 assert await asked.run(OID, remotes.work, deadline=SECONDS) == "slow"
             assert [member.shared.health.trouble() for member in asked._members] == [None, None]
 
@@ -438,10 +450,13 @@ class Sent:
         self.is_abandoned = True
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("failure", [None, RemoteMissing("none"), RemoteUnreachable("refused")])
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_call_that_was_begun_before_is_gone_on_with(failure: Exception | None, is_late: bool) -> None:
+def test_a_call_that_was_begun_before_is_gone_on_with(
+    failure: Exception | None, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if failure is None:
+        monkeypatch.setattr(breaker, "UNKNOWN_HEDGE_SECONDS", 0.02)
     remotes = Remotes(a=["again"], b=["bytes"])
     sent, told = Sent(), []
 
@@ -511,7 +526,8 @@ def test_a_remote_that_loses_again_and_again_is_left_alone(monkeypatch: pytest.M
                 assert await asked.run(OID, remotes.work, deadline=SECONDS) == "quick"
 
     trio.run(main)
-    assert remotes.asked.count("a") == breaker.FAILURES
+    assert remotes.metrics.remote("a").figures().hedges == breaker.FAILURES
+    until(lambda: remotes.asked.count("a") == breaker.FAILURES)  # a thread may begin late
 
 
 def test_the_deadline_holds_whatever_a_thread_does() -> None:
@@ -612,7 +628,13 @@ def test_a_reader_that_leaves_leaves_its_thread_and_nothing_else() -> None:
     async def main() -> None:
         asked = remotes.set()
         with going(slow):
-            with trio.move_on_after(0.02):
+            async with trio.open_nursery() as nursery:
+
+                async def leave() -> None:
+                    await trio.to_thread.run_sync(slow.asked.wait, SECONDS)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(leave)
                 await asked.run(OID, remotes.work, deadline=SECONDS, discard=lambda _: discarded.set())
             assert await asked.run(OID, remotes.work, deadline=SECONDS) == "bytes"
         assert await trio.to_thread.run_sync(discarded.wait, SECONDS)

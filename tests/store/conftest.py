@@ -1,0 +1,35 @@
+"""What tests of the store have in common."""
+
+from __future__ import annotations
+
+import pytest
+
+from store.fetching import breaker, remote_pool, suspicion
+
+LONG = 3600.0
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No remote is asked once more because this machine was late: for tests that count what is asked."""
+    for name in ("UNKNOWN_HEDGE_SECONDS", "HEDGE_SECONDS"):
+        monkeypatch.setattr(breaker, name, LONG)
+    monkeypatch.setattr(remote_pool, "MISSING_SECONDS", LONG)
+
+
+class StoppedClock:
+    """Goes on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def suspicion_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    """By which remotes that gave wrong bytes are left alone."""
+    clock = StoppedClock()
+    monkeypatch.setattr(suspicion, "time", clock)
+    return clock
