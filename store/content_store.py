@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EOPNOTSUPP
 from time import monotonic
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from store.cache_chain import ObjectCache
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
@@ -36,6 +36,8 @@ from store.pace import DiskPace
 from store.threads import Threads
 from store.tree import UNKNOWN
 
+T = TypeVar("T")
+
 BUFFER_BYTES: Final = 1 << 20
 
 
@@ -47,6 +49,22 @@ class Counters:
     misses: int = 0
     errors: int = 0
     bytes_cache: int = 0
+
+
+class _Timed(Generic[T]):
+    """How long a question took the disk, whoever asked it and whatever it answered: not how long the loop
+    had no time to hear of it."""
+
+    def __init__(self, work: Callable[[Oid], T]) -> None:
+        self._work = work
+        self.began = self.ended = 0.0
+
+    def __call__(self, oid: Oid) -> T:
+        self.began = monotonic()
+        try:
+            return self._work(oid)
+        finally:
+            self.ended = monotonic()
 
 
 class ContentStore:
@@ -224,16 +242,23 @@ class ContentStore:
         try:
             descriptor, size = home.try_open(oid)
         except BlockingIOError:
-            began = monotonic()
-            if self.pace.is_quick(began):
-                descriptor, size = home.open(oid)
-            else:
-                descriptor, size = await self._threads.on_disk(
-                    home.open, oid, discard=lambda opened: os.close(opened[0])
-                )
-            ended = monotonic()
-            self.pace.took(ended - began, ended)
+            descriptor, size = await self._wait_for_disk(
+                home.open, oid, discard=lambda opened: os.close(opened[0])
+            )
         return OpenFile(oid, descriptor, size)
+
+    async def _wait_for_disk(
+        self, work: Callable[[Oid], T], oid: Oid, discard: Callable[[T], object] | None = None
+    ) -> T:
+        """What only the disk knows: on the loop, if that is quick, else in a thread."""
+        timed = _Timed(work)
+        try:
+            if self.pace.is_quick(monotonic()):
+                return timed(oid)
+            return await self._threads.on_disk(timed, oid, discard=discard)
+        finally:
+            if timed.ended:
+                self.pace.took(timed.ended - timed.began, timed.ended)
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Run something in the store's nursery, which no reader's leaving ends. It must not raise."""
@@ -301,7 +326,7 @@ class ContentStore:
             try:
                 return home.try_size(oid)
             except BlockingIOError:
-                return await self._threads.on_disk(home.size, oid)
+                return await self._wait_for_disk(home.size, oid)
         except ObjectMissing:
             self.counters.misses += 1
             raise
@@ -317,10 +342,7 @@ class ContentStore:
             try:
                 return home.try_size(oid)
             except BlockingIOError:
-                began = monotonic()
-                if self.pace.is_quick(began):
-                    return home.size(oid)
-                return await self._threads.on_disk(home.size, oid)
+                return await self._wait_for_disk(home.size, oid)
         except (ObjectMissing, ObjectCorrupt, CacheUnusable):
             return UNKNOWN
 

@@ -20,8 +20,9 @@ from typing import Final
 import trio
 
 from store.content_store import ContentStore
-from store.errors import ObjectCorrupt, ObjectMissing, RemoteSlow, StoreError
+from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, RemoteSlow, StoreError
 from store.fetcher import Source
+from store.fetching.download import WHOLE_LIMIT
 from store.fetching.remote_set import RemoteSet
 from store.oid import DVC_ALGORITHMS, Oid
 from store.open_objects import Brought, OpenBytes, OpenFile, OpenObject
@@ -132,9 +133,19 @@ class TreeFiles:
         return known == UNKNOWN or await self._store.length(self.tree.oid(row)) in (UNKNOWN, known)
 
     async def is_here_as_told(self, row: int) -> bool:
-        """Whether the cache has something for a file, of the length that is told of it. Raises as above."""
-        known = await self._told(row)
-        length = await self._store.length(self.tree.oid(row))
+        """Whether the cache has something for a file, of the length that is told of it. Raises as above.
+
+        The disk is waited for where it would be a pity to be wrong: for what is large. A small file that only
+        the disk knows of counts as missing.
+        """
+        known, oid = await self._told(row), self.tree.oid(row)
+        if known > WHOLE_LIMIT:
+            length = await self._store.length(oid)
+        else:
+            try:
+                length = self._store.size_now(oid)
+            except (BlockingIOError, ObjectMissing, ObjectCorrupt, CacheUnusable):
+                return False
         return length != UNKNOWN and known in (UNKNOWN, length)
 
     async def _told(self, row: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 import trio
 
 from store import content_store as module
+from store import tree_files
 from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import CacheUnusable, ObjectCorrupt, ObjectMissing, StoreError
@@ -22,7 +24,7 @@ from store.layouts import object_path
 from store.local_cache import LocalCache
 from store.oid import Oid
 from store.open_objects import OpenFile
-from store.pace import QUICK_ONES, DiskPace
+from store.pace import QUICK_ONES, QUICK_SECONDS, DiskPace
 from store.size_finder import SizeFinder
 from store.sizes import SizeIndex
 from store.threads import Threads
@@ -295,5 +297,52 @@ def test_a_quick_disk_is_read_on_the_loop_and_a_slow_one_by_threads(fixture: Fix
                 assert bytes(await files.read(row, opened, 0, 1 << 20)) == CONTENTS[b"a"]
                 files.close(opened)
                 pace.took(1.0, monotonic())
+
+    trio.run(main)
+
+
+def test_a_disk_shows_itself_quick_by_what_it_says_of_missing_objects_too(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def size(_: LocalCache, oid: Oid) -> int:
+        asked.append(threading.get_ident())
+        raise ObjectMissing(str(oid))
+
+    monkeypatch.setattr(LocalCache, "try_size", _not_at_once)
+    monkeypatch.setattr(LocalCache, "size", size)
+    monkeypatch.setattr(module, "monotonic", itertools.count(0.0, QUICK_SECONDS / 10).__next__)
+
+    async def main() -> None:
+        async with fixture.files():
+            oid = fixture.tree.oid(fixture.row(b"d/gone"))
+            for _ in range(2 * QUICK_ONES):
+                assert await fixture.store.length(oid) == UNKNOWN
+
+    trio.run(main)
+    here = threading.get_ident()
+    assert [asker == here for asker in asked] == [False] * QUICK_ONES + [True] * QUICK_ONES
+
+
+def _not_at_once(cache: LocalCache, oid: Oid) -> int:
+    """What the kernel says of names that it does not remember."""
+    raise BlockingIOError
+
+
+def test_where_many_are_missing_the_disk_is_asked_only_for_what_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixture = Fixture(tmp_path, sizes_known=True)
+    rows = [fixture.row(b"a"), fixture.row(b"d/b")]
+
+    async def main() -> None:
+        async with fixture.files() as files:
+            assert [await files.is_here_as_told(row) for row in rows] == [True, True]
+            assert not await files.is_here_as_told(fixture.row(b"d/gone"))
+            monkeypatch.setattr(LocalCache, "try_size", _not_at_once)
+            assert [await files.is_here_as_told(row) for row in rows] == [False, False]
+            monkeypatch.setattr(tree_files, "WHOLE_LIMIT", files.sizes[rows[0]])
+            assert [await files.is_here_as_told(row) for row in rows] == [False, True]
 
     trio.run(main)
