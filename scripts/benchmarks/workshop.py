@@ -82,6 +82,9 @@ class Workshop:
         self._exits.close()
 
     def _remove(self) -> None:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        if f" {self.root}/" in mounts:
+            return  # what could not be unmounted has been told; nothing below it is ours to remove
         # A manifest's objects are read-only files in directories that are not, so this removes all.
         shutil.rmtree(self.root)
 
