@@ -33,6 +33,11 @@ def _alike() -> Iterator[bytes]:
 FILES = {f"one directory/{number}": data for number, data in enumerate(islice(_alike(), AT_ONCE))}
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = AT_ONCE  # or connections are dropped, and tried again seconds later
+
+
 class Gate(BaseHTTPRequestHandler):
     """Serves nobody before `AT_ONCE` objects have been asked for."""
 
@@ -63,8 +68,7 @@ def gate(tmp_path: Path) -> Iterator[str]:
         remote.put(data)
     Gate.root = remote.root
     Gate.asked = set()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
-        server.daemon_threads = True
+    with Server(("127.0.0.1", 0), Gate) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -26,6 +26,9 @@ class Remote(ThreadingHTTPServer):
     """Serves the files of a directory, when it is let."""
 
     daemon_threads = True
+    request_queue_size = 256
+    """Five, as the standard library has it, are too few for a crowd: the kernel drops the connections of all
+    others, and who wants one tries again after 1, 3, 7, 15 and 31 seconds."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
