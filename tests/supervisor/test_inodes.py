@@ -5,7 +5,6 @@ Random steps (open, switch, kill) against what each thing was when it was first 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fusefs.control_socket import ask
+from fusefs.native.mount_api import forget_unused
 from tests.mount.datasets import filler, tree_of
 from tests.mount.mounts import Mount, Mounter
 from tests.revisions.projects import Project
@@ -116,8 +116,7 @@ class Model:
                 assert {entry.name for entry in entries} == names, name
             if name != str(self.mount.path):  # the root is said to be the directory that is shown there now
                 assert os.fstat(descriptor).st_ino == inode, name
-        with contextlib.suppress(OSError):  # where nobody may, names are as the kernel has them
-            Path("/proc/sys/vm/drop_caches").write_text("2")
+        forget_unused(str(self.mount.path))  # of this mount alone: others rely on what the kernel remembers
         assert tree_of(self.mount.path) == VERSIONS[self.shown]
         for version, files in VERSIONS.items():
             for path, data in files.items():
