@@ -22,7 +22,7 @@ FIELDS = [
     *("why_fuse", "supervisor", "restarts", "view"),
 ]
 FILES = {"one": b"1", "two": b"22" * 5000, "below/three": b"333"}
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 def test_it_is_reached_by_name_and_never_listed(mounter: Mounter) -> None:

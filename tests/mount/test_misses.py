@@ -79,10 +79,10 @@ def test_listing_goes_on(mounter: Mounter, cache: Cache) -> None:
             "gone": True,
             "here": True,
         }
-    found = subprocess.run(["find", "."], cwd=with_miss.path, capture_output=True, timeout=30, check=True)
+    found = subprocess.run(["find", "."], cwd=with_miss.path, capture_output=True, timeout=60, check=True)
     assert len(found.stdout.splitlines()) == 5
     listed = subprocess.run(
-        ["ls", "-l"], cwd=with_miss.path, capture_output=True, text=True, timeout=30, check=False
+        ["ls", "-l"], cwd=with_miss.path, capture_output=True, text=True, timeout=60, check=False
     )
     assert "Input/output error" in listed.stderr
     assert "here" in listed.stdout and "gone" in listed.stdout

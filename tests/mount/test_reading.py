@@ -32,7 +32,7 @@ FILES = {
 BEYOND = (1 << 31, 1 << 40, (1 << 63) - 4096)
 BEYOND_DISKS = 1 << 43
 """As far as files on a disk may reach, which in native mode limits where a file can be asked."""
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 IN_OPEN = 0x20
 IN_CLOSE_NOWRITE = 0x10
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests.mount.datasets import Cache, filler, md5, write_folder
 from tests.mount.mounts import Mount, Mounter
+from tests.patience import until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
@@ -64,10 +65,7 @@ def test_many_readers_while_objects_come_and_go(mounter: Mounter) -> None:
             assert (mount.path / path).read_bytes() == data
     status = mount.status()
     assert status["errors"] == status["misses"] > 0
-    deadline = time.monotonic() + 20
-    while objects := open_objects(mount, cache):  # the kernel closes in its own time
-        assert time.monotonic() < deadline, objects
-        mount.status()
+    until(lambda: not open_objects(mount, cache))  # the kernel closes in its own time
     assert "Traceback" not in mount.umount()
 
 

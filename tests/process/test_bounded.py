@@ -37,8 +37,11 @@ def test_results_and_errors_come_in_order() -> None:
 
 
 def test_one_that_hangs_does_not_spoil_the_others() -> None:
-    hung, fine = call_all_bounded([hang, lambda: b"fine"], 0.5)
-    assert isinstance(hung, TimeoutError)
+    for seconds in (0.5, 20):  # a busy machine may not even have started the other one after the first
+        hung, fine = call_all_bounded([hang, lambda: b"fine"], seconds)
+        assert isinstance(hung, TimeoutError)
+        if fine == b"fine":
+            break
     assert fine == b"fine"
 
 

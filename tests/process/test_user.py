@@ -15,10 +15,10 @@ import pytest
 from fusefs import mountinfo
 from fusefs.fuse_control import connection_directory
 from fusefs.kernel_mount import MAX_BACKGROUND
-from tests.conftest import Fusefs, SmallDataset
+from tests.conftest import Fusefs, SmallDataset, kill_for_good
 from tests.mount.datasets import Cache, filler, md5
 from tests.patience import until
-from tests.process.conftest import LEAVE_OTHERS, NOBODY, User, list_daemons, status_of
+from tests.process.conftest import LEAVE_OTHERS, NOBODY, User, list_daemons
 from tests.supervisor.conftest import SECONDS, Remote
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
@@ -140,7 +140,7 @@ def test_a_users_readers_are_answered_at_a_time_and_by_the_next_daemon(user: Use
 def test_a_user_clears_a_dead_mount(user: User) -> None:
     assert user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint).returncode == 0
     (pid,) = list_daemons(user.mountpoint)
-    user.run(["kill", "-KILL", status_of(pid, "PPid"), str(pid)])  # or another daemon goes on
+    kill_for_good(pid)
     assert user("mount", "--cache", user.dataset.cache, user.dataset.oid, user.mountpoint).returncode == 0
     assert user("umount", user.mountpoint).returncode == 0
     assert mountinfo.mount_at(str(user.mountpoint), mountinfo.read_mounts()) is None

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fuse
 
 ONE = {"a.txt": b"one\n", "sub/b.txt": b"one b\n", "sub/deep/c": b"deep"}
 TWO = {"a.txt": b"two\n", "sub/b.txt": b"one b\n", "new": b""}
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 
 @pytest.fixture
