@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 from fusefs import kernel_mount, mountinfo
@@ -14,6 +15,8 @@ from fusefs.mountinfo import Mount
 from fusefs.survey import State, await_end, survey
 from store.errors import InputError, StoreError
 
+MOMENT_SECONDS = 2.0
+PAUSE_SECONDS = 0.02
 SOON_SECONDS = 3.0
 END_SECONDS = 20.0
 LOOK_SECONDS = 10.0
@@ -55,12 +58,21 @@ def unmount_path(path: str, *, lazy: bool) -> None:
     mount = find_mount(path)
     (found,) = survey([mount])
     dead = found.state is State.DEAD
-    try:
-        kernel_mount.unmount(mount, lazy=lazy or dead)  # what holds a dead mount can do nothing with it
-    except MountBusy as error:
-        raise MountBusy(f"{error}: {_blame(mount)}; --lazy detaches it all the same") from error
+    _unmount(mount, lazy=lazy or dead)  # what holds a dead mount can do nothing with it
     if found.status.pid is not None and not lazy:
         _await_daemon(mount, found.status.pid, found.status.supervisor or found.status.pid)
+
+
+def _unmount(mount: Mount, *, lazy: bool) -> None:
+    """Anybody may look into a mount for a moment, `df` and `fusefs list` among them: they are waited for."""
+    until = time.monotonic() + MOMENT_SECONDS
+    while True:
+        try:
+            return kernel_mount.unmount(mount, lazy=lazy)
+        except MountBusy as error:
+            if time.monotonic() >= until:
+                raise MountBusy(f"{error}: {_blame(mount)}; --lazy detaches it all the same") from error
+        time.sleep(PAUSE_SECONDS)
 
 
 def _await_daemon(mount: Mount, pid: int, last: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fusefs import kernel_mount, mountinfo
+from fusefs.cli import umount
 from fusefs.status import Status
 from tests.conftest import SECONDS, Fusefs, SmallDataset, kill_for_good, small_dataset
 from tests.patience import until
@@ -221,6 +222,17 @@ def test_a_busy_mount_names_its_holders(mount: Callable[..., int], fusefs: Fusef
         assert not is_mounted(mountpoint)
         assert Path(f"/proc/{daemon}").exists()  # it serves its last reader
         holder.stdin.close()
+    assert await_end(daemon)
+
+
+def test_who_only_looks_into_a_mount_for_a_moment_is_waited_for(
+    mount: Callable[..., int], mountpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = mount()
+    with contextlib.ExitStack() as looks:
+        looks.enter_context(open(mountpoint / "a/0.txt", "rb"))
+        monkeypatch.setattr(umount.time, "sleep", lambda _: looks.close())
+        umount.unmount_path(str(mountpoint), lazy=False)
     assert await_end(daemon)
 
 
