@@ -29,7 +29,7 @@ from fusefs.journal import Journal
 from fusefs.launch import FAILED, READY
 from fusefs.logs import Log, escape, start_logging
 from fusefs.native.attacher import Attacher
-from fusefs.native.fresh import make_fresh
+from fusefs.native.fresh import Fresh, make_fresh
 from fusefs.native.layers import make_layers
 from fusefs.plan import MountPlan
 from fusefs.serving import serve
@@ -97,11 +97,12 @@ class Daemon:
         self._ready = trio.Event()
         self._told_to_end: float | None = None
         self._attacher: Attacher | None = None
-        self._fresh = -1
+        self._fresh: Fresh | None = None
         if role.session_fd >= 0:  # which another daemon does not have: the overlay is there
             session = role.session_fd if not succession.restarts else -1
-            self._fresh = make_fresh(plan) if session >= 0 else -1
-            self._attacher = Attacher(session, make_layers(plan, role.read_ahead, self._fresh))
+            self._fresh = make_fresh(plan) if session >= 0 else None
+            memory = self._fresh.descriptor if self._fresh is not None else -1
+            self._attacher = Attacher(session, make_layers(plan, role.read_ahead, memory))
 
     async def run(self) -> None:
         """Serve until the mount is gone or we are told to end. Raises what `serve` raises."""

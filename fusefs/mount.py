@@ -21,6 +21,7 @@ from fusefs.handles import Handles
 from fusefs.kernel_caches import forget_names
 from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.metrics_text import MetricsText
+from fusefs.native.fresh import Fresh
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.overlay import Overlay
 from fusefs.native.roots import Roots
@@ -61,6 +62,7 @@ class Mount:
         engine: Engine,
         pinner: Pinner,
         succession: Succession,
+        fresh: Fresh | None,
     ) -> None:
         self._plan = plan
         self._journal = succession.journal
@@ -105,7 +107,9 @@ class Mount:
         )
         if plan.mode == "native":
             roots = Roots(plan, self.operations, self._versions, files, new_views)
-            self.native = Overlay(plan, engine, self.operations, self._versions, held, seen, roots, stream)
+            self.native = Overlay(
+                plan, engine, self.operations, self._versions, held, seen, roots, stream, fresh
+            )
             self._reporter.sees_hits = lambda: seen.are_seen
             self._versions.made_of = roots.inodes_of
             return

@@ -20,6 +20,7 @@ from fusefs.directories import blob_directory, cache_directory
 from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.mount import Mount
 from fusefs.native.attacher import Attacher
+from fusefs.native.fresh import Fresh
 from fusefs.native.overlay import Overlay
 from fusefs.pinning import Pinner
 from fusefs.plan import MountPlan
@@ -48,14 +49,13 @@ async def serve(
     succession: Succession,
     opens_fd: int = -1,
     image_fd: int = -1,
-    fresh_fd: int = -1,
+    fresh: Fresh | None = None,
 ) -> None:
     """Serve the mount on `fuse_fd` until its connection ends; calls `ready` once requests are answered.
 
     In native mode `attacher` puts the overlay above it first, where that is ours to do and has not been done;
     elsewhere `opens_fd` is an inotify descriptor that tells of opens, and `image_fd` a socket for the
-    version's image, or -1. `fresh_fd` is a directory that the overlay has for a layer
-    (`fusefs.native.fresh`), or -1.
+    version's image, or -1. `fresh` is a layer of the overlay's, if there is one.
 
     Raises `TreeDamaged` or OSError where the tree cannot be opened, `MountFailed` where the overlay cannot be
     mounted. The descriptor is used up.
@@ -70,14 +70,13 @@ async def serve(
         verify=plan.verify,
         grace=GRACE_SECONDS if plan.mode == "native" else 0.0,
         courier=True,
-        fresh=fresh_fd,
     )
     async with open_engine(settings, open_remote) as engine:
         repository = hold_repository(plan.repo)
         background = engine.nursery
         pinner = Pinner(engine.caches, engine.threads, succession.journal, wanted=plan.pin)
         relay = Relay(fuse_fd)
-        mount = Mount(plan, relay.descriptor, engine, pinner, succession)
+        mount = Mount(plan, relay.descriptor, engine, pinner, succession, fresh)
         if attacher is not None:
             attacher.fuse_fd = relay.descriptor
         if succession.restarts:

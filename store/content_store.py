@@ -351,6 +351,10 @@ class ContentStore:
         if self._flights is not None:
             await self._flights.await_published(oid)
 
+    def is_on_its_way(self, oid: Oid) -> bool:
+        """Was the object fetched, and comes into the cache when the disk has it?"""
+        return self._flights is not None and self._flights.find(oid) is not None
+
     async def has(self, oid: Oid) -> bool:
         """Does the cache hold the object?"""
         return await self._threads.on_disk(self._home(oid).has, oid)

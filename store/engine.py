@@ -25,7 +25,6 @@ from store.fetching.courier import Courier
 from store.fetching.download import Downloader
 from store.fetching.flight_locks import FlightLocks
 from store.fetching.flights import Flights
-from store.fetching.fresh import Fresh
 from store.fetching.publisher import Publisher
 from store.fetching.ranged_object import RangedObjects, Verify
 from store.fetching.remote_pool import Opener, RemotePool
@@ -80,9 +79,6 @@ class Settings:
     """Seconds for which an object that came is not evicted: somebody else is about to open it."""
     verify: Verify = "blocks"
     """`whole`, `blocks` or `off`: what is proved of an object before its bytes are served."""
-    fresh: int = -1
-    """The descriptor of a directory where objects are shown before they are on the disk
-    (`store.fetching.fresh`), or -1."""
     workers: int = 0
     """Processes that make what the views show; 0: one for each core."""
     started_workers: StartedWorkers | None = None
@@ -112,8 +108,8 @@ class Engine:
         """Told when bytes of an object may have been served that were not its own."""
         self.on_large: Callable[[Oid], object] = lambda _: None
         """Told of every large object that has come into the cache whole."""
-        self.on_shown: Callable[[], object] = lambda: None
-        """Told when an object has come that is shown before it is on the disk."""
+        self.on_settled: Callable[[Oid], object] = lambda _: None
+        """Told of every small object that was on its way into the cache, and is there now, or cannot be."""
         self.after_sweep: Callable[[], Awaitable[None]] | None = None
         """As `Keeper.after_sweep`; set before anything is fetched."""
         self.window = Window(settings.limits, lambda: self.metrics.flights())
@@ -194,13 +190,7 @@ class Engine:
             keeper.note_arrival(oid, size, remote)
             self._index.note(Learnt(oid.raw, size, How.HASHED), oid.algorithm)
 
-        fresh = self.settings.fresh
-        downloader = Downloader(
-            places,
-            verify=verify != "off",
-            may_keep=keeper.may_keep,
-            fresh=Fresh(fresh) if fresh >= 0 else None,
-        )
+        downloader = Downloader(places, verify=verify != "off", may_keep=keeper.may_keep)
         if self.settings.courier:
             self._courier = Courier(
                 self.threads,
@@ -208,7 +198,6 @@ class Engine:
                 root,
                 downloader,
                 below=UNVERIFIED if verify == "off" else "",
-                fresh=fresh,
                 verify=verify != "off",
                 may_keep=keeper.may_keep,
                 places=lambda: [cache.root for cache in self.caches.caches],
@@ -221,6 +210,7 @@ class Engine:
             locks,
             note_arrival if verify != "off" else _ignore,
             self._courier,
+            on_settled=lambda oid: self.on_settled(oid),
         )
         flights = Flights(
             self.threads,
@@ -232,7 +222,6 @@ class Engine:
             self.metrics,
             pace=self.store.pace,
             courier=self._courier,
-            on_shown=lambda: self.on_shown(),
         )
         self.metrics.flights = flights.__len__
         self.metrics.publications = publisher.__len__

@@ -157,6 +157,10 @@ class TreeFiles:
         """As `ContentStore.await_kept`."""
         await self._store.await_kept(oid)
 
+    def is_on_its_way(self, oid: Oid) -> bool:
+        """As `ContentStore.is_on_its_way`."""
+        return self._store.is_on_its_way(oid)
+
     async def bring(self, row: int, largest: int | None = None) -> Brought | None:
         """Bring a file's object into the cache ahead of its readers, as `ContentStore.bring` does."""
         oid = self.tree.oid(row)

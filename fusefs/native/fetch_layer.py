@@ -23,6 +23,7 @@ import trio
 from fusefs.attributes import FOREVER, absent
 from fusefs.errnos import ESTALE
 from fusefs.native.forgetting import Forgetting
+from fusefs.native.fresh import Fresh
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.stream import Stream
@@ -76,9 +77,13 @@ class FetchLayer(PlainSpace):
         threads: Threads,
         stream: Stream,
         forgetting: Forgetting,
+        fresh: Fresh | None,
     ) -> None:
         self._stream = stream
         self._forgetting = forgetting
+        self._fresh = fresh
+        self._shown: set[Oid] = set()
+        """What is in `fresh`."""
         self._trees = trees
         self._layers = layers
         self._held = held
@@ -127,6 +132,7 @@ class FetchLayer(PlainSpace):
             if is_small and (self._is_one_of_many() or returns):
                 self._forgetting.find_anew()
             elif is_small:
+                self._show(files, opened)
                 is_seen = await self._is_seen(oid, opened.size)
                 if not is_seen:
                     with trio.move_on_after(KEEPING_SECONDS):
@@ -139,6 +145,22 @@ class FetchLayer(PlainSpace):
                     raise pyfuse3.FUSEError(ESTALE)
             self._held.put(files, row, opened)
         return tree.entry(row, files.sizes[row])
+
+    def _show(self, files: TreeFiles, opened: OpenObject) -> None:
+        """Have the kernel find what is in memory until it is in a cache."""
+        oid = opened.oid
+        if self._fresh is None or not isinstance(opened, OpenBytes) or not files.is_on_its_way(oid):
+            return
+        if oid not in self._shown:
+            self._fresh.show(oid, opened.data)
+            self._shown.add(oid)
+        self._forgetting.note_shown()
+
+    def note_settled(self, oid: Oid) -> None:
+        """What was on its way into a cache is there, or cannot be kept."""
+        if self._fresh is not None and oid in self._shown:
+            self._shown.remove(oid)
+            self._fresh.take_back(oid)
 
     def _is_one_of_many(self) -> bool:
         """Whether a small object that has come is to be read through us, since many came just before it."""

@@ -16,8 +16,8 @@ from typing import Final
 
 import trio
 
+from fusefs.native.fresh import Fresh
 from fusefs.native.stream import Stream
-from store.fetching.fresh import Fresh
 
 FULL: Final = 0.5
 """So much of the memory in use, and the kernel is to forget at once."""

@@ -20,6 +20,7 @@ from fusefs import mountinfo
 from fusefs.native.attacher import Attacher
 from fusefs.native.fetch_layer import FetchLayer
 from fusefs.native.forgetting import Forgetting
+from fusefs.native.fresh import Fresh
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.images import Images
 from fusefs.native.layers import IMAGE
@@ -35,7 +36,6 @@ from fusefs.versions import Place, Versions
 from store.cache_layers import CacheLayers
 from store.engine import Engine
 from store.errors import StoreError
-from store.fetching.fresh import Fresh
 from store.tree_files import TreeFiles
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Overlay:
         seen: SeenOpens,
         roots: Roots,
         stream: Stream,
+        fresh: Fresh | None,
     ) -> None:
         self._mountpoint = plan.mountpoint
         self._engine = engine
@@ -61,20 +62,15 @@ class Overlay:
         self._held = held
         self._seen = seen
         self.roots = roots
-        fresh = engine.settings.fresh
-        self._layers = CacheLayers([Path(layer) for layer in plan.layers], fresh)
-        self._forgetting = Forgetting(
-            self.forget_unused,
-            lambda: operations.open_files > 0,
-            stream,
-            Fresh(fresh) if fresh >= 0 else None,
-        )
+        memory = fresh.descriptor if fresh is not None else -1
+        self._layers = CacheLayers([Path(layer) for layer in plan.layers], memory)
+        self._forgetting = Forgetting(self.forget_unused, lambda: operations.open_files > 0, stream, fresh)
         self._fetch = FetchLayer(
-            self._trees, self._layers, held, seen, engine.threads, stream, self._forgetting
+            self._trees, self._layers, held, seen, engine.threads, stream, self._forgetting, fresh
         )
         self._images = Images(plan, engine.threads, engine.nursery)
         engine.on_large = lambda _: self.find_anew()
-        engine.on_shown = self._forgetting.note_shown
+        engine.on_settled = self._fetch.note_settled
         engine.after_sweep = self.forget_unused
         self._showing = trio.Lock()
         self._space: LayersSpace | None = None

@@ -73,7 +73,6 @@ class Courier:
         downloader: Downloader,
         *,
         below: str,
-        fresh: int,
         verify: bool,
         may_keep: Callable[[int], bool],
         places: Callable[[], Sequence[Path]],
@@ -82,7 +81,7 @@ class Courier:
         self._places = places
         self._threads = threads
         self._nursery = nursery
-        self._settings = messages.Settings(str(root), below, fresh, verify, REMOTE_THREADS + QUESTION_THREADS)
+        self._settings = messages.Settings(str(root), below, verify, REMOTE_THREADS + QUESTION_THREADS)
         self._downloader = downloader
         self._spare: Spare = downloader.spare
         self._may_keep = may_keep
@@ -205,7 +204,6 @@ class Courier:
         if not isinstance(value, Fetched) or value.errand == NO_ERRAND:
             return
         if self.holds(value):
-            self._downloader.take_back(value)
             self._to_forget.append(value.errand)
             if len(self._to_forget) >= _SENT_TOGETHER or value.path is not None:
                 self._send_forgotten()
@@ -262,7 +260,6 @@ class Courier:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **FEW_ARENAS},
-                pass_fds=[self._settings.fresh] if self._settings.fresh >= 0 else [],
                 start_new_session=True,
             )
 
@@ -342,7 +339,6 @@ class Courier:
         errands, self._errands = self._errands, {}
         for errand in errands.values():
             self._finish(errand)
-            self._downloader.hide(errand.wanted.oid)  # of which nobody has told us
             errand.end(None, CallLost())
         batches, self._batches = self._batches, {}
         for batch in batches.values():

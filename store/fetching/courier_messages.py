@@ -58,8 +58,6 @@ class Settings(NamedTuple):
 
     root: str
     below: str
-    fresh: int
-    """The descriptor of a `store.fetching.fresh`, or -1."""
     verify: bool
     threads: int
     """That may ask remotes at a time."""

@@ -25,7 +25,6 @@ from store.fetching import courier_messages as messages
 from store.fetching.arrivals import Arrivals
 from store.fetching.courier_messages import Bring, Report
 from store.fetching.download import Downloader, Fetched, Large, Wanted
-from store.fetching.fresh import Fresh
 from store.fetching.publishing import publish
 from store.fetching.remote_pool import LazyStorage
 from store.local_cache import LocalCache
@@ -132,8 +131,7 @@ class CourierProcess:
     def __init__(self, door: socket.socket, settings: messages.Settings) -> None:
         self._door = door
         self._arrivals = Arrivals(Path(settings.root), below=settings.below)
-        fresh = Fresh(settings.fresh) if settings.fresh >= 0 else None
-        self._downloader = Downloader(self._arrivals, verify=settings.verify, fresh=fresh)
+        self._downloader = Downloader(self._arrivals, verify=settings.verify)
         door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, messages.MESSAGE_BYTES)
         # The kernel counts its own expenses, too; half of what it says is for us.
         room = door.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - _OVERHEAD

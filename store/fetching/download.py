@@ -23,7 +23,6 @@ from typing import Final, NamedTuple
 from store.contents.members import MemberBody
 from store.errors import CacheUnusable, RemoteCorrupt, RemoteSlow
 from store.fetching.arrivals import Arrivals
-from store.fetching.fresh import Fresh
 from store.hashing import Hasher, bytes_match
 from store.oid import Oid
 from store.remotes.remote import Remote
@@ -181,10 +180,7 @@ class Downloader:
         *,
         verify: bool = True,
         may_keep: Callable[[int], bool] = lambda _: True,
-        fresh: Fresh | None = None,
     ) -> None:
-        """What is in memory and is to be kept is shown in `fresh` until it is in the cache."""
-        self._fresh = fresh
         self._arrivals = arrivals
         self._verify = verify
         self._may_keep = may_keep
@@ -202,8 +198,6 @@ class Downloader:
                 return Large(length)
             if 0 <= length <= wanted.in_memory and self.spare.take(length):
                 fetched = self._receive_in_memory(remote, wanted, body)
-                if self._fresh is not None and fetched.keep and fetched.data is not None:
-                    self._fresh.show(fetched.oid, fetched.data)
             else:
                 sink = self._sink(length, keep=wanted.keep if length == UNKNOWN else wanted.keeps(length))
                 try:
@@ -240,20 +234,8 @@ class Downloader:
 
     def discard(self, result: Fetched | Large) -> None:
         """Remove what nobody needs any more."""
-        if isinstance(result, Fetched):
-            if result.path is not None:
-                self._arrivals.discard(result.path)
-            self.take_back(result)
-
-    def take_back(self, fetched: Fetched) -> None:
-        """Show no more what is in the cache now, or never will be."""
-        if fetched.data is not None:
-            self.hide(fetched.oid)
-
-    def hide(self, oid: Oid) -> None:
-        """Show an object no more, whoever showed it."""
-        if self._fresh is not None:
-            self._fresh.take_back(oid)
+        if isinstance(result, Fetched) and result.path is not None:
+            self._arrivals.discard(result.path)
 
     def rescue(self, fetched: Fetched) -> None:
         """The disk did not take the file of `fetched`: put its readers on a copy, if it is still right.

@@ -57,9 +57,7 @@ class Flights:
         *,
         pace: DiskPace | None = None,
         courier: Courier | None = None,
-        on_shown: Callable[[], object] = lambda: None,
     ) -> None:
-        """`on_shown` is told of each that is in memory and is to be published."""
         self._threads = threads
         self._nursery = nursery
         self._caches = caches
@@ -69,7 +67,6 @@ class Flights:
         self._metrics = metrics
         self._pace = pace or DiskPace(is_local=False)
         self._courier = courier
-        self._on_shown = on_shown
         self._flights: dict[Oid, Flight] = {}
         self._short_way: ShortWay | None = None
         if courier is not None:
@@ -191,8 +188,6 @@ class Flights:
             self._metrics.remote(result.remote.name).fetched()
             if is_kept:
                 self._publisher.add(result)
-                if result.data is not None:
-                    self._on_shown()
 
     async def _take_along(self, along: Mapping[Oid, bytes], remote: Remote) -> None:
         """Publish what came along with an object, as far as nobody else fetches it."""

@@ -52,7 +52,10 @@ class Publisher:
         locks: FlightLocks,
         on_arrival: OnArrival,
         courier: Courier | None = None,
+        *,
+        on_settled: Callable[[Oid], object] = lambda _: None,
     ) -> None:
+        """`on_settled` is told, on the loop, of each that is not on its way any more."""
         self._threads = threads
         self._nursery = nursery
         self._arrivals = arrivals
@@ -60,6 +63,7 @@ class Publisher:
         self._locks = locks
         self._on_arrival = on_arrival
         self._courier = courier
+        self._on_settled = on_settled
         self._pending: dict[Oid, Fetched] = {}
         self._queue: deque[Fetched] = deque()
         self._bytes = 0
@@ -150,6 +154,7 @@ class Publisher:
         self._has_failed = bool(failure)
         for fetched in batch:
             del self._pending[fetched.oid]
+            self._on_settled(fetched.oid)
             self._bytes -= fetched.size
             awaited = self._awaited.pop(fetched.oid, None)
             if awaited is not None:

@@ -32,8 +32,6 @@ def publish(batch: Sequence[Fetched], downloader: Downloader, arrivals: Arrivals
             files.append(file)
             outcomes.append(Published(file, None))
     moved = arrivals.admit_all([Arrival(file.oid, file.path, file.descriptor) for file in files if file.path])
-    for fetched in batch:
-        downloader.take_back(fetched)
     failures = iter(moved)
     return [
         outcome if outcome.file is None else Published(outcome.file, next(failures)) for outcome in outcomes

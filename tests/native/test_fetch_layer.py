@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from trio.testing import MockClock
 from fusefs.native import fetch_layer
 from fusefs.native.fetch_layer import RETURN_SECONDS, RETURNS, FetchLayer
 from fusefs.native.forgetting import Forgetting
+from fusefs.native.fresh import Fresh
 from fusefs.native.held_files import HeldFiles
 from fusefs.native.seen_opens import SeenOpens
 from fusefs.native.stream import Stream
@@ -45,6 +47,8 @@ class File:
         self.files = self
         self.sizes: Sequence[int] = tree.size
         self.while_it_opens: Callable[[], object] = lambda: None
+        self.is_coming = False
+        """Is the object to come into the cache?"""
 
     async def open(self, row: int) -> OpenBytes:
         self.while_it_opens()
@@ -55,6 +59,9 @@ class File:
 
     async def await_kept(self, oid: Oid) -> None:
         pass
+
+    def is_on_its_way(self, oid: Oid) -> bool:
+        return self.is_coming
 
     def close(self, opened: OpenBytes) -> None:
         opened.close()
@@ -78,10 +85,15 @@ class Looker:
         self.cache.root.mkdir()
         self.file = File(Tree.open(path))
         stream = Stream()
+        self.memory = Cache(directory / "memory")
+        self.memory.root.mkdir()
+        fresh = Fresh(os.open(self.memory.root, os.O_PATH | os.O_CLOEXEC))
+        fresh.make_directories()
         self._forgetting = Forgetting(trio.lowlevel.checkpoint, lambda: False, stream, None)
         trees = cast(Sequence[TreeLayer], [self.file])
-        self._layers = CacheLayers([self.cache.root])
-        self._layer = FetchLayer(
+        self._layers = CacheLayers([self.cache.root], fresh.descriptor)
+        self._fresh = fresh
+        self.layer = FetchLayer(
             lambda: trees,
             self._layers,
             HeldFiles(nursery),
@@ -89,9 +101,11 @@ class Looker:
             Threads(),
             stream,
             self._forgetting,
+            fresh,
         )
 
     def close(self) -> None:
+        os.close(self._fresh.descriptor)
         self._layers.close()
 
     @property
@@ -104,8 +118,8 @@ class Looker:
         try:
             row = 0
             for name in ("files", "md5", md5(DATA)[:2]):
-                _, row = locate((await self._layer.lookup(row, name.encode())).st_ino)
-            return (await self._layer.lookup(row, md5(DATA)[2:].encode())).st_ino
+                _, row = locate((await self.layer.lookup(row, name.encode())).st_ino)
+            return (await self.layer.lookup(row, md5(DATA)[2:].encode())).st_ino
         except pyfuse3.FUSEError as error:
             return -error.errno
 
@@ -138,6 +152,24 @@ def test_what_is_in_a_cache_is_looked_for_there_once_more(tmp_path: Path) -> Non
         assert looker.is_to_forget  # so that it does not stay ours
         clock.jump(RETURN_SECONDS + 0.1)
         assert [await looker.look() for _ in range(RETURNS + 1)] == [AGAIN] * RETURNS + [FOUND]
+
+    with_looker(tmp_path, test)
+
+
+def test_what_is_on_its_way_into_a_cache_is_found_in_memory_until_it_is_there(tmp_path: Path) -> None:
+    async def test(looker: Looker, clock: MockClock) -> None:
+        shown = looker.memory.place(md5(DATA))
+        assert await looker.look() == FOUND
+        assert not shown.exists()  # nobody would ever take it back
+        looker.file.is_coming = True
+        clock.jump(RETURN_SECONDS + 0.1)
+        assert await looker.look() == AGAIN
+        assert shown.read_bytes() == DATA
+        looker.layer.note_settled(Oid(md5(b"another")))
+        assert shown.exists()
+        for _ in range(2):
+            looker.layer.note_settled(Oid(md5(DATA)))
+            assert not shown.exists()
 
     with_looker(tmp_path, test)
 

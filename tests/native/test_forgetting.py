@@ -19,8 +19,8 @@ from fusefs.native.forgetting import (
     REST_SECONDS,
     Forgetting,
 )
+from fusefs.native.fresh import Fresh
 from fusefs.native.stream import MANY, MANY_SECONDS, Stream
-from store.fetching.fresh import Fresh
 
 SOME = (LITTLE + FULL) / 2
 SOON = 0.25

@@ -16,8 +16,8 @@ import pytest
 
 from fusefs.native import mount_api
 from fusefs.native.forgetting import FULL
+from fusefs.native.fresh import Fresh
 from fusefs.native.stream import MANY
-from store.fetching.fresh import Fresh
 from store.layouts import object_path
 from store.oid import MD5_DOS2UNIX, Oid
 from tests.mount.datasets import Cache, entries_of, filler, md5, tree_of
@@ -174,7 +174,7 @@ def test_what_has_no_room_is_not_shown_in_part(small: Fresh) -> None:
 
 KILLED = """
 import os, signal, sys
-from store.fetching.fresh import Fresh
+from fusefs.native.fresh import Fresh
 from store.oid import Oid
 os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 Fresh(int(sys.argv[1])).show(Oid(sys.argv[2]), bytes(40_000))

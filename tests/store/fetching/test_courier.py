@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,6 @@ from store.fetching import courier_messages as messages
 from store.fetching.download import WHOLE_LIMIT, Downloader, Fetched, Large
 from store.fetching.flight import Flight
 from store.fetching.flights import Flights
-from store.fetching.fresh import Fresh
 from store.fetching.remote_set import RemoteSet
 from store.layouts import object_path
 from store.metrics import RemoteMetrics
@@ -60,7 +59,6 @@ async def engine_of(
     monkeypatch: pytest.MonkeyPatch,
     *,
     threads: bool = False,
-    fresh: int = -1,
     limits: Limits = UNLIMITED,
 ) -> AsyncIterator[Engine]:
     """With a courier that is ready, and without `threads` that could do its work."""
@@ -70,7 +68,6 @@ async def engine_of(
         blobs=tmp_path / "blobs",
         own=tmp_path / "own",
         courier=True,
-        fresh=fresh,
         limits=limits,
     )
     with trio.fail_after(SECONDS):
@@ -207,55 +204,37 @@ def test_it_writes_down_what_it_has_brought(tmp_path: Path, monkeypatch: pytest.
     trio.run(check)
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Fresh]:
-    (tmp_path / "fresh").mkdir()
-    descriptor = os.open(tmp_path / "fresh", os.O_PATH | os.O_DIRECTORY)
-    made = Fresh(descriptor)
-    made.make_directories()
-    yield made
-    os.close(descriptor)
-
-
-def shown(tmp_path: Path) -> list[bytes]:
-    return [path.read_bytes() for path in (tmp_path / "fresh").rglob("*") if path.is_file()]
-
-
 @pytest.mark.parametrize("off", [1, -1])
 @pytest.mark.parametrize("length", [20_000, messages.DATA_BYTES + 100])
-def test_what_has_another_length_than_is_known_is_neither_kept_nor_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Fresh, length: int, off: int
+def test_what_has_another_length_than_is_known_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, off: int
 ) -> None:
     """Its hash is right, so whoever knows better may have it; the kernel does not."""
 
     async def check() -> None:
         data = random_bytes(length)
         oid = put(tmp_path / "far", data)
-        async with engine_of(tmp_path, monkeypatch, fresh=fresh.descriptor) as engine:
+        async with engine_of(tmp_path, monkeypatch) as engine:
             fetched = await fetch(engine, oid, length + off)
             assert bytes_of(fetched) == data and isinstance(fetched, Fetched) and not fetched.keep
-            assert not shown(tmp_path)
+            assert not engine.store.is_on_its_way(oid)
             await engine.drain()
             assert not place_of(tmp_path / "cache", oid).exists()
         assert not list((tmp_path / "cache" / "fusefs" / "incoming").iterdir())
-        async with engine_of(tmp_path, monkeypatch, fresh=fresh.descriptor) as engine:
+        async with engine_of(tmp_path, monkeypatch) as engine:
             assert bytes_of(await fetch(engine, oid, length)) == data
         assert place_of(tmp_path / "cache", oid).read_bytes() == data
-        assert not shown(tmp_path)
 
     trio.run(check)
 
 
-def test_what_there_is_no_room_for_is_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Fresh
-) -> None:
+def test_what_there_is_no_room_for_is_not_on_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         data = random_bytes(20_000)
         oid = put(tmp_path / "far", data)
-        async with engine_of(tmp_path, monkeypatch, fresh=fresh.descriptor, limits=Limits(1)) as engine:
-            fetched = await fetch(engine, oid)
-            assert bytes_of(fetched) == data
-            assert not shown(tmp_path)
+        async with engine_of(tmp_path, monkeypatch, limits=Limits(1)) as engine:
+            assert bytes_of(await fetch(engine, oid)) == data
+            assert not engine.store.is_on_its_way(oid)
 
     trio.run(check)
 
