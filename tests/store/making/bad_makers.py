@@ -38,6 +38,13 @@ def slow(arguments: Arguments, sources: Sources) -> Iterator[Made]:
         yield Piece(number, word(number))
 
 
+def paced(arguments: Arguments, sources: Sources) -> Iterator[Made]:
+    """Pieces, for each of which a byte of the source is read first, as they are wanted."""
+    for number in arguments[MISSING]:
+        sources[0].read_at(0, 1)
+        yield Piece(number, word(number))
+
+
 def crash(arguments: Arguments, sources: Sources) -> Iterator[Made]:
     """One piece, then a bad pointer."""
     yield word(0)

@@ -25,10 +25,11 @@ BAD = "tests.store.making.bad_makers"
 ALL_MAKERS: Mapping[str, Registered] = {
     **MAKERS,
     **{
-        name: Registered(BAD, name, goes_on=name == "slow")
+        name: Registered(BAD, name, goes_on=name in ("slow", "paced"))
         for name in (
             "words",
             "slow",
+            "paced",
             "crash",
             "hang",
             "devour",
@@ -114,6 +115,19 @@ class FarOrigin:
     async def read(self, opened: OpenObject, offset: int, length: int) -> bytes | memoryview:
         assert isinstance(opened, FarObject)
         return await opened.read(offset, length)
+
+
+@dataclass(frozen=True)
+class PacedOrigin(FarOrigin):
+    """A file that may be read from as often as a test says, and whose readers wait for that."""
+
+    left: list[int] = field(default_factory=lambda: [0])
+
+    async def read(self, opened: OpenObject, offset: int, length: int) -> bytes | memoryview:
+        while not self.left[0]:
+            await trio.sleep(0.01)
+        self.left[0] -= 1
+        return await super().read(opened, offset, length)
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ from store.media.index import VideoIndex, build_index
 from store.media.packets import Packets
 from store.media.recipe import FramesRecipe, parse_frames
 from store.media.source import open_source_file
+from tests.store.conftest import LONG
 from tests.store.making.origins import FarOrigin, FileOrigin, maker_at, settled
 from tests.store.media.videos import Videos, full_decode, md5_of
 
@@ -119,6 +120,7 @@ def test_what_is_no_video_is_told_and_not_tried_again_at_once(
         note(self, task, error)
 
     monkeypatch.setattr(failures.Failures, "note", count)
+    monkeypatch.setattr(failures, "SECONDS", LONG)
 
     async def main() -> None:
         async with maker_at(tmp_path / "cache") as made:

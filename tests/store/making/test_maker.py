@@ -14,8 +14,9 @@ from store.keeping.kinds import kinds_of_cache
 from store.making import open_products
 from store.making.maker import Maker
 from store.making.products import BELOW
+from store.making.tasks import Task
 from tests.store.making.bad_makers import word
-from tests.store.making.origins import maker_at, settled, task_of
+from tests.store.making.origins import PacedOrigin, maker_at, settled, task_of
 
 
 @pytest.fixture
@@ -127,18 +128,29 @@ def test_damage_under_an_open_product_is_noticed(tmp_path: Path, file: Path) -> 
 def test_a_piece_comes_before_the_rest_and_what_was_asked_for_first(tmp_path: Path, file: Path) -> None:
     async def main() -> None:
         async with maker_at(tmp_path / "cache") as made:
-            task = task_of("slow", file, pieces=40)
+            source = PacedOrigin(file.read_bytes(), left=[1])
+            task = Task("paced", "1", "", (source,), 0, {"pieces": 40}, 40)
             assert await made.piece(task, 30) == word(30)
             sizes = made.sizes(task)
             assert sizes is not None
-            assert sum(size >= 0 for size in sizes) < 20
+            assert [number for number, size in enumerate(sizes) if size >= 0] == [30]
             # Somebody wants something else: the only worker leaves the rest for later.
             other = task_of("slow", file, pieces=3, chunk=1)
-            assert await made.piece(other, 2) == word(2)
+            async with trio.open_nursery() as nursery:
+
+                async def want_other() -> None:
+                    assert await made.piece(other, 2) == word(2)
+
+                nursery.start_soon(want_other)
+                (worker,) = made._workers._busy
+                while not worker.is_stopping:
+                    await trio.sleep(0.01)
+                source.left[0] += 1  # for the piece that it is at
             sizes = made.sizes(task)
             assert sizes is not None
-            assert sum(size >= 0 for size in sizes) < 39
+            assert sum(size >= 0 for size in sizes) == 2
             # And it is gone on with.
+            source.left[0] += 40
             assert (await made.product(task)).is_whole
             assert await made.piece(task, 0) == word(0)
 
