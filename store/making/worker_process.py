@@ -35,6 +35,8 @@ PATIENCE: Final = 0.1
 would cost us a tenth of a core."""
 GRACE: Final = 0.5
 """Seconds in which one that ends by itself may do so, so that it is known how."""
+DEATH: Final = 10.0
+"""Seconds in which one that was killed is gone: on a busy machine it has to wait for its turn to be."""
 _TOLD: Final = 300
 """Characters of what a worker has said before it died."""
 
@@ -215,7 +217,7 @@ class WorkerProcess:
         self._is_closed = True
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
+            self._process.wait(DEATH)
         said = self._process.stderr
         assert said is not None  # it is a pipe
         with said:
