@@ -296,7 +296,7 @@ def test_leftovers_of_the_dead_are_cleared_and_of_the_living_are_not(
         assert [path.name for path in rooms.iterdir()] == ["alive"]
         assert (rooms / "alive/0-1").exists()
     finally:
-        holder.communicate(b"", timeout=10)
+        holder.communicate(b"", timeout=60)
 
 
 class Gate(Progress):
@@ -307,7 +307,7 @@ class Gate(Progress):
 
     def begin(self, files: int, size: int) -> None:
         self.reached.set()
-        assert self.open.wait(30)
+        assert self.open.wait(60)
 
     def update(self, files: int, size: int) -> None: ...
 
@@ -326,21 +326,21 @@ def test_two_commits_at_once(
     done: list[Committed] = []
     cache = tmp_path / "cache"
     first = threading.Thread(
-        target=lambda: done.append(commit(folder, CommitOptions(cache=cache, lock_timeout=5), gate))
+        target=lambda: done.append(commit(folder, CommitOptions(cache=cache, lock_timeout=60), gate))
     )
     first.start()
     try:
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(60)
         with pytest.raises(LockTimeout, match="another commit"):
             commit(folder, CommitOptions(cache=cache, lock_timeout=0))
         second = threading.Thread(
-            target=lambda: done.append(commit(folder, CommitOptions(cache=cache, lock_timeout=30)))
+            target=lambda: done.append(commit(folder, CommitOptions(cache=cache, lock_timeout=60)))
         )
         second.start()
     finally:
         gate.open.set()
-        first.join(30)
-    second.join(30)
+        first.join(60)
+    second.join(60)
     assert len(done) == 2
     assert done[0].oid == done[1].oid
     assert len(objects(cache)) == 3

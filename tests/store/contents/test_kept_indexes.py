@@ -17,6 +17,8 @@ from store.oid import Oid
 from tests.mount.datasets import filler
 from tests.store.contents.content_remote import ContentRemote, Counted, oid_of, reading
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 FILES = {f"{number}": filler(3000 + number, number) for number in range(20)}
 
 

@@ -30,6 +30,8 @@ from store.remotes.storage import Address, Body
 from tests.mount.datasets import Cache, filler
 from tests.store.contents.content_remote import PIECE, ContentRemote, Counted, oid_of, reading
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 SMALL = {f"{number:04}.bin": filler(4000 + number % 7, number) for number in range(2000)}
 MIB = 1 << 20
 LARGE = filler(5 * MIB, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -220,7 +219,7 @@ def test_what_passes_is_tried_again(case: Case) -> None:
 
 
 def test_a_link_that_bears_few_gets_few(case: Case) -> None:
-    lock = threading.Lock()
+    lock, met = threading.Lock(), threading.Event()
     under_way = 0
     slow = 0
 
@@ -231,10 +230,11 @@ def test_a_link_that_bears_few_gets_few(case: Case) -> None:
                 under_way += 1
                 too_many = under_way > 1
             try:
-                time.sleep(0.02)  # so that others are under way, too
                 if too_many:
                     slow += 1
+                    met.set()
                     raise RemoteSlow("far is slow")
+                assert met.wait(60)  # the first one until another is under way, too
                 return super().put(key, parts, size, if_absent=if_absent)
             finally:
                 with lock:
@@ -359,15 +359,12 @@ def test_whoever_watches_can_end_it(case: Case) -> None:
     def tick() -> None:
         raise Enough
 
-    released = threading.Event()
-
     def fault(call: str, number: int) -> None:
         if call == "put" and number > 3:
-            released.wait(30)
+            assert work._sender.crew._stop.wait(60)  # whoever is at it now ends what it has begun
 
     storage = Watched(open_remote(RemoteSpec("far", str(case.root)), LIMITS).storage, fault)
     work = Push(CacheChain(LocalCache(case.cache.root)), Remote("far", storage), tick=tick)
-    threading.Timer(0.5, released.set).start()
     with pytest.raises(Enough):
         work.run([case.oid])
     assert case.check() < len(FILES) + 1
