@@ -75,6 +75,7 @@ class RemoteManifests:
         self._opened: dict[Hashable, Remote] = {}
         self._failed: dict[Hashable, int] = {}
         """How often in a row a remote did not answer, whoever asked."""
+        self._counting = threading.Lock()
         self._lock = threading.Lock()
         self._told = False
         self._publishing: list[threading.Thread] = []
@@ -217,7 +218,8 @@ class RemoteManifests:
             raise RemoteUnreachable(f"{spec.name}: {error}") from None
         except (RemoteSlow, RemoteUnreachable) as error:
             if not (isinstance(error, RemoteSlow) and error.retry_after):
-                self._failed[key] = self._failed.get(key, 0) + 1
+                with self._counting:
+                    self._failed[key] = self._failed.get(key, 0) + 1
             raise
         self._failed.pop(key, None)
         return answer

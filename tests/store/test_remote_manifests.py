@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any, cast
 
 import pytest
@@ -97,7 +98,7 @@ def test_one_is_had_before_it_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     admit = Arrivals.admit
 
     def admit_later(self: Arrivals, *arrival: Any) -> None:
-        assert has_it.wait(30)
+        assert has_it.wait(60)
         admit(self, *arrival)
 
     monkeypatch.setattr(Arrivals, "admit", admit_later)
@@ -129,6 +130,26 @@ def test_a_dead_one_is_given_up(tmp_path: Path) -> None:
     found = manifests(tmp_path, {"web": web, "far": far}).bring(OIDS, [WEB, FAR])
     assert found == dict(zip(OIDS, DATA, strict=True))
     assert len(web.asked) < ATTEMPTS + AT_ONCE
+
+
+def test_failures_that_come_together_all_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(60):
+            together = Barrier(AT_ONCE)
+
+            def fail(count: int, together: Barrier = together) -> StoreError:
+                if count <= AT_ONCE:
+                    together.wait(60)
+                return RemoteUnreachable("no connection")
+
+            web = Fake(fail)
+            bringing = manifests(tmp_path, {"web": web})
+            bringing.bring(OIDS[:AT_ONCE], [WEB])
+            assert sum(bringing._failed.values()) == len(web.asked)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_a_moment_of_trouble_is_passed_over(tmp_path: Path) -> None:
