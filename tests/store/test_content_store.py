@@ -216,7 +216,7 @@ class SlowSource:
     def bring(self, oid: Oid) -> None:
         self.calls += 1
         self.started.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(60)
         if self._error is not None:
             raise self._error
         self._object.parent.mkdir(parents=True, exist_ok=True)

@@ -149,6 +149,8 @@ class Cache:
         self.root = root
         for number in range(4):
             self.put(number, b"x" * number)
+            # Long ago: two changes within a tick of the file system's clock would show the same.
+            os.utime(root / "files" / "md5" / f"{number:02x}", (1e9, 1e9))
 
     def put(self, number: int, data: bytes) -> None:
         path = self.root / object_path(Oid(bytes([number]).hex() * 16))

@@ -243,7 +243,7 @@ def test_a_push_waits_for_a_collection_and_finds_what_it_left(
             storage = kind(opened, lambda call: begun.set() if call == "put done" else None)
             pushing.append(threading.Thread(target=other.push, args=[old], kwargs={"storage": storage}))
             pushing[0].start()
-            assert begun.wait(30)
+            assert begun.wait(60)
 
     with pytest.raises(Interfered):
         collect(user, new, storage=user.storage(begin_push))
@@ -321,7 +321,7 @@ def test_two_at_once(user: User, other: User) -> None:
 
         def put(call: str) -> None:
             if call == "put done" and not next(puts):  # of its begin
-                together.wait(30)
+                together.wait(60)
 
         return put
 

@@ -233,9 +233,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs to be root")
     path = tmp_path / "tiny"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], check=True, timeout=30)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], check=True, timeout=60)
     yield path
-    subprocess.run(["umount", path], check=True, timeout=30)
+    subprocess.run(["umount", path], check=True, timeout=60)
 
 
 @pytest.mark.root

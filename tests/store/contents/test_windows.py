@@ -64,17 +64,17 @@ def test_threads_that_want_one_window_ask_once() -> None:
 
     def bring(run: Run) -> Brought:
         calls.append(run)
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         return {number: b"%d" % number for number in range(*run)}
 
     def read(number: int) -> tuple[bytes, int]:
-        together.wait(30)
+        together.wait(60)
         data, along = windows.read("one", ENDS, 0, bring)
         return data, len(along)
 
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(read, range(8))
-        together.wait(30)
+        together.wait(60)
         go_on.set()
         found = sorted(answers)
     assert len(calls) == 1

@@ -203,15 +203,15 @@ def test_waiting_for_another_thread_has_a_deadline(plain: Plain) -> None:
         with process.asking(oid, seconds=30):
             process.take_header(oid)
             entered.set()
-            leave.wait(30)
+            leave.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert entered.wait(30)
+    assert entered.wait(60)
     with pytest.raises(StoreTimeout, match="was busy"), process.asking(oid, seconds=0.01):
         pass
     leave.set()
-    thread.join(30)
+    thread.join(60)
     process.close()
 
 

@@ -189,7 +189,7 @@ def test_unzip_takes_them(tmp_path: Path) -> None:
     if unzip is None:
         pytest.skip("unzip is not installed")
     (tmp_path / "0.zip").write_bytes(build_zip([("jpeg", b"one"), ("png", b"")]))
-    answer = subprocess.run([unzip, "-t", tmp_path / "0.zip"], capture_output=True, text=True, timeout=30)
+    answer = subprocess.run([unzip, "-t", tmp_path / "0.zip"], capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 

@@ -389,12 +389,12 @@ def test_a_push_that_ends_while_a_check_runs_is_believed(user: User, other: User
     def stop_once(call: str) -> None:
         if call == "put" and storage.calls["put"] == 3:
             has_put.set()
-            assert goes_on.wait(30)
+            assert goes_on.wait(60)
 
     storage = other.storage(stop_once)
     pushing = threading.Thread(target=other.push, args=[oid], kwargs={"storage": storage, "jobs": 1})
     pushing.start()
-    assert has_put.wait(30)
+    assert has_put.wait(60)
     looked = False
 
     def let_go(call: str) -> None:
@@ -450,7 +450,7 @@ def test_two_checks_at_once(user: User, other: User) -> None:
     def work(who: User) -> None:
         def meet(call: str) -> None:
             if call == "put":
-                begun.wait(30)
+                begun.wait(60)
 
         try:
             who.check(who.storage(meet))

@@ -438,18 +438,18 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         pytest.skip("only root can mount a small file system")
     path = tmp_path / "remote"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], check=True, timeout=30)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], check=True, timeout=60)
     try:
         storage = opened(FilePlace(path, str(path)))
         with pytest.raises(RemoteFull, match="no space left"):
             put(storage, KEY, bytes(2 * CHUNK_BYTES))
         assert [found for found in path.rglob("*") if found.is_file()] == []
         assert put(storage, KEY, DATA)
-        subprocess.run(["mount", "-o", "remount,ro", path], check=True, timeout=30)
+        subprocess.run(["mount", "-o", "remount,ro", path], check=True, timeout=60)
         with pytest.raises(RemoteDenied, match="read-only"):
             put(storage, "other", DATA)
     finally:
-        subprocess.run(["umount", path], check=True, timeout=30)
+        subprocess.run(["umount", path], check=True, timeout=60)
 
 
 def test_errors_cross_from_the_process_that_writes(server: RawServer) -> None:

@@ -105,7 +105,7 @@ class WritingContract:
         together = threading.Barrier(6)
 
         def run(number: int) -> bool:
-            together.wait(30)
+            together.wait(60)
             return put(storage, "race/key", b"%d" % number, if_absent=True)
 
         with ThreadPoolExecutor(6) as threads:
