@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from fusefs import kernel_mount, mountinfo
 from fusefs.kernel_mount import MountFailed
+from fusefs.namespaces import enter_private_namespace
 from fusefs.native.layers import try_layers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,6 +35,18 @@ OTHER_MODE = os.environ.get("FUSEFS_TEST_MODE", "fuse")
 """In which the tests mount that do not name a mode: the suite has no time for all of them in both, so
 `scripts/soak` runs them in native mode."""
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Give each of several processes that run tests at a time mounts of its own, where that may be.
+
+    Else `fusefs list` in one of them has the mounts of all open for a moment, in which nobody can unmount
+    them; and every mount namespace that is made there keeps a copy of them, and so their daemons.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ and kernel_mount.has_capability(kernel_mount.CAP_SYS_ADMIN):
+        enter_private_namespace()
+        for mount in mountinfo.visible_mounts(mountinfo.read_mounts()):
+            kernel_mount.unmount(mount, lazy=True)
 
 
 @dataclass(frozen=True, slots=True)
