@@ -330,12 +330,17 @@ class Asking(Generic[T]):
 
     def _give_up(self) -> None:
         for attempt in self._running:
+            health, before = attempt.member.shared.health, self._said.get(attempt.member.name)
             late: RemoteError = RemoteSlow("it did not answer in time")
-            attempt.member.shared.health.fail(late, trio.current_time() - attempt.began)
+            seconds = trio.current_time() - attempt.began
+            if before is not None and seconds < health.hedge_after:
+                health.withdraw()
+                late = before  # the last of many tries has had no time to be answered: that tells nothing
+            else:
+                health.fail(late, seconds)
+                if isinstance(before, RemoteCut):
+                    late = before  # that the last of many tries was still under way tells less
             attempt.abandon()
-            before = self._said.get(attempt.member.name)
-            if isinstance(before, RemoteCut):
-                late = before  # that the last of many tries was still under way tells less
             self._say(attempt.member.name, late, final=True)
         self._running.clear()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from store.errors import (
     InputError,
@@ -421,6 +422,34 @@ def test_who_is_asked_beside_another_is_not_blamed_when_that_answers_first() -> 
             assert [member.shared.health.trouble() for member in asked._members] == [None, None]
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("last", ["usual", "long"])
+def test_the_last_of_many_tries_that_had_no_time_tells_nothing(
+    monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    monkeypatch.setattr(breaker, "UNKNOWN_HEDGE_SECONDS", {"usual": 1e9, "long": 1e3}[last])
+    slow = Slow("slow")
+    remotes = Remotes(a=[RemoteUnreachable("refused"), slow])
+    clock = trio.testing.MockClock()
+
+    async def let_time_pass() -> None:
+        while len(remotes.asked) < 2:
+            clock.jump(0.001)
+            await trio.lowlevel.checkpoint()
+        clock.jump(2e6)
+
+    async def main() -> None:
+        with going(slow):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(let_time_pass)
+                asked = remotes.set()
+                with pytest.raises(RemoteUnreachable if last == "usual" else RemoteSlow):
+                    await asked.run(OID, remotes.work, deadline=1e6)
+            (member,) = asked._members
+            assert isinstance(member.shared.health.trouble(), RemoteSlow) == (last == "long")
+
+    trio.run(main, clock=clock)
 
 
 async def _let_go_when(is_so: Callable[[], bool], slow: Slow) -> None:
