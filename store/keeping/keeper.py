@@ -65,6 +65,8 @@ class Keeper:
     ) -> None:
         self.ledger = Ledger(cache)
         self.budget = Budget(limits)
+        if limits.free:  # what is kept takes a while to find out, and objects come meanwhile
+            self.budget.measured(0, free_bytes(cache))
         self._kinds = (*kinds_of_cache(cache), *kinds_of_user(own))
         self._foresight = foresight
         self._grace = grace

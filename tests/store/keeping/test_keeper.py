@@ -118,6 +118,18 @@ def test_at_the_bound_with_nothing_to_evict(bench: Callable[[], Bench]) -> None:
     trio.run(main)
 
 
+def test_the_room_to_leave_free_is_heeded_before_all_has_been_measured(bench: Callable[[], Bench]) -> None:
+    async def main() -> None:
+        work = bench()
+        with closing(work.keeper(Limits(free=1 << 60))) as keeper:
+            assert not keeper.may_keep(1)
+            assert not keeper.is_measured.is_set()
+        with closing(work.keeper(Limits(free=1))) as keeper:
+            assert keeper.may_keep(1)
+
+    trio.run(main)
+
+
 def test_it_tries_again_when_something_may_have_changed(bench: Callable[[], Bench]) -> None:
     clock = trio.testing.MockClock()
 
