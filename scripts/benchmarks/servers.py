@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import shutil
 import socket
 import subprocess
@@ -26,7 +25,8 @@ from benchmarks.datasets import write_object
 from benchmarks.workshop import BenchError, Reading, Workshop
 
 BUCKET: Final = "bucket"
-START_SECONDS: Final = 20.0
+START_SECONDS: Final = 60.0
+BACKLOG: Final = 4096
 MAX_FILES: Final = 1 << 16
 """Descriptors of nginx, half of them for connections; without one it would answer 404."""
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -56,7 +56,7 @@ http {{
     keepalive_timeout 600s;
     map $arg_prefix $listing {{ default $arg_prefix; "" all; }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog={backlog};
         root {root};
         location / {{ try_files $uri =404; }}
         location = /{bucket} {{ try_files /listings/$listing.xml /listings/none.xml; }}
@@ -189,7 +189,8 @@ def serving(workshop: Workshop, root: Path, *, logged: bool = False) -> Iterator
     directory = workshop.directory("nginx")
     log = directory / "access.log"
     log.touch()
-    port = _free_port()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    port = int(listener.getsockname()[1])
     files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], MAX_FILES)
     configuration = directory / "nginx.conf"
     configuration.write_text(
@@ -201,14 +202,23 @@ def serving(workshop: Workshop, root: Path, *, logged: bool = False) -> Iterator
             user="user root;" if os.geteuid() == 0 else "",  # the workshop is closed to others
             log=f"{log} moved" if logged else "off",
             port=port,
+            backlog=BACKLOG,
             root=root,
             bucket=BUCKET,
         )
     )
     command = [NGINX, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(configuration)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    # nginx takes over a socket that listens already: nobody else can be faster to get the port.
+    with listener:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "NGINX": f"{listener.fileno()};"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+        )
     with workshop.at_exit(lambda: _end(process)):
-        _await_port(port, process)
+        _await_answer(port)
         yield Server(root, port, log)
 
 
@@ -281,18 +291,13 @@ def _end(process: subprocess.Popen[Any]) -> None:
             pipe.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _await_port(port: int, process: subprocess.Popen[Any]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except ConnectionRefusedError:
-            select.select([], [], [], 0.01)
+def _await_answer(port: int) -> None:
+    """Connections wait until nginx takes them, and are broken where it ends instead."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), START_SECONDS) as client:
+            client.sendall(b"GET /started HTTP/1.0\r\n\r\n")
+            if client.recv(1):
+                return
+    except OSError:
+        pass
     raise BenchError("nginx did not start")
