@@ -16,6 +16,8 @@ from tests.backup.killing import Killer, new_killer
 from tests.mount.datasets import Cache, filler, md5
 from tests.mount.mounts import Mounter
 
+pytestmark = pytest.mark.timeout(600)  # hundreds of commands, one after another
+
 FILES = {
     "large": filler((4 << 20) + 1, 2),
     "same": b"content of 1",

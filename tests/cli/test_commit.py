@@ -179,7 +179,7 @@ def test_signals_end_it(number: signal.Signals, fusefs: Fusefs, photos: Path, tm
         until(lambda: process.poll() is not None or has_open(process, tmp_path), "it waits for the lock")
         assert process.poll() is None
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=60)
     finally:
         os.close(directory)
     assert process.returncode == 128 + number

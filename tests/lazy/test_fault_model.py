@@ -20,6 +20,7 @@ CHOSEN = os.environ.get("FUSEFS_FAULT_SEED")
 SEED = int(CHOSEN) if CHOSEN else secrets.randbits(32)
 
 
+@pytest.mark.timeout(max(400, 30 * STEPS))
 @pytest.mark.parametrize("verify", ["whole", "blocks"])
 def test_random_faults(mounter: Mounter, verify: str) -> None:
     print(f"FUSEFS_FAULT_SEED={SEED} repeats this run")

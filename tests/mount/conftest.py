@@ -11,13 +11,16 @@ import pytest
 
 from tests.mount.mounts import WATCH, Mounter
 
-TEST_SECONDS = float(os.environ.get("FUSEFS_TEST_SECONDS", "90"))
-"""Below the limit that pytest itself has, because Python cannot end a test that waits for a daemon."""
+TEST_SECONDS = os.environ.get("FUSEFS_TEST_SECONDS", "")
+SHARE = 0.75
+"""Of the time that pytest gives a test: Python cannot end one that waits for a daemon."""
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
-    timer = threading.Timer(TEST_SECONDS, WATCH.bark)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    marker = item.get_closest_marker("timeout")
+    limit = SHARE * float(marker.args[0] if marker else item.config.getini("timeout"))
+    timer = threading.Timer(float(TEST_SECONDS or limit), WATCH.bark)
     timer.daemon = True
     timer.start()
     try:
