@@ -78,6 +78,7 @@ def test_a_mount_reads_whole_parts_and_archives(mounter: Mounter, tmp_path: Path
         assert large.read(1000) == FILES["large"][5 << 20 :][:1000]
     check(mount, FILES)
     until(case.cache.place(md5(FILES["large"])).exists)
+    mount.await_kept()
     mount.umount()
     assert all(case.cache.place(md5(data)).read_bytes() == data for data in FILES.values())
     mount = case.mount("--offline")
@@ -133,9 +134,11 @@ def test_many_small_files_come_from_s3_by_few_requests(
         case.configure(far=f"s3://{new_s3_bucket(moto)}/base\nendpointurl = {server.url}\n{keys}")
         case.run("push", "data.dvc", "--layout", "content")
         case.forget()
+        server.await_log()
         pushed = len(log.read_text().splitlines())
         mount = case.mount()
         check(mount, SMALL)
         mount.umount()
+        server.await_log()
         requests = [re.findall(r'"(\S+ \S+)', line)[0] for line in log.read_text().splitlines()[pushed:]]
         assert len(requests) <= len(SMALL) / 50, requests

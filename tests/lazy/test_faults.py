@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.lazy.asked import asked_again
 from tests.lazy.faulty import (
     DENIED,
     QUICK,
-    SECONDS,
     SECRET,
     SLOW,
     UNREACHABLE,
@@ -42,12 +42,11 @@ from tests.servers.nginx import nginx
 from tests.servers.proxy import Proxy
 from tests.servers.raw_answers import RawServer, Script, raw_server, reset, say, say_raw
 
-pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
+pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native"), pytest.mark.timeout(400)]
 
 SMALL = {f"small/{number}": filler(20_000 + number, number) for number in range(6)}
 LARGE = {f"large/{number}": filler((6 << 20) + number, 100 + number) for number in range(4)}
 FILES = {**SMALL, **LARGE}
-TIMEOUTS = 2 * SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +73,7 @@ class Fault:
     has_failed: Callable[[], object]
     """Has the remote failed at least once since it was broken?"""
     options: str = ""
+    """Of the remote. Those that find a remote slow soon are for one that is: any is on a busy machine."""
 
 
 def of_a_network(target: tuple[str, int], stack: ExitStack) -> Iterator[Fault]:
@@ -96,7 +96,8 @@ def of_a_network(target: tuple[str, int], stack: ExitStack) -> Iterator[Fault]:
             proxy.fail(**faults)
             proxy.break_connections()  # those that are kept for the next request
 
-        yield Fault(name, frozenset({code}), said, proxy.url, break_it, proxy.fail, has_failed)
+        quick = QUICK if code == SLOW else ""
+        yield Fault(name, frozenset({code}), said, proxy.url, break_it, proxy.fail, has_failed, quick)
 
 
 def of_a_server(stack: ExitStack) -> Iterator[Fault]:
@@ -168,7 +169,6 @@ def held_against(fault: Fault, mount: Mount) -> None:
     assert set(large) <= fault.errnos, (fault.name, large)
 
 
-@pytest.mark.timeout(TIMEOUTS)
 def test_each_fault_has_its_errno_and_passes(mounter: Mounter, remote: Cache, tmp_path: Path) -> None:
     with ExitStack() as stack:
         target = stack.enter_context(nginx(tmp_path / "nginx", remote.root))
@@ -180,7 +180,7 @@ def test_each_fault_has_its_errno_and_passes(mounter: Mounter, remote: Cache, tm
 
         def hold(numbered: tuple[int, Fault]) -> str:
             number, fault = numbered
-            options = QUICK + WITH_PASSWORD + fault.options
+            options = WITH_PASSWORD + fault.options
             project = new_project(tmp_path / f"project{number}", FILES, fault.url, options)
             mount = project.mount(mounter)
             held_against(fault, mount)
@@ -246,7 +246,7 @@ def test_what_is_wrong_with_one_object_costs_nobody_another(mounter: Mounter, tm
 
     with raw_server(reset) as server:
         server.choose = choose
-        project = new_project(tmp_path / "project", everything, server.url, QUICK + WITH_PASSWORD)
+        project = new_project(tmp_path / "project", everything, server.url, WITH_PASSWORD)
         mount = project.mount(mounter)
         with ThreadPoolExecutor(8) as pool:
             half = len(good) // 2
@@ -262,6 +262,7 @@ def test_what_is_wrong_with_one_object_costs_nobody_another(mounter: Mounter, tm
         for name, _, code, _ in ABOUT_OBJECTS:
             assert got[name] == code, name
         assert {got[path] for path in ranges} == {WRONG}
+        mount.await_kept()
         assert assert_only_right(project.cache, everything) == len(good)
         is_bad = False
         # A remote is not asked again at once for what it does not have, or has sent wrong.
@@ -281,7 +282,7 @@ def test_a_remote_that_asks_to_wait_is_heeded(mounter: Mounter, tmp_path: Path) 
     """A second is waited for; longer than a reader may wait is said at once."""
     sound = objects(SMALL)
     with raw_server(say("429 Too Many", b"", "Retry-After: 1\r\n")) as server:
-        mount = new_project(tmp_path / "project", SMALL, server.url, QUICK).mount(mounter)
+        mount = new_project(tmp_path / "project", SMALL, server.url).mount(mounter)
         with reading(read, mount.path / "small/0") as got:
             until(lambda: server.requests, "a request")
             server.choose = sound
@@ -289,9 +290,10 @@ def test_a_remote_that_asks_to_wait_is_heeded(mounter: Mounter, tmp_path: Path) 
         for number, status in ((1, "429 Too Many"), (2, "503 Busy")):
             server.script, server.choose = say(status, b"", "Retry-After: 100000\r\n"), None
             server.requests.clear()
+            before = asked_again(mount)
             assert read(mount.path / f"small/{number}") == SLOW
             assert read(mount.path / f"small/{number + 2}") == SLOW
-            assert len(server.requests) <= 1, "it is left alone"
+            assert len(server.requests) <= 1 + asked_again(mount) - before, "it is left alone"
         assert read(mount.path / "small/0") == SMALL["small/0"]
         log = mount.umount()
     assert re.search(r"'small/1': .*far: remote far asks us to wait \(status 429\)", log)
@@ -299,11 +301,13 @@ def test_a_remote_that_asks_to_wait_is_heeded(mounter: Mounter, tmp_path: Path) 
 
 def test_a_denial_is_told_and_not_remembered_for_long(mounter: Mounter, tmp_path: Path) -> None:
     with raw_server(say("403 Forbidden")) as server:
-        project = new_project(tmp_path / "project", SMALL, server.url, QUICK + WITH_PASSWORD)
+        project = new_project(tmp_path / "project", SMALL, server.url, WITH_PASSWORD)
         mount = project.mount(mounter)
         assert read(mount.path / "small/0") == DENIED
         assert read(mount.path / "small/1") == DENIED
-        assert 0 < len(server.requests) <= 4
+        # Credentials may have been put right: each time, and in native mode the kernel asks twice.
+        most = 2 * 2 * (2 if mounter.mode == "native" else 1)
+        assert 0 < len(server.requests) <= most + asked_again(mount)
         server.choose = objects(SMALL)
         until(lambda: read(mount.path / "small/0") == SMALL["small/0"], "the remote is asked again")
         log = mount.umount()
@@ -329,20 +333,21 @@ def test_a_large_object_of_wrong_bytes_is_found_out_when_it_is_whole(
 
     with raw_server(reset) as server:
         server.choose = choose
-        whole = new_project(tmp_path / "whole", files, server.url, QUICK)
+        whole = new_project(tmp_path / "whole", files, server.url)
         mount = whole.mount(mounter, "--verify", "whole")
         assert read_piece(mount.path / name) == WRONG
         server.choose = objects(files)
         until(lambda: read(mount.path / name) == data, "it is fetched anew")
         mount.umount()
         server.choose = choose
-        blocks: Lazy = new_project(tmp_path / "blocks", files, server.url, QUICK)
+        blocks: Lazy = new_project(tmp_path / "blocks", files, server.url)
         mount = blocks.mount(mounter)
         read(mount.path / name)
         until(lambda: read(mount.path / name) == WRONG, "it is found out")
         assert assert_only_right(blocks.cache, files) == 0
         server.choose = objects(files)
         until(lambda: read(mount.path / name) == data, "it is fetched anew")
+        until(blocks.cache.place(md5(data)).exists, "it is the cache's")
         log = mount.umount()
         assert assert_only_right(blocks.cache, files) == 1
     assert re.search(f"ERROR .*object {md5(data)} came with bytes that are not its own", log), log

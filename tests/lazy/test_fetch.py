@@ -18,25 +18,30 @@ from typing import Any
 
 import pytest
 
+from tests.lazy.asked import assert_once
 from tests.lazy.conftest import FILES as PUSHED_FILES
 from tests.lazy.conftest import Pushed
 from tests.mount.datasets import Cache, entries_of, filler, md5
 from tests.mount.mounts import COMMAND, ROOT, Mounter
+from tests.patience import until
 from tests.revisions.projects import IDENTITY, Project, run_tool
-from tests.servers.nginx import nginx
+from tests.servers.nginx import Nginx, nginx
 from tests.servers.proxy import Proxy
 
 LARGE = "large/one.bin"
 FILES = {f"{number % 3}/{number}.bin": filler(20_000, number) for number in range(40)}
 FILES["copy.bin"] = FILES["0/0.bin"]
 FILES[LARGE] = filler(9 << 20, 99)
-SECONDS = 40.0
+SECONDS = 60.0
+BESIDE = 8
+"""So many of one fetch may be asked for once more, because answers take long: on a busy machine any may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """A remote behind a web server and a proxy, and a cache that has the manifest alone."""
 
+    server: Nginx
     proxy: Proxy
     remote: Cache
     cache: Cache
@@ -49,6 +54,7 @@ class Served:
 
     def gets(self) -> Counter[str]:
         """How often each file was asked for; of those of one content, one."""
+        self.server.await_log()
         found = re.findall(r'"GET /files/md5/(..)/(\S+) ', self.log.read_text())
         paths = {md5(data): path for path, data in reversed(FILES.items())}
         return Counter(paths[prefix + rest] for prefix, rest in found)
@@ -76,7 +82,7 @@ def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
         nginx(tmp_path / "nginx", remote.root, extra=f"access_log {log};") as server,
         Proxy(("127.0.0.1", server.port)) as proxy,
     ):
-        yield Served(proxy, remote, cache, oid, log)
+        yield Served(server, proxy, remote, cache, oid, log)
 
 
 sized = pytest.mark.parametrize("served", [True], ids=["sizes"], indirect=True)
@@ -98,7 +104,7 @@ def test_all_of_a_version(mounter: Mounter, served: Served) -> None:
     assert served.cached() == set(FILES)
     gets = served.gets()
     assert gets.pop(LARGE) >= 2
-    assert gets == Counter(set(FILES) - {LARGE, "copy.bin"})
+    assert_once(gets, set(FILES) - {LARGE, "copy.bin"}, BESIDE)
     os.truncate(served.log, 0)
     again = fetch(mounter, *served.flags)
     assert (again["fetched"], again["here"], again["failed"]) == (0, 41, 0)
@@ -111,7 +117,7 @@ def test_a_part(mounter: Mounter, served: Served) -> None:
     wanted = {path for path in FILES if path.startswith(("0/", "1/1"))} | {"copy.bin"}
     assert served.cached() == wanted
     assert found["fetched"] == len(wanted) - 1
-    assert served.gets() == Counter(wanted - {"copy.bin"})
+    assert_once(served.gets(), wanted - {"copy.bin"}, BESIDE)
     done = mounter.run("fetch", *served.flags, "--only", "nothing*")
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing matches 'nothing*'" in done.stderr
@@ -191,8 +197,8 @@ def test_interrupted_and_resumed(mounter: Mounter, served: Served, number: int) 
     small = {path for path in FILES if path != LARGE}
     try:
         served.proxy.wait(lambda counts: counts.stalled > 0)
-        while served.cached() != small:
-            assert process.poll() is None
+        until(lambda: process.poll() is not None or served.cached() == small, "all but one have come")
+        assert process.poll() is None
         process.send_signal(number)
         said, errors = process.communicate(timeout=SECONDS)
     finally:

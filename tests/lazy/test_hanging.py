@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lazy.faulty import QUICK, SECONDS, WRONG, new_project, objects, read
+from tests.lazy.faulty import SECONDS, WRONG, new_project, objects, read
 from tests.mount.datasets import entries_of, filler, md5
 from tests.mount.mounts import Mount, Mounter, read_status
 from tests.patience import until
@@ -141,7 +141,7 @@ def test_rounds_of_faults_leave_nothing_behind(mounter: Mounter, tmp_path: Path)
     expected: dict[str, int] = {"missing": WRONG, "wrong": WRONG}
     with raw_server(reset) as server:
         server.choose = choose
-        mount = new_project(tmp_path / "project", files, server.url, QUICK).mount(mounter)
+        mount = new_project(tmp_path / "project", files, server.url).mount(mounter)
 
         def go_round(turn: int, pool: ThreadPoolExecutor) -> None:
             numbers = range(turn * EACH, (turn + 1) * EACH)
@@ -159,6 +159,7 @@ def test_rounds_of_faults_leave_nothing_behind(mounter: Mounter, tmp_path: Path)
         # Threads end, and the kernel closes, in their own time.
         until(lambda: all(a <= b for a, b in zip(resources(mount)[:2], before[:2], strict=True)), "no more")
         after = resources(mount)
+        mount.await_kept()
         assert after[2] - before[2] < GROWTH_AT_MOST, (before, after)
         assert not list((tmp_path / "project/.dvc/cache/fusefs/incoming").iterdir())
         mount.umount()

@@ -18,22 +18,23 @@ from store.remotes.spec import RemoteSpec
 from tests.lazy.conftest import FILES, Pushed
 from tests.mount.mounts import Mount, Mounter
 from tests.patience import until
-from tests.servers.nginx import nginx
+from tests.servers.nginx import Nginx, nginx
 
-SECONDS = 30.0
 RIGHT = {path: len(data) for path, data in FILES.items()}
 
 
 class Server:
     """Two WebDAV remotes on a server, and what they were asked."""
 
-    def __init__(self, port: int, log: Path) -> None:
-        self.far = f"webdav://127.0.0.1:{port}/far"
-        self.empty = f"webdav://127.0.0.1:{port}/empty"
+    def __init__(self, nginx: Nginx, log: Path) -> None:
+        self.far = f"webdav://127.0.0.1:{nginx.port}/far"
+        self.empty = f"webdav://127.0.0.1:{nginx.port}/empty"
+        self._nginx = nginx
         self._log = log
 
     def asked(self) -> list[tuple[str, str]]:
         """The methods and paths of all requests since the last time."""
+        self._nginx.await_log()
         lines = self._log.read_text().splitlines()
         os.truncate(self._log, 0)
         return [re.findall(r'"([A-Z]+) (\S+) ', line)[0] for line in lines]
@@ -45,7 +46,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "served/empty").mkdir()
     log = tmp_path / "access.log"
     with nginx(tmp_path / "nginx", tmp_path / "served", webdav=True, extra=f"access_log {log};") as running:
-        yield Server(running.port, log)
+        yield Server(running, log)
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def test_offline_asks_no_host(
     lines = [line for line in mount.umount().splitlines() if "offline" in line]
     for name in ("gone", "below/large"):
         assert any(f"'{name}'" in line and md5(FILES[name]) in line for line in lines)
+    server.await_log()
     assert "files/md5" not in (tmp_path / "log").read_text()
 
 

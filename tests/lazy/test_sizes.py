@@ -20,7 +20,7 @@ from tests.servers.nginx import Nginx, nginx
 from tests.servers.proxy import Faults, Proxy
 
 FILES = {f"{'ab'[n % 2]}/{n}.bin": b"x" * (n * 37) + b"%d" % n for n in range(60)}
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Server:
@@ -34,6 +34,7 @@ class Server:
     def asked(self) -> set[str]:
         """The methods of all requests since the last time, but for manifests, and for content directories,
         which are asked for as long as not all sizes are known."""
+        self.server.await_log()
         lines = self._log.read_text().splitlines()
         os.truncate(self._log, 0)
         requests = [re.findall(r'"([A-Z]+) (\S+) ', line)[0] for line in lines]

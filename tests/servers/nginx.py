@@ -41,6 +41,7 @@ http {{
         root {root};
         client_max_body_size 0;
         {server}
+        location = /answered {{ access_log off; return 204; }}
         location / {{ {location} }}
     }}
 }}
@@ -58,6 +59,14 @@ class Nginx:
     """0 for a Unix socket."""
     socket: Path | None
     pid: int
+
+    def await_log(self) -> None:
+        """Wait until all that clients have answers to is in the log, which is written after they have them.
+
+        The one worker takes one request after another: this one comes behind those.
+        """
+        address = str(self.socket) if self.socket else ("127.0.0.1", self.port)
+        assert _is_answered(address), "nginx does not answer"
 
 
 @contextmanager
@@ -134,7 +143,7 @@ def nginx(
     try:
         with listener:
             name = listener.getsockname()
-        _wait_until_it_answers(name, unix, directory / "error.log")
+        _wait_until_it_answers(name, directory / "error.log")
         scheme = "https" if certificate else "http"
         url = "" if unix else f"{scheme}://127.0.0.1:{port}"
         yield Nginx(root, url, port, directory / "socket" if unix else None, process.pid)
@@ -158,15 +167,19 @@ def _listen(path: Path | None) -> socket.socket:
     return listener
 
 
-def _wait_until_it_answers(name: str | tuple[str, int], unix: bool, log: Path) -> None:
+def _wait_until_it_answers(name: str | tuple[str, int], log: Path) -> None:
     """Connections wait in the socket until nginx takes them; they are reset where it ends instead."""
-    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as client:
+    if _is_answered(name):
+        return
+    raise RuntimeError(f"nginx does not answer: {log.read_text() if log.exists() else 'it wrote no log'}")
+
+
+def _is_answered(name: str | tuple[str, int]) -> bool:
+    with socket.socket(socket.AF_UNIX if isinstance(name, str) else socket.AF_INET) as client:
         client.settimeout(SECONDS)
         try:
             client.connect(name)
-            client.sendall(b"OPTIONS / HTTP/1.0\r\n\r\n")
-            if client.recv(1):
-                return
+            client.sendall(b"GET /answered HTTP/1.0\r\n\r\n")
+            return bool(client.recv(1))
         except OSError:
-            pass
-    raise RuntimeError(f"nginx does not answer: {log.read_text() if log.exists() else 'it wrote no log'}")
+            return False

@@ -90,7 +90,8 @@ def raw_server(script: Script) -> Iterator[RawServer]:
                 if server.reads_bodies:
                     _take_body(connection, request, len(body))
                 server.requests.append(request)
-                (server.choose(request) if server.choose else server.script)(connection)
+                choose = server.choose  # which the test may take away at any moment
+                (choose(request) if choose else server.script)(connection)
 
         def accept() -> None:
             with suppress(OSError):
