@@ -34,7 +34,8 @@ MAX_NAME_BYTES: Final = 200
 """Of a log's name; a file name has 255 bytes at most, and rotation adds to it."""
 FLUSH_SECONDS: Final = 5.0
 """How long a count of repeated lines waits for another line before it is written."""
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 10.0
+"""Whoever writes to the disk may keep it busy for seconds; a log that is stuck takes nothing ever."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
