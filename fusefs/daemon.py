@@ -162,8 +162,8 @@ class Daemon:
                 numbers: AsyncIterator[int] = signals
                 async for number in numbers:
                     if number == signal.SIGHUP and not self._role.foreground:
-                        _log.info("SIGHUP: the log is opened anew")
                         self._log_file.reopen()
+                        _log.info("SIGHUP: the log is opened anew")  # which is what it is opened for
                         continue
                     await self._end(signal.Signals(number).name, scope)
         finally:  # the end has begun
