@@ -23,6 +23,8 @@ from fusefs.mountinfo import Mount
 from fusefs.status import Status
 
 SECONDS: Final = 3.0
+NAMED_SECONDS: Final = 15.0
+"""For one mount that the user has named: nobody else's answer waits for it, and the machine may be busy."""
 STATUS_FILES: Final = (".fusefs/status", ".fusefs-control/status")
 """Where a mount's status is; the second if the data takes the first name."""
 CONTROL_INODES: Final = 1 << 48
@@ -57,7 +59,17 @@ class Found:
 
 def survey(mounts: Sequence[Mount]) -> list[Found]:
     """Ask every one of `mounts` (ours) how it is doing; in the order given."""
-    outcomes = call_all_bounded([_Question(mount.mountpoint) for mount in mounts], SECONDS)
+    return _ask(mounts, SECONDS)
+
+
+def survey_named(mount: Mount) -> Found:
+    """Ask the mount that a command is about."""
+    (found,) = _ask([mount], NAMED_SECONDS)
+    return found
+
+
+def _ask(mounts: Sequence[Mount], seconds: float) -> list[Found]:
+    outcomes = call_all_bounded([_Question(mount.mountpoint) for mount in mounts], seconds)
     return [_judge(mount, outcome) for mount, outcome in zip(mounts, outcomes, strict=True)]
 
 

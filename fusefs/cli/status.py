@@ -15,7 +15,7 @@ from fusefs.cli.status_missing import tell_missing
 from fusefs.logs import escape
 from fusefs.mountinfo import Mount
 from fusefs.status import PinStatus, PrefetchStatus, RemoteStatus, Status
-from fusefs.survey import Found, State, survey
+from fusefs.survey import Found, State, survey, survey_named
 from store.errors import InputError
 from store.metrics import Making
 
@@ -75,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
     before: dict[int, Sample] = {}
     while True:
         now = time.monotonic()
-        found = survey(_select(options.mountpoint))
+        named = options.mountpoint
+        found = survey(_all()) if named is None else [survey_named(_find(named))]
         if options.json:
             objects = [one.to_dict() for one in found]
             print(
@@ -92,14 +93,16 @@ def run(options: argparse.Namespace) -> int:
         time.sleep(WATCH_SECONDS)
 
 
-def _select(path: str | None) -> list[Mount]:
+def _all() -> list[Mount]:
+    return mountinfo.visible_mounts(mountinfo.read_mounts())
+
+
+def _find(path: str) -> Mount:
     mounts = mountinfo.read_mounts()
-    if path is None:
-        return mountinfo.visible_mounts(mounts)
     mount = mountinfo.mount_containing(mountinfo.resolve(path, mounts), mounts)
     if mount is None:
         raise InputError(f"{path} is not in a mount of fusefs")
-    return [mount]
+    return mount
 
 
 def describe(found: Found, before: Mapping[int, Sample], now: float) -> Iterator[str]:

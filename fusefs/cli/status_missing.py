@@ -15,7 +15,7 @@ from fusefs.dataset import Request, open_dataset
 from fusefs.directories import cache_directory
 from fusefs.logs import escape
 from fusefs.missing import Missing
-from fusefs.survey import State, survey
+from fusefs.survey import State, survey_named
 from store.errors import InputError, StoreError
 from store.tree import UNKNOWN
 
@@ -54,7 +54,7 @@ def find_mounted(path: str) -> Place | None:
     mount = mountinfo.mount_containing(mountinfo.resolve(path, mounts), mounts)
     if mount is None:
         return None
-    (found,) = survey([mount])
+    found = survey_named(mount)
     if found.state is not State.OK or found.status.control is None:
         raise InputError(
             f"{mount.mountpoint} tells nothing: its daemon does not answer ({found.state.value})"

@@ -8,7 +8,7 @@ from typing import Any
 
 from fusefs.cli.umount import find_mount
 from fusefs.control_socket import ask
-from fusefs.survey import State, survey
+from fusefs.survey import State, survey_named
 from store.errors import InputError, StoreError
 
 EPILOG = """\
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 def switch(mountpoint: str, rev: str) -> dict[str, Any]:
     """Ask the daemon of a mount to show `rev`; its answer. Raises `StoreError`."""
-    (found,) = survey([find_mount(mountpoint)])
+    found = survey_named(find_mount(mountpoint))
     if found.state is not State.OK or found.status.control is None:
         raise InputError(f"{mountpoint} cannot be switched: its daemon does not answer ({found.state.value})")
     try:

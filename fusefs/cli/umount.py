@@ -12,13 +12,13 @@ from fusefs.cli import print_error
 from fusefs.holders import MAX_NAMED, describe_holders, find_holders, find_sharers
 from fusefs.kernel_mount import MountBusy, MountFailed
 from fusefs.mountinfo import Mount
-from fusefs.survey import State, await_end, survey
+from fusefs.survey import State, await_end, survey_named
 from store.errors import InputError, StoreError
 
 MOMENT_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
 SOON_SECONDS = 3.0
-END_SECONDS = 20.0
+END_SECONDS = 60.0
 LOOK_SECONDS = 10.0
 
 EPILOG = """\
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 def unmount_path(path: str, *, lazy: bool) -> None:
     """Unmount our mount at `path`. Raises `InputError` if there is none, `MountFailed` if it stays."""
     mount = find_mount(path)
-    (found,) = survey([mount])
+    found = survey_named(mount)
     dead = found.state is State.DEAD
     _unmount(mount, lazy=lazy or dead)  # what holds a dead mount can do nothing with it
     if found.status.pid is not None and not lazy:

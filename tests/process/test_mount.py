@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fusefs import kernel_mount, mountinfo
+from fusefs import kernel_mount, mountinfo, survey
 from fusefs.cli import umount
 from fusefs.status import Status
 from tests.conftest import SECONDS, Fusefs, SmallDataset, kill_for_good, small_dataset
@@ -121,6 +121,18 @@ def test_umount_returns_when_the_daemon_is_gone(
     pid = mount()
     fusefs("umount", mountpoint, check=True)
     assert not is_mounted(mountpoint)
+    assert pid not in list_daemons(mountpoint)
+
+
+def test_a_daemon_that_is_slow_to_answer_is_waited_for(
+    mount: Callable[..., int], mountpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By commands about its mount alone; who asks all of them goes on."""
+    pid = mount()
+    monkeypatch.setattr(survey, "SECONDS", 0)
+    (found,) = survey.survey([umount.find_mount(str(mountpoint))])
+    assert found.state is survey.State.HUNG
+    umount.unmount_path(str(mountpoint), lazy=False)
     assert pid not in list_daemons(mountpoint)
 
 
