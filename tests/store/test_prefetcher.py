@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import threading
 from array import array
@@ -485,7 +484,6 @@ def test_nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory, data: 
         await settle()
 
     run(tmp_path_factory.mktemp("ahead"), test, count=count, limits=Limits(size=80 * SIZE))
-    gc.collect()
 
 
 def test_each_file_is_brought_once(tmp_path: Path) -> None:
