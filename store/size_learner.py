@@ -41,6 +41,8 @@ LOOK_AHEAD: Final = 64
 LOOK_AHEAD_PAUSE: Final = 10.0
 """Seconds, after a remote failed at it."""
 NEXT: Final = 4
+HURRYING_ROWS: Final = 8
+"""So many in no order, and all sizes had better be known soon."""
 LATEST_ROWS: Final = 128
 """A row follows up when one of so many before it was among so many that were asked for last: who asks in any
 other order has no use for its neighbours."""
@@ -82,7 +84,10 @@ class SizeLearner:
         self._ahead: set[int] = set()
         self._ahead_after = 0.0
         self._latest: dict[int, None] = {}
+        self._strays = 0
+        self._hurried = trio.Event()
         self._survey = trio.CancelScope()
+        self._surveying: SizeSurvey | None = None
         self.surveyed = trio.Event()
         """Whoever could be asked for all sizes in the background has been asked."""
         self._sweep = SizeSweep(tree, self.sizes, finder.threads)
@@ -163,6 +168,9 @@ class SizeLearner:
         is where it does not follow up on what was asked for before.
         """
         if is_asked and not self._follows_up(row):
+            self._strays += 1
+            if self._strays == HURRYING_ROWS:
+                self._hurried.set()
             return
         remotes = self._remotes
         if not remotes or not remotes.remotes or trio.current_time() < self._ahead_after:
@@ -180,6 +188,11 @@ class SizeLearner:
                 rows.append(near)
         if rows:
             self._finder.start_soon(self._ask_all_ahead, rows)
+
+    async def await_listed(self, row: int) -> None:
+        """While remotes are listed: wait until that tells the row's size, instead of asking for it alone."""
+        if self._surveying is not None:
+            await self._surveying.await_listed(row)
 
     def _follows_up(self, row: int) -> bool:
         latest = self._latest
@@ -229,7 +242,8 @@ class SizeLearner:
         self._survey.cancel()
 
     async def _learn_all(self, scope: trio.CancelScope) -> None:
-        survey = SizeSurvey(self._tree, self.sizes, self._finder, self._remotes)
+        survey = SizeSurvey(self._tree, self.sizes, self._finder, self._remotes, self._hurried)
+        self._surveying = survey
         with scope:
             await self.loaded.wait()
             try:
@@ -242,6 +256,7 @@ class SizeLearner:
                 log.warning("sizes are not learnt in the background: %s", error)
             except Exception:  # a bug costs the sizes, not the daemon
                 log.exception("sizes are not learnt in the background")
+        self._surveying = None
         self.surveyed.set()
 
     async def _look_beside(self) -> bool:

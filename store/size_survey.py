@@ -16,6 +16,7 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import trio
@@ -26,6 +27,7 @@ from store.manifest import SIZE_MAX
 from store.oid import DVC_ALGORITHMS
 from store.remotes.remote import Remote
 from store.size_finder import AskedRemotes, SizeFinder
+from store.size_listing import AT_ONCE, Directory, SizeListing
 from store.sizes import How, Learnt
 from store.tree import ALGORITHM_SHIFT, UNKNOWN, Tree
 
@@ -37,8 +39,6 @@ REST_SECONDS: Final = 0.5
 MOST_QUESTIONS: Final = 4096
 """That are asked of remotes which cannot list, though nobody may ever look."""
 PAGE_OBJECTS: Final = 1000
-AT_ONCE: Final = 8
-"""Listings or questions: half of the threads, the others are for who waits."""
 LISTING_SECONDS: Final = 120.0
 """For one of 256 directories; it gives up by itself."""
 FIRST_PAUSE: Final = 30.0
@@ -49,8 +49,7 @@ LONGEST_PAUSE: Final = 1800.0
 class _Part(NamedTuple):
     """Rows whose objects lie in one directory of a remote."""
 
-    algorithm: str
-    prefix: str
+    directory: Directory
     rows: Sequence[int]
 
 
@@ -62,11 +61,19 @@ class _Listing:
 
 
 class SizeSurvey:
-    """One tree's. What is found goes into `sizes`."""
+    """One tree's. What is found goes into `sizes`. `hurried` says that somebody looks at many files, in no
+    order that could be told: then nothing rests."""
 
     def __init__(
-        self, tree: Tree, sizes: LearntSizes, finder: SizeFinder, remotes: AskedRemotes | None
+        self,
+        tree: Tree,
+        sizes: LearntSizes,
+        finder: SizeFinder,
+        remotes: AskedRemotes | None,
+        hurried: trio.Event,
     ) -> None:
+        self._hurried = hurried
+        self._listing: SizeListing[_Part] | None = None
         self._tree = tree
         self._sizes = sizes
         self._finder = finder
@@ -74,7 +81,7 @@ class SizeSurvey:
 
     async def look_here(self) -> None:
         """Learn what the cache and the index know. Raises `StoreTimeout`."""
-        await trio.sleep(REST_SECONDS)
+        await self._rest(REST_SECONDS)
         for start in range(0, self._tree.rows, ROWS_AT_ONCE):
             begun = trio.current_time()
             for algorithm, rows in self.unknown_of(range(start, start + ROWS_AT_ONCE)):
@@ -83,7 +90,18 @@ class SizeSurvey:
                 for row, size in zip(rows, found, strict=True):
                     if size is not None:
                         self._sizes.learn(row, size.size, size.how)
-            await trio.sleep(trio.current_time() - begun)
+            await self._rest(trio.current_time() - begun)
+
+    async def _rest(self, seconds: float) -> None:
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(seconds):
+            await self._hurried.wait()
+
+    async def await_listed(self, row: int) -> None:
+        """While remotes are listed: have the directory with the row's object listed before others."""
+        if self._listing is not None:
+            first = self._tree.digest[row * self._tree.digest_width]
+            await self._listing.await_listed(Directory(self._tree.algorithm(row), f"{first:02x}"))
 
     async def ask_remotes(self) -> None:
         """Learn what the remotes tell at a moderate cost. Comes back when that is done, or cannot be.
@@ -161,7 +179,9 @@ class SizeSurvey:
                     key = (algorithm, digest[row * width])
                     groups.setdefault(key, array("I")).append(row)
             await trio.lowlevel.checkpoint()
-        return [_Part(algorithm, f"{first:02x}", rows) for (algorithm, first), rows in groups.items()]
+        return [
+            _Part(Directory(algorithm, f"{first:02x}"), rows) for (algorithm, first), rows in groups.items()
+        ]
 
     async def _list(self, remote: Remote, parts: list[_Part]) -> None:
         """List the directories of a remote, if that costs less than questions."""
@@ -172,16 +192,16 @@ class SizeSurvey:
         pages, found = await self._list_part(remote, first)
         if not found:
             await self._read_contents(remote)
-            others = [part for part in await self._group() if part[:2] != first[:2]]
+            others = [part for part in await self._group() if part.directory != first.directory]
         if len(others) * pages >= wanted - len(first.rows):
             return
-        waiting = iter(others)
-
-        async def work() -> None:
-            for part in waiting:
-                await self._list_part(remote, part)
-
-        await _side_by_side([work] * AT_ONCE)
+        listing = SizeListing[_Part](partial(self._list_part, remote))
+        if pages == 1:
+            self._listing = listing
+        try:
+            await listing.run((part.directory, part) for part in others)
+        finally:
+            self._listing = None
 
     async def _read_contents(self, remote: Remote) -> None:
         """Have the catalogues and indexes of content directories tell, where there are any."""
@@ -212,7 +232,7 @@ class SizeSurvey:
             self._sizes.learn(row, learnt.size, How.REMOTE)
             if number % ROWS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-        self._finder.learn([learnt for _, learnt in listing.found], part.algorithm)
+        self._finder.learn([learnt for _, learnt in listing.found], part.directory.algorithm)
         return listing.pages, len(listing.found)
 
     async def _ask_one_by_one(self) -> None:
@@ -271,7 +291,7 @@ def list_part(remote: Remote, tree: Tree, part: _Part, until: float) -> _Listing
     found: list[tuple[int, Learnt]] = []
     count = 0
     try:
-        for oid, size in remote.list_sizes(part.algorithm, part.prefix):
+        for oid, size in remote.list_sizes(*part.directory):
             count += 1
             if time.monotonic() > until:
                 raise RemoteSlow(f"{remote.name}: a listing takes longer than {LISTING_SECONDS:.0f} s")

@@ -261,6 +261,10 @@ class TreeFiles:
         if known != UNKNOWN:
             return known
         self._learner.look_ahead(row, is_asked=True)
+        await self._learner.await_listed(row)
+        known = self.sizes[row]
+        if known != UNKNOWN:
+            return known
         try:
             size = await self._find(self.tree.oid(row))
         except StoreError as error:

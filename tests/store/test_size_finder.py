@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from store import size_finder, size_learner, size_survey
+from store import size_finder, size_learner, size_listing, size_survey
 from store.cache_chain import CacheChain
 from store.content_store import ContentStore
 from store.errors import ObjectCorrupt, ObjectMissing, RemoteDenied, RemoteSlow, RemoteUnreachable, StoreError
@@ -294,6 +294,42 @@ def test_a_whole_tree_is_learnt_by_listing_and_known_at_the_next_mount(new_world
 
     trio.run(main)
     assert not world.storage.asked
+
+
+def test_who_looks_at_many_files_in_no_order_has_all_listed_at_once(
+    new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No rest is waited for then, nor is anybody's question asked that a listing is about to answer."""
+    monkeypatch.setattr(size_survey, "REST_SECONDS", LONG)
+    monkeypatch.setattr(size_listing, "PATIENCE", LONG)
+    world = new_world(1500)
+    world.fill(world.remote)
+
+    async def main() -> None:
+        async with world.daemon() as files, trio.open_nursery() as nursery:
+
+            async def look(row: int) -> None:
+                assert await files.size(row) == world.right[files.tree.name(row)]
+
+            files.start_learning()
+            rows = files.tree.children(0)[:: size_learner.NEXT + 1]
+            for row in rows[: size_learner.HURRYING_ROWS]:
+                await look(row)
+            asked = world.storage.asked
+            assert asked["size"] == size_learner.HURRYING_ROWS
+            await until(lambda: files._learner._surveying is None or _lists(files))
+            for row in rows[size_learner.HURRYING_ROWS :]:
+                nursery.start_soon(look, row)
+            await until(lambda: not files.sizes_unknown)
+        assert asked["size"] == size_learner.HURRYING_ROWS
+        assert asked["list"] <= 256
+
+    trio.run(main)
+
+
+def _lists(files: TreeFiles) -> bool:
+    surveying = files._learner._surveying
+    return surveying is not None and surveying._listing is not None
 
 
 def test_a_large_tree_is_learnt_by_a_process(new_world: NewWorld, monkeypatch: pytest.MonkeyPatch) -> None:
