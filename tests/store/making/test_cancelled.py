@@ -10,7 +10,7 @@ from store.making.maker import Maker
 from store.threads import Threads
 from tests.store.making.origins import ALL_MAKERS, task_of
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def test_nothing_is_waited_for_that_was_cancelled(tmp_path: Path) -> None:

@@ -188,8 +188,8 @@ def test_a_server_that_stalls_or_breaks_in_the_middle(place: FilePlace, home: Pa
 
 
 def comes(storage: Storage) -> bool:
-    """Whether the object does, and that in time: a busy machine may be as late as a server that stalls."""
-    with contextlib.suppress(RemoteSlow):
+    """Whether the object does, in time: a busy machine may be as late as a server that stalls, or is away."""
+    with contextlib.suppress(RemoteSlow, RemoteUnreachable):
         return read(storage, "object") == b"bytes"
     return False
 

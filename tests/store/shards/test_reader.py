@@ -21,7 +21,7 @@ from tests.store.shards.conftest import NewVersion, Version
 
 CONTENT = {b"%03d.bin" % number: bytes([number]) * (number % 50 * 97) for number in range(120)}
 """Some are empty."""
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @dataclass(eq=False)
