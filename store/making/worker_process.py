@@ -210,12 +210,16 @@ class WorkerProcess:
                 os.close(watched)
         self._process.poll()
 
+    def kill(self) -> None:
+        """It is to end now; `close` is still to be called."""
+        self._process.kill()  # does nothing to one that was waited for
+
     def close(self) -> None:
         """Kill it and let go of everything. Blocking, for as long as a process takes to die."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._process.kill()
+        self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(DEATH)
         said = self._process.stderr

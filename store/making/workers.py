@@ -97,6 +97,8 @@ class Workers:
         """End all of them; what they are at fails. Blocking, not for long."""
         self._is_closed = True
         for worker in (*self._busy, *self._idle):
+            worker.kill()  # so that they die side by side
+        for worker in (*self._busy, *self._idle):
             worker.close()
         self._idle.clear()
         for key in list(self._waiting):
