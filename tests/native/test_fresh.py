@@ -82,11 +82,30 @@ def test_a_reader_does_not_wait_for_the_disk(
     assert "ERROR" not in log and "WARNING" not in log
 
 
+ANY_STREAM = """
+import sys
+if "fusefs.supervisor" in sys.orig_argv:
+    from fusefs.native import stream
+    stream.MANY_SECONDS = 600.0
+"""
+"""For daemons: so many objects are a stream, however slow the machine is by which they come."""
+
+
+class StreamMounter(Mounter):
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = super().environment
+        return {**inherited, "PYTHONPATH": f"{self.home / 'patched'}{os.pathsep}{inherited['PYTHONPATH']}"}
+
+
 @pytest.mark.fuse
 @pytest.mark.root
 @pytest.mark.modes("native")
 def test_one_of_many_is_the_kernels_to_read_a_moment_later(mounter: Mounter, tmp_path: Path) -> None:
     """The first bytes of most come through the daemon, which is what a stream of them costs least by."""
+    streaming = StreamMounter(mounter.home, mounter.mode, mounter.mounts)
+    (streaming.home / "patched").mkdir()
+    (streaming.home / "patched" / "sitecustomize.py").write_text(ANY_STREAM)
     cache, remote = Cache(mounter.home / "objects"), Cache(mounter.home / "remote")
     for data in STREAM.values():
         remote.put(data)
@@ -95,7 +114,7 @@ def test_one_of_many_is_the_kernels_to_read_a_moment_later(mounter: Mounter, tmp
         nginx(tmp_path / "nginx", remote.root) as server,
         Proxy(("127.0.0.1", server.port), Faults(delay=0.02)) as proxy,
     ):
-        mount = mounter.mount(oid, "--cache", cache.root, "--remote", proxy.url)
+        mount = streaming.mount(oid, "--cache", cache.root, "--remote", proxy.url)
 
         def opens() -> int:
             text = (mount.path / ".fusefs" / "metrics").read_text()
