@@ -72,7 +72,7 @@ def test_a_users_mount_outlives_its_daemon(user: User) -> None:
     assert (done.returncode, done.stderr, list_daemons(user.mountpoint)) == (0, "", [])
 
 
-MISSING = {f"one directory/{number}": filler(5000, number) for number in range(12)}
+MISSING = {f"one directory/{number}": filler(5000, number) for number in range(64)}
 READ_ALL = """
 import pathlib, sys, threading
 def read(path):
