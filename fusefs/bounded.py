@@ -11,14 +11,14 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 LIMIT: Final = 1 << 20
 """Bytes that one answer may have."""
 
-KILL_SECONDS: Final = 1.0
-"""How long a child that was killed is waited for: it holds the mount that it looked into."""
+KILL_SECONDS: Final = 5.0
+"""How long children that were killed are waited for: they hold the mounts that they looked into."""
 
 Outcome = bytes | OSError
 """What a call gave: its bytes, or its error; TimeoutError if it did not return."""
@@ -51,11 +51,12 @@ def call_all_bounded(calls: Sequence[Callable[[], bytes]], seconds: float) -> li
             if not data or len(answers[fd]) > LIMIT:
                 poll.unregister(fd)
                 ended.add(fd)
+    given_up = {fd: pid for pid, fd in children if fd not in ended or len(answers[fd]) > LIMIT}
+    _end(given_up.values())
     outcomes: list[Outcome] = []
     for pid, fd in children:
         os.close(fd)
-        if fd not in ended or len(answers[fd]) > LIMIT:
-            _end(pid)
+        if fd in given_up:
             outcomes.append(TimeoutError("no answer"))
             continue
         os.waitpid(pid, 0)
@@ -71,13 +72,19 @@ def _decode(answer: bytes) -> Outcome:
     return OSError(number, os.strerror(number))
 
 
-def _end(pid: int) -> None:
-    """Kill a child, and have it let go of what it looked at. It may be beyond that: init reaps it one day."""
-    ended = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGKILL)
-    select.select([ended], [], [], KILL_SECONDS)
-    os.close(ended)
-    os.waitpid(pid, os.WNOHANG)
+def _end(pids: Iterable[int]) -> None:
+    """Kill children, and have them let go of what they looked at. One may be beyond that: init reaps it one
+    day."""
+    killed = [(pid, os.pidfd_open(pid)) for pid in pids]
+    for pid, _ in killed:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + KILL_SECONDS
+    for pid, ended in killed:
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(ended)
+        os.waitpid(pid, os.WNOHANG)
 
 
 def _start(call: Callable[[], bytes]) -> tuple[int, int]:
