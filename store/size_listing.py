@@ -23,8 +23,8 @@ AT_ONCE: Final = 8
 """Half of the threads for questions; the others are for who waits."""
 AWAITED_AT_ONCE: Final = 14
 """As long as somebody waits for them."""
-PATIENCE: Final = 2.0
-"""Seconds, and who waits for a listing had better ask."""
+PATIENCE: Final = 1.0
+"""Seconds, and who waits for a listing had better ask, as all who come later."""
 
 
 class Directory(NamedTuple):
@@ -45,6 +45,7 @@ class SizeListing(Generic[T]):
         self._nursery: trio.Nursery | None = None
         self._workers = 0
         self._failure: StoreError | None = None
+        self._is_slow = False
 
     async def run(self, parts: Iterable[tuple[Directory, T]]) -> None:
         """List all. The first failure ends it, and is raised as it is."""
@@ -65,7 +66,7 @@ class SizeListing(Generic[T]):
     async def await_listed(self, directory: Directory) -> None:
         """Have a directory listed before others, and wait for that, unless it is not to be or takes long."""
         listed = self._listed.get(directory)
-        if listed is None or listed.is_set():
+        if listed is None or listed.is_set() or self._is_slow:
             return
         if directory in self._waiting:
             self._waiting.move_to_end(directory, last=False)
@@ -73,6 +74,7 @@ class SizeListing(Generic[T]):
                 self._start()
         with trio.move_on_after(PATIENCE):
             await listed.wait()
+        self._is_slow |= not listed.is_set()
 
     def _start(self) -> None:
         if self._nursery is not None:

@@ -39,6 +39,8 @@ REST_SECONDS: Final = 0.5
 MOST_QUESTIONS: Final = 4096
 """That are asked of remotes which cannot list, though nobody may ever look."""
 PAGE_OBJECTS: Final = 1000
+QUICK_SECONDS: Final = 0.5
+"""Listings that take no longer are waited for by who looks at single files, who would ask otherwise."""
 LISTING_SECONDS: Final = 120.0
 """For one of 256 directories; it gives up by itself."""
 FIRST_PAUSE: Final = 30.0
@@ -189,14 +191,16 @@ class SizeSurvey:
         if wanted <= len(parts):
             return
         first, *others = parts
+        began = trio.current_time()
         pages, found = await self._list_part(remote, first)
+        is_quick = pages == 1 and trio.current_time() - began < QUICK_SECONDS
         if not found:
             await self._read_contents(remote)
             others = [part for part in await self._group() if part.directory != first.directory]
         if len(others) * pages >= wanted - len(first.rows):
             return
         listing = SizeListing[_Part](partial(self._list_part, remote))
-        if pages == 1:
+        if is_quick:
             self._listing = listing
         try:
             await listing.run((part.directory, part) for part in others)

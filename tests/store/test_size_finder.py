@@ -302,6 +302,7 @@ def test_who_looks_at_many_files_in_no_order_has_all_listed_at_once(
     """No rest is waited for then, nor is anybody's question asked that a listing is about to answer."""
     monkeypatch.setattr(size_survey, "REST_SECONDS", LONG)
     monkeypatch.setattr(size_listing, "PATIENCE", LONG)
+    monkeypatch.setattr(size_survey, "QUICK_SECONDS", LONG)
     world = new_world(1500)
     world.fill(world.remote)
 
