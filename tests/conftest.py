@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,9 +45,10 @@ def pytest_configure() -> None:
     them; and every mount namespace that is made there keeps a copy of them, and so their daemons.
     """
     if "PYTEST_XDIST_WORKER" in os.environ and kernel_mount.has_capability(kernel_mount.CAP_SYS_ADMIN):
-        enter_private_namespace()
-        for mount in mountinfo.visible_mounts(mountinfo.read_mounts()):
-            kernel_mount.unmount(mount, lazy=True)
+        with contextlib.suppress(OSError, MountFailed):  # a container may forbid it; then all share theirs
+            enter_private_namespace()
+            for mount in mountinfo.visible_mounts(mountinfo.read_mounts()):
+                kernel_mount.unmount(mount, lazy=True)
 
 
 @dataclass(frozen=True, slots=True)
