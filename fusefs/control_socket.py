@@ -51,13 +51,25 @@ def ask(name: str, request: dict[str, Any], seconds: float = CLIENT_SECONDS) -> 
     return answer
 
 
-async def serve_control(name: str, handle: Handler) -> None:
+def listen(name: str) -> socket.socket:
+    """A socket at which clients can wait for an answer from now on. Raises OSError.
+
+    To be made before anybody can read the name: a connection that comes earlier would be refused.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind("\0" + name.removeprefix("@"))
+        sock.listen(CLIENTS)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve_control(listening: socket.socket, handle: Handler) -> None:
     """Answer clients until cancelled; one that is slow or wrong costs nobody else."""
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    await sock.bind("\0" + name.removeprefix("@"))
-    sock.listen(CLIENTS)
     limit = trio.CapacityLimiter(CLIENTS)
-    with sock:
+    with trio.socket.from_stdlib_socket(listening) as sock:
         async with trio.open_nursery() as nursery:
             while True:
                 async with limit:

@@ -15,7 +15,7 @@ from typing import Final
 import pyfuse3
 
 from fusefs.clones import hold_repository
-from fusefs.control_socket import serve_control
+from fusefs.control_socket import listen, serve_control
 from fusefs.directories import blob_directory, cache_directory
 from fusefs.metrics_endpoint import MetricsEndpoint
 from fusefs.mount import Mount
@@ -87,10 +87,11 @@ async def serve(
         else:
             await mount.show_first()
         endpoint = _listen(mount, plan, succession)
+        control = listen(mount.control_name)
         shorten_waits()
         pyfuse3.init(mount.operations, relay.mountpoint, {"fsname=fusefs", "ro"})
         try:
-            background.start_soon(serve_control, mount.control_name, mount.handle)
+            background.start_soon(serve_control, control, mount.handle)
             if endpoint is not None:
                 background.start_soon(endpoint.serve)
             log.info("serving %s on %s", plan.target, plan.mountpoint)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from fusefs.control_socket import ask, new_name
+from fusefs.control_socket import ask, listen, new_name, serve_control
 from tests.mount.datasets import filler, tree_of
 from tests.mount.mounts import Mount, Mounter
 from tests.patience import until
@@ -528,6 +529,27 @@ def test_a_daemon_that_ends_before_it_answers_is_told_of() -> None:
         with pytest.raises(ConnectionError, match="ended before"):
             ask(name, {"switch": "v2"}, WAIT_SECONDS)
         daemon.join()
+
+
+def test_whoever_knows_the_sockets_name_is_heard() -> None:
+    """Also before anybody answers: the status that tells the name may be read at once."""
+
+    async def handle(request: dict[str, Any]) -> dict[str, Any]:
+        return {"heard": request}
+
+    async def main() -> None:
+        name = new_name()
+        listening = listen(name)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("\0" + name.removeprefix("@"))
+            client.sendall(b'{"switch": "v2"}\n')
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_control, listening, handle)
+                answer = await trio.to_thread.run_sync(client.recv, 4096)
+                nursery.cancel_scope.cancel()
+        assert json.loads(answer) == {"heard": {"switch": "v2"}}
+
+    trio.run(main)
 
 
 def test_what_the_control_socket_is_told(mount: Mount) -> None:
