@@ -32,7 +32,7 @@ from tests.store.fetching.scripted import oid_of, place_of, random_bytes
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
-SECONDS = 60
+SECONDS = 120
 MANY = 200
 UNLIMITED = Limits()
 
