@@ -75,6 +75,7 @@ def test_one_module_crosses_into_threads() -> None:
         "store/threads.py",
         "store/size_finder.py",
         "store/size_learner.py",
+        "store/size_listing.py",
         "store/size_survey.py",
         "store/size_sweep.py",
         "store/tree_files.py",
