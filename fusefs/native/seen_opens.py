@@ -134,6 +134,8 @@ class SeenOpens:
         try:
             while descriptor == self._descriptor:
                 await trio.lowlevel.wait_readable(descriptor)
+                if descriptor != self._descriptor:
+                    break  # it was closed when there was something to read, and may be another file by now
                 for watch, mask, name in parse_events(os.read(descriptor, BATCH_BYTES)):
                     if mask & OPENED and not mask & IS_DIRECTORY and watch in rows:
                         self._note(tree, rows[watch], name)
