@@ -101,15 +101,18 @@ class ContentStore:
         remotes: RemoteSet | None = None,
         *,
         keep: bool = True,
+        is_missing: bool = False,
     ) -> OpenObject:
         """Open an object of `known` length; what is missing is brought by `source` or
-        fetched from `remotes`, and with `keep` comes into the cache.
+        fetched from `remotes`, and with `keep` comes into the cache. `is_missing` says that
+        the cache did not have it a moment ago.
 
         Raises `ObjectMissing`, `ObjectCorrupt`, `CacheUnusable`, `StoreTimeout`, `RemoteError`, `Offline`.
         """
         opened: OpenObject
         if remotes and self._flights is not None and oid.algorithm in DVC_ALGORITHMS:
-            opened = await self._open_or_fetch(oid, known, remotes, self._flights, keep=keep)
+            here = None if is_missing else self._try_to_open(oid, known)
+            opened = here or await self._open_or_fetch(oid, known, remotes, self._flights, keep=keep)
         else:
             opened = await self._open_or_bring(oid, known, source)
         if known not in (UNKNOWN, opened.size):
@@ -139,18 +142,21 @@ class ContentStore:
             opened = await self._open(oid, home)
         return opened
 
-    async def _open_or_fetch(
-        self, oid: Oid, known: int, remotes: RemoteSet, flights: Flights, *, keep: bool
-    ) -> OpenObject:
+    def _try_to_open(self, oid: Oid, known: int) -> OpenFile | None:
         try:
             descriptor, size = self._cache.try_open(oid)
         except (BlockingIOError, ObjectMissing, ObjectCorrupt, CacheUnusable):
-            pass  # a flight looks again, and waits for the disk
-        else:
-            if known in (UNKNOWN, size):
-                self.counters.hits += 1
-                return OpenFile(oid, descriptor, size)
-            os.close(descriptor)
+            return None
+        if known in (UNKNOWN, size):
+            self.counters.hits += 1
+            return OpenFile(oid, descriptor, size)
+        os.close(descriptor)
+        return None
+
+    async def _open_or_fetch(
+        self, oid: Oid, known: int, remotes: RemoteSet, flights: Flights, *, keep: bool
+    ) -> OpenObject:
+        """What cannot be opened at once; it is looked for again, and the disk is waited for."""
         found: Fetched | Large
         if known > WHOLE_LIMIT:
             assert self._ranged is not None  # set with the flights

@@ -100,8 +100,8 @@ class TreeFiles:
         """The sizes together that are known."""
         return self._sizes.bytes_known
 
-    async def open(self, row: int) -> OpenObject:
-        """Open a file's object.
+    async def open(self, row: int, *, is_missing: bool = False) -> OpenObject:
+        """Open a file's object, which the cache did not have a moment ago if it `is_missing`.
 
         Raises `ObjectMissing`, `ObjectCorrupt`, `RemoteError`, `CacheUnusable`, `StoreTimeout`.
         """
@@ -113,7 +113,9 @@ class TreeFiles:
                 return ahead
         try:
             try:
-                opened = await self._store.open(oid, self.sizes[row], self._source, self._remotes)
+                opened = await self._store.open(
+                    oid, self.sizes[row], self._source, self._remotes, is_missing=is_missing
+                )
             except StoreError as error:
                 if not await self._is_in_doubt(row, oid, error):
                     raise

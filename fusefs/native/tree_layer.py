@@ -27,6 +27,8 @@ from store.open_objects import OpenFile as CachedFile
 BLOCK_BYTES: Final = 4096
 """Until the kernel knows what a file takes on the disk, it rounds its size up to so many bytes; and what is
 read through us has to stay as it was."""
+MOST_MISSING: Final = 1024
+"""Names that are looked at and not opened stay in mind."""
 METACOPY: Final = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
 REDIRECT: Final = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 """As root, and in a user namespace; nobody but the overlay gets to ask for them."""
@@ -53,6 +55,8 @@ class TreeLayer(TreeSpace):
         self._asked = asked
         self._find_anew = find_anew
         self._stream = stream
+        self._missing: set[int] = set()
+        """Rows of a stream, of which it was just found out that no cache has them."""
 
     def check_size(self, row: int) -> None:
         """Raises `ObjectCorrupt` for a file of which the kernel was told a wrong size."""
@@ -62,7 +66,9 @@ class TreeLayer(TreeSpace):
     async def open(self, row: int) -> OpenFile:
         opened = self._held.take(self.files, row)
         if opened is None:
-            opened = await self.files.open(row)
+            is_missing = row in self._missing
+            self._missing.discard(row)
+            opened = await self.files.open(row, is_missing=is_missing)
             if self._is_an_object(row):
                 self._note_opened(opened)
         self._asked(self.tree.oid(row))
@@ -97,5 +103,10 @@ class TreeLayer(TreeSpace):
         if not self._is_an_object(row):
             return False
         if self._stream.is_on():
-            return await self.files.is_here_as_told(row)
+            is_here = await self.files.is_here_as_told(row)
+            if not is_here:
+                if len(self._missing) >= MOST_MISSING:
+                    self._missing.clear()
+                self._missing.add(row)
+            return is_here
         return await self.files.is_as_long_as_told(row)
