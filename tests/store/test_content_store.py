@@ -220,7 +220,9 @@ class SlowSource:
         if self._error is not None:
             raise self._error
         self._object.parent.mkdir(parents=True, exist_ok=True)
-        self._object.write_bytes(self._data)
+        part = self._object.with_name("part")
+        part.write_bytes(self._data)
+        part.rename(self._object)  # whole, as whoever brings objects has them appear
 
 
 def test_many_readers_of_one_miss_cause_one_fetch_and_one_that_leaves_takes_no_other_along(
