@@ -170,7 +170,8 @@ def test_a_descriptor_that_was_open_at_the_end_is_closed(mounter: Mounter) -> No
 
     data = FILES["3/13"]
     with open(mount.path / "3" / "13", "rb"):
-        assert objects_open(mount, data)
+        is_ours = mounter.mode == "fuse"  # in native mode the kernel opens it by itself
+        assert bool(objects_open(mount, data)) == is_ours
     for _ in range(5):
         one_is_killed()
     until(lambda: not objects_open(mount, data))  # the kernel closes in its own time
