@@ -72,7 +72,7 @@ def _unmount(mount: Mount, *, lazy: bool) -> None:
         except MountBusy as error:
             if time.monotonic() >= until:
                 raise MountBusy(f"{error}: {_blame(mount)}; --lazy detaches it all the same") from error
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(PAUSE_SECONDS)  # nobody is told when a mount is let go
 
 
 def _await_daemon(mount: Mount, pid: int, last: int) -> None:
