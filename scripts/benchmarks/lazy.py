@@ -19,6 +19,9 @@ from store.manifest import serialize_manifest
 DATA: Final = "data"
 """The dataset's name in its repository, and of the same files by their names on the server."""
 GET_OBSTORE: Final = Path(__file__).with_name("get_obstore.py")
+BARE_FUSE: Final = "pyfuse3 and obstore"
+"""What a mount by these two comes to that does nothing beside."""
+BARE_FUSE_PROGRAM: Final = Path(__file__).with_name("bare_fuse.py")
 
 S3: Final = """\
     url = s3://{bucket}
@@ -120,6 +123,15 @@ def check(reading: Reading, expected: int) -> Reading:
     if reading.bytes != expected:
         raise BenchError(f"{reading.bytes} bytes were read and not {expected}")
     return reading
+
+
+def bare_fuse_command(workshop: Workshop, dataset: LazyDataset, server: Server) -> tuple[str, ...]:
+    """A mount of a dataset whose files are of one size by `bare_fuse.py`, without the mountpoint."""
+    size = dataset.bytes // len(dataset.paths)
+    pairs = zip(dataset.paths, dataset.keys, strict=True)
+    listing = workshop.directory("bare") / "listing"
+    listing.write_text("".join(f"{path}\t{key}\t{size}\n" for path, key in pairs))
+    return (sys.executable, str(BARE_FUSE_PROGRAM), server.endpoint, BUCKET, str(listing))
 
 
 def rclone_command(server: Server) -> tuple[str, ...]:

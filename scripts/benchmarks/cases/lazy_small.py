@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.datasets import write_files
 from benchmarks.lazy import (
+    BARE_FUSE,
     DATA,
     HTTP,
     LazyDataset,
+    bare_fuse_command,
     check,
     clone,
     forget_everything,
@@ -30,13 +31,11 @@ from benchmarks.servers import BUCKET, Server, further_away, own_rate, serving, 
 from benchmarks.workshop import Reading, Workshop
 
 MILLISECONDS = 20
-BARE_FUSE_PROGRAM = Path(__file__).parent.parent / "bare_fuse.py"
 PEERS = {"rclone mount": "rclone", "s3fs": "s3fs", "dvc pull": "dvc"}
 """Systems by the program that they need."""
 S3FS_FILES = 1000
 """Files that s3fs reads: it asks three times for each, and a rate does not need all of them."""
 BARE, THREADS = "obstore", "obstore, threads"
-BARE_FUSE = "pyfuse3 and obstore"
 NEAR, FAR = "cold", f"cold, {MILLISECONDS} ms away"
 PEAK, MIDDLE = "daemon's peak memory, {}", "daemon's median memory, {}"
 TARGETS = (
@@ -120,20 +119,14 @@ class _LazySmall:
         elif system == "dvc pull":
             self._pull()
         elif system == BARE_FUSE:
-            with mounted_by(self._workshop, *self._bare_fuse()) as mountpoint:
+            command = bare_fuse_command(self._workshop, self._dataset, self._server)
+            with mounted_by(self._workshop, *command) as mountpoint:
                 self._add(system, self._read(mountpoint, self._dataset.paths, seed))
         else:
-            command = rclone_command if system == "rclone mount" else s3fs_command
+            make_command = rclone_command if system == "rclone mount" else s3fs_command
             paths = self._dataset.paths[: S3FS_FILES if system == "s3fs" else None]
-            with mounted_by(self._workshop, *command(self._server)) as mountpoint:
+            with mounted_by(self._workshop, *make_command(self._server)) as mountpoint:
                 self._add(system, self._read(mountpoint, paths, seed))
-
-    def _bare_fuse(self) -> tuple[str, ...]:
-        size = self._dataset.bytes // len(self._dataset.paths)
-        pairs = zip(self._dataset.paths, self._dataset.keys, strict=True)
-        listing = self._workshop.directory("bare") / "listing"
-        listing.write_text("".join(f"{path}\t{key}\t{size}\n" for path, key in pairs))
-        return (sys.executable, str(BARE_FUSE_PROGRAM), self._server.endpoint, BUCKET, str(listing))
 
     def _add(self, system: str, reading: Reading) -> None:
         self._results.add(self._which, "files/s", system, reading.files / reading.seconds)
