@@ -42,6 +42,9 @@ LOOKED_AT: Final = 1024
 """Rows that the cache is asked for together."""
 TRIES: Final = 2
 """For an object that came and was not kept, because the disk had not taken those before it yet."""
+SILENT_SECONDS: Final = 300.0
+"""When no remote has answered for so long, as one that says "later" to everything, no more files are tried:
+with each waited for by itself, many would take days."""
 
 _KINDS: Final[tuple[tuple[tuple[type[StoreError], ...], str], ...]] = (
     ((Offline,), "offline"),
@@ -52,6 +55,9 @@ _KINDS: Final[tuple[tuple[tuple[type[StoreError], ...], str], ...]] = (
     ((RemoteUnreachable,), "unreachable"),
     ((CacheUnusable, RemoteFull), "no room"),
 )
+
+
+_UNANSWERED: Final = ("slow", "unreachable")
 
 
 def kind_of(error: StoreError) -> str:
@@ -98,6 +104,8 @@ class Tally:
     """Of those whose size is known."""
     left_unknown: int = 0
     """Those whose size is not."""
+    gave_up: bool = False
+    """Whether no more was tried in the end, because no remote answered."""
 
     @property
     def failed(self) -> int:
@@ -114,11 +122,18 @@ class Tally:
 
 
 async def fetch_files(
-    files: Files, rows: Sequence[int], tally: Tally, *, jobs: int, drain: Callable[[], Awaitable[None]]
+    files: Files,
+    rows: Sequence[int],
+    tally: Tally,
+    *,
+    jobs: int,
+    drain: Callable[[], Awaitable[None]],
+    received: Callable[[], int],
 ) -> None:
     """Bring the objects of these rows, which are files, into the cache; `tally` tells how it goes. `drain`
-    waits until what has come is in its place. Raises nothing for a file that cannot be had."""
-    work = _Work(files, tally, drain)
+    waits until what has come is in its place, `received` tells how many bytes have come. Raises nothing for a
+    file that cannot be had."""
+    work = _Work(files, tally, drain, received)
     large_in, large_out = trio.open_memory_channel[int](math.inf)
     small_in, small_out = trio.open_memory_channel[int](math.inf)
     async with trio.open_nursery() as nursery:
@@ -133,11 +148,23 @@ async def fetch_files(
 
 
 class _Work:
-    def __init__(self, files: Files, tally: Tally, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        files: Files,
+        tally: Tally,
+        drain: Callable[[], Awaitable[None]],
+        received: Callable[[], int],
+    ) -> None:
         self._files = files
         self._tally = tally
         self._drain = drain
+        self._received = received
         self._came: array[int] = array("I")
+        self._silent_since = math.inf
+        """When the first of the files was waited for in vain that failed since a remote last answered."""
+        self._heard = 0
+        """Bytes that had come by then: one that is large may come although nothing else does."""
+        self._last_words = ("", "")
 
     async def look(self, rows: Sequence[int], found: trio.MemorySendChannel[int]) -> None:
         """Find out which rows are missing, each content once."""
@@ -181,13 +208,22 @@ class _Work:
     async def _bring(self, row: int, largest: int | None) -> bool:
         """Whether that is settled; not, where the object is larger than `largest`."""
         known = self._files.sizes[row]
+        if self._is_silent():
+            self._settle(known)
+            self._tally.fail(*self._last_words)
+            self._tally.gave_up = True
+            return True
+        begun = trio.current_time()
         for last in range(TRIES):
             try:
                 brought = await self._files.bring(row, largest)
             except StoreError as error:
                 self._settle(known)
-                self._tally.fail(kind_of(error), str(error))
+                kind = kind_of(error)
+                self._tally.fail(kind, str(error))
+                self._hear(kind, str(error), begun)
                 return True
+            self._hear("", "", begun)
             if brought is None:
                 return False
             size = brought.opened.size
@@ -206,6 +242,20 @@ class _Work:
         self._settle(known)
         self._fail_for_room(row)
         return True
+
+    def _is_silent(self) -> bool:
+        """Has no remote answered for too long?"""
+        return trio.current_time() > self._silent_since + SILENT_SECONDS and self._received() == self._heard
+
+    def _hear(self, kind: str, said: str, begun: float) -> None:
+        """Note whether a remote has answered since a file was asked for, when it had `begun`."""
+        received = self._received()
+        if kind not in _UNANSWERED or received != self._heard:
+            self._silent_since = math.inf
+            self._heard = received
+        if kind in _UNANSWERED:
+            self._silent_since = min(self._silent_since, begun)
+            self._last_words = kind, said
 
     def _settle(self, known: int) -> None:
         tally = self._tally

@@ -25,7 +25,7 @@ from fusefs.cli.target_flags import (
 )
 from fusefs.dataset import Dataset, Request, open_dataset
 from fusefs.directories import blob_directory, cache_directory
-from fusefs.fetching import JOBS, MOST_JOBS, Tally, fetch_files, kind_of
+from fusefs.fetching import JOBS, MOST_JOBS, SILENT_SECONDS, Tally, fetch_files, kind_of
 from fusefs.lacking_manifests import bring_manifests
 from fusefs.logs import escape
 from fusefs.mount_options import argument_type, parse_cache_size
@@ -109,6 +109,11 @@ def run(options: argparse.Namespace) -> int:
         print(escape(fetch.summarize(time.monotonic() - started)))
     for kind, failure in fetch.tally.failures.items():
         print_error(f"{kind}: {_count(failure.files)}, such as {failure.example}")
+    if fetch.tally.gave_up:
+        print_error(
+            f"gave up: no remote has answered for {SILENT_SECONDS / 60:.0f} minutes; "
+            "what came stays, and the same command goes on"
+        )
     if fetch.signal:
         return 128 + fetch.signal
     return 1 if fetch.tally.failed else 0
@@ -150,9 +155,11 @@ class Fetch:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey_signals, nursery.cancel_scope)
+                    received = engine.metrics.bytes_received
                     if progress is not None:
-                        nursery.start_soon(self._show, progress, engine.metrics.bytes_received)
-                    await fetch_files(files, rows, self.tally, jobs=jobs, drain=engine.drain)
+                        nursery.start_soon(self._show, progress, received)
+                    drain = engine.drain
+                    await fetch_files(files, rows, self.tally, jobs=jobs, drain=drain, received=received)
                     nursery.cancel_scope.cancel()
             finally:
                 self._remotes = [
@@ -207,6 +214,7 @@ class Fetch:
                 kind: {"files": failure.files, "example": failure.example}
                 for kind, failure in tally.failures.items()
             },
+            "gave_up": tally.gave_up,
             "interrupted": bool(self.signal),
             "seconds": round(seconds, 3),
         }
