@@ -17,7 +17,6 @@ from benchmarks.scale import Scale
 from benchmarks.workshop import BenchError, Workshop
 
 HASHED: Final = 1 << 26
-FILLED: Final = 1 << 29
 BLOCK: Final = 1 << 20
 PAGE: Final = 4096
 PROCESSES: Final = 50
@@ -50,9 +49,6 @@ class Calibration:
 
     md5_mb_a_second: float
     processes_a_second: float
-    memory_mb_a_second: float
-    """Written to a file that has no place but memory: what a page that the kernel keeps costs at least. Where
-    the memory of a virtual machine has to be asked back from its host, that is the most of many figures."""
     write_mb_a_second: float
     """Sequential, with `fsync`."""
     read_mb_a_second: float
@@ -66,8 +62,7 @@ class Calibration:
             disk += f"; read with O_DIRECT: {self.read_mb_a_second:.0f} MB/s, "
             disk += f"{self.random_reads_a_second:.0f} x 4 KiB/s at random"
         cpu = f"CPU: md5 {self.md5_mb_a_second:.0f} MB/s, {self.processes_a_second:.0f} processes/s"
-        memory = f"memory: {self.memory_mb_a_second:.0f} MB/s filled"
-        return [f"calibration: {cpu}; {memory}; {disk}"]
+        return [f"calibration: {cpu}; {disk}"]
 
 
 def watch_load() -> Load:
@@ -97,7 +92,6 @@ def calibrate(workshop: Workshop, scale: Scale) -> Calibration:
     for _ in range(PROCESSES):
         workshop.run("true")
     started = PROCESSES / (time.monotonic() - start)
-    filled = _fill_memory(data)
     path = workshop.directory("calibration") / "file"
     start = time.monotonic()
     with path.open("wb", buffering=0) as file:
@@ -107,16 +101,7 @@ def calibrate(workshop: Workshop, scale: Scale) -> Calibration:
     written = scale.calibrated_bytes / (time.monotonic() - start) / 1e6
     sequential, randomly = _read_directly(path, scale)
     path.unlink()
-    return Calibration(hashed, started, filled, written, sequential, randomly)
-
-
-def _fill_memory(data: bytes) -> float:
-    """MB/s of a file in memory that grows."""
-    with open(os.memfd_create("calibration"), "wb", buffering=0) as file:
-        start = time.monotonic()
-        for _ in range(FILLED // len(data)):
-            file.write(data)
-        return FILLED / (time.monotonic() - start) / 1e6
+    return Calibration(hashed, started, written, sequential, randomly)
 
 
 def _read_directly(path: Path, scale: Scale) -> tuple[float, float]:
