@@ -15,7 +15,7 @@ from tests.servers.raw_answers import raw_server, reset
 
 pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
-STEPS = int(os.environ.get("FUSEFS_FAULT_STEPS", "7"))
+STEPS = int(os.environ.get("FUSEFS_FAULT_STEPS", "5"))
 CHOSEN = os.environ.get("FUSEFS_FAULT_SEED")
 SEED = int(CHOSEN) if CHOSEN else secrets.randbits(32)
 

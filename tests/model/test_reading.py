@@ -15,7 +15,7 @@ from tests.mount.mounts import Mounter, has_image
 
 pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
-STEPS = int(os.environ.get("FUSEFS_MODEL_STEPS", "2500"))
+STEPS = int(os.environ.get("FUSEFS_MODEL_STEPS", "1500"))
 FIXED = (1, 2)
 CHOSEN = os.environ.get("FUSEFS_MODEL_SEED")
 SEEDS = [int(CHOSEN)] if CHOSEN else [*FIXED, secrets.randbits(32)]

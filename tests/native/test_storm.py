@@ -21,7 +21,7 @@ from tests.mount.mounts import Mounter
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.modes("native")]
 
-OPENS = int(os.environ.get("FUSEFS_STORM_OPENS", "3000"))
+OPENS = int(os.environ.get("FUSEFS_STORM_OPENS", "2000"))
 SEED = int(os.environ.get("FUSEFS_STORM_SEED", "1"))
 READERS = 3
 FILES = {f"{number % 4}/{number}": filler(500 + 97 * number, number) for number in range(200)}

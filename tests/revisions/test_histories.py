@@ -19,7 +19,7 @@ from tests.revisions.projects import Project, Seen, look
 
 pytestmark = [pytest.mark.fuse, pytest.mark.modes("fuse", "native")]
 
-STEPS = int(os.environ.get("FUSEFS_HISTORY_STEPS", "12"))
+STEPS = int(os.environ.get("FUSEFS_HISTORY_STEPS", "8"))
 CHOSEN = os.environ.get("FUSEFS_HISTORY_SEED")
 SEEDS = [int(CHOSEN)] if CHOSEN else [1, secrets.randbits(32)]
 """One that never changes, and one that is new every time. A failure names its seed."""
