@@ -55,9 +55,8 @@ _KINDS: Final[tuple[tuple[tuple[type[StoreError], ...], str], ...]] = (
     ((RemoteUnreachable,), "unreachable"),
     ((CacheUnusable, RemoteFull), "no room"),
 )
-
-
 _UNANSWERED: Final = ("slow", "unreachable")
+"""Kinds of failures that no remote has said anything in."""
 
 
 def kind_of(error: StoreError) -> str:

@@ -103,7 +103,7 @@ def resources(mount: Mount) -> tuple[int, int, int]:
     return others, len(list((process / "task").iterdir())), resident
 
 
-ROUNDS = int(os.environ.get("FUSEFS_TEST_FAULT_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("FUSEFS_TEST_FAULT_ROUNDS", "12"))
 EACH = 24
 GROWTH_AT_MOST = 6 << 20
 """Bytes of resident memory, over all rounds."""

@@ -20,7 +20,7 @@ from tests.patience import until
 
 pytestmark = pytest.mark.fuse
 
-ROUNDS = int(os.environ.get("FUSEFS_TEST_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("FUSEFS_TEST_ROUNDS", "100"))
 AT_ONCE = 4
 CYCLES = int(os.environ.get("FUSEFS_TEST_CYCLES", "1000"))
 WAIT_SECONDS = 60.0

@@ -30,7 +30,7 @@ from tests.store.media.videos import Videos, full_decode, md5_of
 
 pytestmark = pytest.mark.fuse
 
-STEPS = int(os.environ.get("FUSEFS_FRAME_STEPS", "100"))
+STEPS = int(os.environ.get("FUSEFS_FRAME_STEPS", "150"))
 CHOSEN = os.environ.get("FUSEFS_FRAME_SEED")
 LONG = int(os.environ.get("FUSEFS_FRAME_COUNT", "50000"))
 
